@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from command import Typed, qaeval
+from qaeval.analysis.replies import ReplyTotals
 from qaeval.analysis.server_metrics import server_span
 from qaeval.cli import run
 from qaeval.comparison.html import render_html
@@ -224,6 +225,17 @@ def test_a_percentile_above_the_last_bound_is_not_known() -> None:
     span = server_span([before, after], "generate", "alpha")
     assert span is not None
     assert span.ttft_p50_s is None
+
+
+def test_a_percentile_of_a_wide_bucket_is_capped_at_that_of_the_client() -> None:
+    before, after = reading("1", b1=0, b2=0, b3=0, inf=0), reading("1", b1=1, b2=1, b3=10, inf=10)
+    span = server_span([before, after], "generate", "alpha")
+    replies = ReplyTotals()
+    replies.latencies.extend([0.21] * 9 + [0.25])
+    timing = replies.timing([], n_items=10, server=span)
+    assert timing.server is not None
+    assert timing.latency_p95_s == approx(0.232)
+    assert (timing.server.ttft_p50_s, timing.server.ttft_p95_s) == (approx(0.21), approx(0.232))
 
 
 # --------------------------------------------------------------------------------------- what machines did with their time

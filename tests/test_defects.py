@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PUMP = (
     "The pump P7 starts at 3 bar and stops after 40 minutes, unless the valve is open. It was introduced in March 2019. The "
     "controller writes its log to /var/log/pump.log. The tank usually holds at most 200 litres, and the alarm is not silent. "
-    "Pressure is higher before the filter than behind it. Operators check seals, hoses and valves. The option MAX_BAR sets the limit."
+    "Pressure is higher before the filter than behind it. Operators check seals, hoses and valves. The option MAX_BAR sets the limit. Fällig 3. März 2019, Halter eines Hundes, keine Raten."
 )
 PUMPE = (
     "Die Pumpe P7 startet bei 3 bar und stoppt nach 40 Minuten, wenn das Ventil geschlossen ist. Sie wurde im März 2019 eingeführt. "
@@ -65,7 +65,7 @@ def changed(kind: VariantKind, question: str, answer: str, source: str = PUMP) -
         ("other question", "Where is it higher?", "Before the filter.", {SEALS.answer}),
         ("formatting", "Where is it higher?", "Before the filter.", {"**Before the filter.**"}),
         ("paraphrase", "What of the alarm?", "The alarm is not silent.", {"The alarm isn't silent."}),
-        ("reordering", "What do they check?", "The tank is full; operators check seals.", {"Operators check seals; the tank is full."}),
+        ("reordering", "What do they check?", "The tank is full; operators are away.", {"Operators are away; the tank is full."}),
     ],
 )  # fmt: skip
 def test_changes_of_english_pairs(kind: VariantKind, question: str, answer: str, expected: set[str]) -> None:
@@ -118,6 +118,19 @@ def test_changes_of_german_pairs(kind: VariantKind, question: str, answer: str, 
         ("reordering", "What?", "The tank is full; it is silent."),  # `it` leans on the tank
         ("paraphrase", "Where?", "Before the filter."),
         ("copied question", "Name the parts.", "Seals."),
+        ("number", "What holds?", "§ 3 holds for the pump."),  # the number of a section
+        ("number", "What holds?", "(3) The pump is full."),
+        ("number", "Was gilt?", "Fällig ist sie am 3. März."),  # a day of a month
+        ("number", "Since when?", "It exists since the end of 2019."),  # a year
+        ("name", "Wer haftet?", "Der Halter eines Hundes."),  # every noun of German has a capital
+        ("negation", "Was gilt?", "Zu zahlen sind keine Raten."),  # `eine Raten` would give itself away
+        ("qualifier", "What?", "It stops only if the valve is open."),  # `only` would refer to nothing
+        ("omission", "What do they do?", "At 3 bar, the tank fills and operators check seals."),  # no list
+        (
+            "reordering",
+            "Was ist weg?",
+            "Seals, hoses in the pump and valves.",
+        ),  # `in the pump` is of the hoses
     ],
 )
 def test_no_change_where_the_letter_would_not_be_sure(kind: VariantKind, question: str, answer: str) -> None:

@@ -150,7 +150,7 @@ def test_what_is_no_finished_run_is_named_with_its_reason(results: Path) -> None
     (results / "second" / "report.json").write_text('{"run": ')
     (results / "first" / "gate.json").write_text('{"outcome": "pass", "more": 1}')
     runs, unread = read_runs(results)
-    assert [(run.name, run.gate, run.rubric) for run in runs] == [("first", "pass", "qa_pair_abc/2")]
+    assert [(run.name, run.gate, run.rubric) for run in runs] == [("first", "pass", "qa_pair_abc/3")]
     reasons = {one.name: one.reason for one in unread}
     assert set(reasons) == {"empty", "torn", "second"}
     assert reasons["empty"] == "no run (no settings.json)"

@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import math
 import os
 import random
@@ -21,6 +22,7 @@ from qaeval.chat.reply import extract_json
 from qaeval.chat.wire import retry_after_s, without_thinking
 from qaeval.errors import EndpointError, UsageError
 from qaeval.records import Usage
+from qaeval.serving.probe import probe
 from replay.server import Fault, LoopbackServer, recorded
 
 SECRET = "sk-never-show-this"  # noqa: S105 - made up
@@ -656,3 +658,26 @@ async def test_the_loopback_server_writes_pairs_from_the_prompt(
     alternatives = extract_json(completion.text, lenient=False)["pairs"]
     assert len(alternatives) == count
     assert all(pair["answer"] in ASK.messages[0].content for pair in alternatives)
+
+
+async def test_a_reply_that_is_compressed_without_asking_is_read(server: LoopbackServer) -> None:
+    server.answer(200, gzip.compress(orjson.dumps(body_with(content="x"))), {"Content-Encoding": "gzip"})
+    assert (await ask(server)).text
+
+
+async def test_a_small_reply_that_unpacks_into_a_huge_one_is_no_completion(server: LoopbackServer) -> None:
+    bomb = gzip.compress(b'{"choices": "' + b"x" * 2**26 + b'"}')
+    server.answer(200, bomb, {"Content-Encoding": "gzip"})
+    error = await refused(server, max_attempts=1)
+    assert (error.reason, len(bomb) < 2**20) == ("endpoint", True)
+
+
+async def test_plain_http_to_a_server_of_tls_names_https() -> None:
+    async def close(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    listening = await asyncio.start_server(close, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+    async with listening:
+        with pytest.raises(EndpointError, match="https://"):
+            await probe(url, "m", addresses=("127.0.0.1",))

@@ -1,17 +1,19 @@
 """What the judge is shown besides chunk and item, and what becomes of a reason that is too long."""
 
 import json
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+import qaeval
 from qaeval.chat.protocol import ChatRequest, Completion
 from qaeval.evals.find import find_eval, find_rubric
 from qaeval.evals.rubric import Rubric
 from qaeval.records import Chunk, Failure, Grade, Item, Sample, Usage
 from qaeval.run import grade
 from qaeval.run.grade import SAMPLING, GradeTask, Instructions, grade_one, judge_sees, shortened
-from qaeval.testing import grade_reply
+from qaeval.testing import ScriptedModel, grade_reply, registered
 
 RUBRIC: Final = find_rubric("qa_pair_abc")
 CHUNK: Final = Chunk(chunk_id="c", text="The pump starts at 3 bar.", title="Pump P7")
@@ -42,6 +44,23 @@ def test_the_evals_say_what_their_judge_sees_and_a_run_without_a_word_about_it_s
     assert judge_sees({"eval": {}}) == ("title",)
     assert judge_sees({"eval": {"judge_sees": []}}) == ()
     assert "judge_sees" not in find_eval("qa_pairs").model_dump(mode="json")  # digests of other evals stay
+
+
+def test_a_run_of_rag_qa_shows_the_expected_answer_to_the_judge_alone(tmp_path: Path) -> None:
+    answer = '{"answer": "The passage does not say it.", "ticket": {}}'
+    writer = ScriptedModel(lambda _request: answer)
+    judge = ScriptedModel(lambda _request: grade_reply("A"))
+    with registered("writer", writer), registered("judge", judge):
+        qaeval.compare("writer", judge="judge", eval_name="rag_qa", n=4, out=tmp_path / "run", cache=False)
+    samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    asked = ["\n".join(turn.content for turn in request.messages) for request in writer.requests]
+    graded = [request.messages[-1].content for request in judge.requests]
+    assert len(samples) == 4
+    for sample in samples:
+        expected, title = sample["given"]["expected"], sample["chunk"]["title"]
+        assert not any(expected in prompt for prompt in asked)
+        assert any(f"{expected}\n</expected" in prompt for prompt in graded)
+        assert any(f"{title}\n</title" in prompt for prompt in graded)
 
 
 def test_a_title_with_the_mark_of_its_chunk_ends_no_fence() -> None:

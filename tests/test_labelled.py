@@ -405,7 +405,7 @@ def test_agreement_with_labels_of_another_rubric_version_names_both(
     assert qaeval(["agreement", str(EXAMPLE), "--labels", str(sheet)]) == 65
     message = capsys.readouterr().err
     assert "qa_pair_abc/0" in message
-    assert "qa_pair_abc/2" in message
+    assert "qa_pair_abc/3" in message
 
 
 @pytest.mark.slow

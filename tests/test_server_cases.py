@@ -247,3 +247,33 @@ def test_a_control_character_in_an_answer_leaves_a_csv_that_is_read_back(
     sheet = tmp_path / "sheet.csv"
     sheet.write_text("\n".join([f"{header},label", *(f"{row},C" for row in rows)]), "utf-8")
     assert {label.item_id for label in read_labels(sheet)} == set(run.letters["item_id"])
+
+
+@pytest.mark.slow
+def test_a_stage_whose_first_tasks_fail_alike_ends_and_goes_on_when_it_is_resumed(
+    server: CaseServer, tmp_path: Path
+) -> None:
+    config = registry(tmp_path, server, judge=("judges", "a-minus"))
+    rubric = tmp_path / "plain.yaml"
+    rubric.write_text(json.dumps(RUBRIC.model_dump(mode="json", exclude_defaults=True)))
+
+    def compare(*, resume: bool) -> None:
+        api.compare(
+            ["embedded-lead"],
+            judge="a-minus",
+            rubric=rubric,
+            n=40,
+            config=config,
+            controls=False,
+            concurrency=4,
+            out=tmp_path / "run",
+            resume=resume,
+        )
+
+    with pytest.raises(DataError, match="unparseable"):
+        compare(resume=False)
+    rows = (tmp_path / "run" / "grades.jsonl").read_text().splitlines()
+    assert 64 <= len(rows) <= 68
+    with pytest.raises(DataError, match="gave no item a letter"):
+        compare(resume=True)
+    assert len((tmp_path / "run" / "grades.jsonl").read_text().splitlines()) == 120

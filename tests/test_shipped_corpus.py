@@ -144,7 +144,8 @@ def test_a_draw_has_every_large_stratum_and_both_languages(n: int) -> None:
 def test_the_readme_begins_with_the_difference_that_the_chunks_show() -> None:
     _, _, first, *_ = (EVAL / "README.md").read_text(encoding="utf-8").splitlines()
     plans = [
-        plan_assumed(rate=0.8, icc=0.2, items_per_chunk=3, n_chunks=n, difference=0.05, power=0.8)
+        plan_assumed(rate=rate, icc=0.2, items_per_chunk=3, n_chunks=n, difference=0.05, power=0.8)
+        for rate in (0.8, 0.5)
         for n in (len(ROWS), len(ROWS) + len(MORE))
     ]
     for (pair,) in (plan.pairs for plan in plans):
@@ -152,6 +153,7 @@ def test_the_readme_begins_with_the_difference_that_the_chunks_show() -> None:
         assert f" {100 * pair.detectable:.1f} points" in first
 
 
+@pytest.mark.slow
 def test_labels_of_a_chunk_are_in_its_half(tmp_path: Path) -> None:
     chunks = [
         {"id": split or "open", "text": f"The pump starts at 5 bar. It stops at {n} bar.", "split": split}

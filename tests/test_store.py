@@ -84,6 +84,27 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         create(tmp_path, {"seed": 1, "eval": {"n": 6}}, resume=True)
 
 
+def test_settings_of_a_model_without_a_row_may_change(tmp_path: Path) -> None:
+    def settings(m: int, n: int, judge: int) -> dict[str, object]:
+        return {"candidates": {"m": {"seed": m}, "n": {"seed": n}}, "grading": {"judge": judge}}
+
+    with create(tmp_path, settings(1, 1, 1)) as store, store.writer(GENERATIONS) as rows:
+        rows.append(failure("a1", "rejected"))
+    with create(tmp_path, settings(1, 2, 2), resume=True) as store:
+        assert store.settings() == settings(1, 2, 2)
+        with store.writer(GRADES) as rows:
+            rows.append(
+                Failure(task_id="b1", stage="grade", model="j", sample_id="s", reason="empty", detail="d")
+            )
+    for refused, name in (
+        (settings(2, 2, 2), r"candidates\.m\.seed"),
+        (settings(1, 2, 3), r"grading\.judge"),
+    ):
+        with pytest.raises(NotComparableError, match=name):
+            create(tmp_path, refused, resume=True)
+    assert json.loads((tmp_path / "settings.json").read_text()) == settings(1, 2, 2)
+
+
 def test_a_directory_with_a_run_needs_resume_and_an_empty_one_must_not_have_it(tmp_path: Path) -> None:
     create(tmp_path / "run").close()
     with pytest.raises(UsageError, match="--resume"):

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-EXAMPLE: Final = ROOT / "results" / "example"
+EXAMPLE: Final = Path("results", "example")
+"""From the root, as the run records its command."""
 README: Final = ROOT / "README.md"
 CANDIDATES: Final = ("embedded-lead", "embedded-salient")
 _OUTPUT: Final = re.compile(r"^```text\n.*?^```$", re.MULTILINE | re.DOTALL)
@@ -20,7 +21,7 @@ _OUTPUT: Final = re.compile(r"^```text\n.*?^```$", re.MULTILINE | re.DOTALL)
 
 def main() -> None:
     """Run the embedded models and write what they give."""
-    shutil.rmtree(EXAMPLE, ignore_errors=True)
+    shutil.rmtree(ROOT / EXAMPLE, ignore_errors=True)
     qaeval("compare", *CANDIDATES, "--n", "12", "--seed", "7", "--out", str(EXAMPLE))
     with tempfile.TemporaryDirectory() as folder:
         demo = Path(folder) / "demo"

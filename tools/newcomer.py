@@ -55,9 +55,9 @@ class Newcomer:
         self.run([self.python, *pip, "install", "--no-deps", self.wheel])
 
     def write_documents(self) -> None:
-        """Write the texts of the shipped eval as twenty Markdown files."""
+        """Write the texts of the shipped eval about self-hosting as twenty Markdown files."""
         lines = (ROOT / "evals/qa_pairs/chunks.jsonl").read_text(encoding="utf-8").splitlines()
-        chunks = [json.loads(line) for line in lines]
+        chunks = [chunk for chunk in map(json.loads, lines) if chunk["stratum"] == "self-hosting"]
         handbook = self.folder / "handbook"
         handbook.mkdir()
         for number in range(DOCUMENTS):

@@ -295,7 +295,9 @@ def _fact(fact: FactMeaning, labels: Sequence[Label], rows: pd.DataFrame) -> Fac
         n=pair.n,
         confusion=pair.confusion,
         observed=pair.observed,
-        kappa=pair.kappa,
+        kappa=pair.kappa
+        if pair.kappa.value is not None
+        else pair.kappa.model_copy(update={"reason": "both gave every item the same answer"}),
     )
 
 

@@ -53,7 +53,8 @@ class ServerSpan(Part):
     ttft_s: float | None
     """Mean time to the first token."""
     ttft_p50_s: float | None = None
-    """Percentiles are interpolated linearly within the buckets of the server's histograms; None above the last bound."""
+    """Percentiles are interpolated linearly within the buckets of the server's histograms, and capped at the client's exact ones; None
+    above the last bound."""
     ttft_p95_s: float | None = None
     inter_token_s: float | None
     """Mean time between two tokens, pooled over requests (ITL)."""

@@ -95,10 +95,27 @@ class ReplyTotals:
             latency_p95_s=None if p95 is None else float(p95),
             items_per_s=n_items * fresh / wall_s if wall_s and fresh else None,
             cached_prompt_tokens=self.cached if self.n_counted else None,
-            server=server,
+            server=server if p50 is None or p95 is None else _capped(server, p50, p95),
             alongside=alongside,
             fresh=fresh,
         )
+
+
+def _capped(server: ServerSpan | None, p50: float, p95: float) -> ServerSpan | None:
+    """Cap percentiles of the server's histograms at the exact ones of the client, which waits for each reply at least as long.
+
+    A bucket may be wider than the whole stage.
+    """
+    if server is None:
+        return None
+    exact = {"ttft_p50_s": p50, "ttft_p95_s": p95, "e2e_p50_s": p50, "e2e_p95_s": p95}
+    return server.model_copy(
+        update={
+            name: min(value, float(exact[name]))
+            for name in exact
+            if (value := getattr(server, name)) is not None
+        }
+    )
 
 
 class ReplyTally:

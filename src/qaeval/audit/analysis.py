@@ -306,7 +306,9 @@ class _Letters:
             passes = [(self._first[row.base, row.kind], row) for row in rows]
         else:
             cold = {(row.base, row.kind): row for row in self._of(probe, COLD) if row.number == 0}
-            passes = [(cold[row.base, row.kind], row) for row in rows if row.number == 1]
+            passes = [
+                (cold[key], row) for row in rows if row.number == 1 and (key := (row.base, row.kind)) in cold
+            ]
         levels = np.array([[_or_nan(self._level(row)) for row in pair] for pair in passes], dtype=np.float64)
         estimate = None
         if passes and (~np.isnan(levels)).all(axis=1).any():
@@ -321,20 +323,16 @@ class _Letters:
     ) -> ProbeResult | None:
         """Compare the share of other letters with that of a mere repeat, so that a noisy judge is found by the repeat alone."""
         again = {(row.base, row.kind): row for row in self._of("repeat")}
-        changed: list[tuple[str, float, float]] = []
         by_setting: dict[str, list[tuple[str, float, float]]] = {}
         for row, other in pairs:
             first, second = self._first[row.base, row.kind], again.get((row.base, row.kind))
             levels = [self._level(each) for each in (first, second, other, row)]
-            if None in levels:
-                continue
-            change = (self.cluster(row), float(levels[0] != levels[1]), float(levels[2] != levels[3]))
-            changed.append(change)
-            by_setting.setdefault(row.setting, []).append(change)
-        estimate = self._paired(changed)
-        details = (
-            {name: self._paired(rows) for name, rows in by_setting.items()} if len(by_setting) > 1 else {}
-        )
+            if None not in levels:
+                change = (self.cluster(row), float(levels[0] != levels[1]), float(levels[2] != levels[3]))
+                by_setting.setdefault(row.setting, []).append(change)
+        details = {name: self._paired(rows) for name, rows in by_setting.items()}
+        # one form that moves the letters is enough
+        estimate = max(details.values(), key=lambda part: part.value, default=self._paired(()))
         return self._result(
             probe,
             estimate if pairs else None,
@@ -342,7 +340,7 @@ class _Letters:
             "at most",
             quantity or "items with another letter, beyond those of a mere repeat",
             unit="points",
-            details=details,
+            details=details if len(details) > 1 else None,
         )
 
     def _shift(
@@ -374,7 +372,8 @@ class _Letters:
 
     def _position(self) -> ProbeResult | None:
         after = {(row.base, row.kind): row for row in self._of("chunk position", AFTER)}
-        pairs = [(row, after[row.base, row.kind]) for row in self._of("chunk position", BEFORE)]
+        before = self._of("chunk position", BEFORE)
+        pairs = [(row, after[key]) for row in before if (key := (row.base, row.kind)) in after]
         quantity = (
             "items with another letter where the passage is last and not first, beyond those of a mere repeat"
         )
@@ -382,7 +381,8 @@ class _Letters:
 
     def _names(self) -> ProbeResult | None:
         other = {(row.base, row.kind): row for row in self._of("name leakage", OTHER_NAME)}
-        pairs = [(row, other[row.base, row.kind]) for row in self._of("name leakage", OWN_NAME)]
+        own = self._of("name leakage", OWN_NAME)
+        pairs = [(row, other[key]) for row in own if (key := (row.base, row.kind)) in other]
         return self._shift(
             "name leakage", pairs, "score with the name of the judge's family minus score with another name"
         )

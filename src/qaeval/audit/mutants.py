@@ -45,10 +45,8 @@ def write_mutants(audit: Path) -> Path:
         StoreError: the directory cannot be written.
     """
     path = audit / FOLDER
-    with RunStore.open(audit) as store:
+    with RunStore.open(audit, is_audit=True) as store:
         settings = store.settings()
-        if "audit" not in settings:
-            raise DataError(f"{audit}: a run, not an audit; `qaeval audit JUDGE --out DIR` makes one")
         by_sample: dict[str, dict[str, AuditItem]] = {}
         for row in _planted(store):
             by_sample.setdefault(row.sample_id, {})[row.item.item_id] = row

@@ -344,7 +344,7 @@ def show_again(path: Path) -> Audit:
         StoreError: the documents cannot be written.
     """
     created = load_audit(path).created
-    with RunStore.open(path) as store:
+    with RunStore.open(path, is_audit=True) as store:
         audit = audit_of(store, created=created)
     write_audit(audit, path)
     return audit

@@ -123,6 +123,12 @@ def _kinds(audit: Audit) -> Section:
             continue
         flagged = any(kind.flagged is not None for kind in audit.kinds)
         missing = [kind.kind for kind in audit.kinds if kind.is_defect is is_defect and not kind.n]
+        ungraded = [
+            f"{kind.kind} {kind.n_ungraded:,}"
+            for kind in audit.kinds
+            if kind.is_defect is is_defect and kind.n_ungraded
+        ]
+        without = (f"Without a letter, or beside an original without one: {numbers.listed(ungraded)}.",)
         lacking = (f"No good item can have: {numbers.listed(missing)}.",) if missing else ()
         header = (
             "kind",
@@ -137,7 +143,7 @@ def _kinds(audit: Audit) -> Section:
                 caption=caption,
                 header=header,
                 rows=rows,
-                notes=(*notes.lines(), *lacking),
+                notes=(*notes.lines(), *(without if ungraded else ()), *lacking),
                 words=frozenset({1}),
             )
         )

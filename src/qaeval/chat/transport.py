@@ -9,7 +9,7 @@ from yarl import URL
 
 from qaeval.chat.circuit_breaker import CircuitBreaker
 from qaeval.chat.resolver import PinnedResolver
-from qaeval.chat.wire import TransientError, connection_problem, masked
+from qaeval.chat.wire import TransientError, connection_problem, decompressed, masked
 from qaeval.errors import EndpointError
 
 _KEEPALIVE_S: Final = 4.0
@@ -124,14 +124,16 @@ class Transport:
                 url or self.url, data=data, allow_redirects=False, timeout=timeout
             ) as response:
                 consumer = on_chunk if response.status == _OK else None
-                return response.status, response.headers, await _content(response, consumer)
+                content = await _content(response, consumer)
+                encoding = response.headers.get("Content-Encoding", "")
+                return response.status, response.headers, decompressed(content, encoding, _MAX_BYTES)
         except _TooLargeError:
             got = f"a reply of more than {_MAX_BYTES // 2**20} MiB"
             raise TransientError("endpoint", f"{self.url}: expected a chat completion, got {got}") from None
         except TimeoutError as error:
             got = str(error) or "nothing in time"
         except (aiohttp.ClientError, OSError) as error:
-            got = masked(connection_problem(error), self._secret)[:_EXCERPT]
+            got = masked(connection_problem(error, str(self.url)), self._secret)[:_EXCERPT]
         finally:
             self.in_flight -= 1
         # Outside `except`, so that aiohttp's exception, which holds the request's headers, is not its

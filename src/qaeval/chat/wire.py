@@ -1,8 +1,10 @@
 """The OpenAI chat format: a request becomes bytes, bytes become a ``Completion``. Pure."""
 
+import errno
 import math
 import os
 import re
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
@@ -112,7 +114,7 @@ def encode(
     }
     rename_fields(body, fields)
     if structured and request.schema is not None:
-        enforced = request.schema if prefix_items else _without_prefix_items(request.schema)
+        enforced = request.schema if prefix_items else without_prefix_items(request.schema)
         schema = {"name": "reply", "schema": enforced, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if top := min(request.top_logprobs, max_top_logprobs):
@@ -131,10 +133,11 @@ def rename_fields(body: dict[str, Any], fields: Mapping[str, str]) -> None:
             body[other] = value
 
 
-def _without_prefix_items(schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
+def without_prefix_items(schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
+    """Return a schema without ``prefixItems``, which the structured outputs of hosted services refuse."""
     if isinstance(schema, Mapping):
-        return {key: _without_prefix_items(part) for key, part in schema.items() if key != "prefixItems"}
-    return [_without_prefix_items(part) for part in schema] if isinstance(schema, list) else schema
+        return {key: without_prefix_items(part) for key, part in schema.items() if key != "prefixItems"}
+    return [without_prefix_items(part) for part in schema] if isinstance(schema, list) else schema
 
 
 def as_sent(messages: Iterable[Message], *, merge_system: bool) -> list[dict[str, str]]:
@@ -198,6 +201,10 @@ def read_completion(
         )
         raise ChatError("context_overflow", detail)
     message = choice["message"]
+    if isinstance(refusal := message.get("refusal"), str) and refusal and not message.get("content"):
+        raise ChatError(
+            "rejected", f"the model refuses to answer: {masked(refusal, secret)[:_MESSAGE_EXCERPT]!r}"
+        )
     text, finish = _text(message), _COMPLETE[finish_reason]
     if len(text) > (limit := max_tokens * _MAX_TOKEN):
         text, finish = text[:limit], "length"
@@ -389,8 +396,33 @@ def _seconds_between(start: str, end: str) -> float:
         return 0.0
 
 
-def connection_problem(error: Exception) -> str:
+def decompressed(content: bytes, encoding: str, limit: int) -> bytes:
+    """Unpack a body that a server compressed without being asked to, up to a size.
+
+    Args:
+        content: the body.
+        encoding: of the header ``Content-Encoding``; any but gzip and deflate leaves the body as it is.
+        limit: bytes at most; a longer result is cut, and no JSON any more.
+    """
+    if encoding.strip().lower() not in {"gzip", "x-gzip", "deflate"}:
+        return content
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(content, limit)
+    except zlib.error:
+        return content
+
+
+def connection_problem(error: Exception, url: str = "") -> str:
     """Describe why no reply came, in plainer words than the library where there are some."""
+    closed = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientResponseError) or (
+        isinstance(error, OSError) and error.errno in {errno.ECONNRESET, errno.EPIPE}
+    )
+    if closed and url.startswith("http:"):
+        return f"{_connection_problem(error)}; if the server expects TLS, the URL begins with https://"
+    return _connection_problem(error)
+
+
+def _connection_problem(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"no address for the host {error.host!r}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):

@@ -123,7 +123,7 @@ def table_content(
     judge = grading.settings["grading"]["judge"]["name"]
     return Content(
         files=(ExportFile(f"items.{to}", data, len(rows), "train"),),
-        letters=f"`letter`, `flags`, `flaw`, `reason` and `probability` are from the judge `{judge}`.",
+        letters=f"`letter`, `flags`, `flaw`, `reason`, `facts` and `probability` are from the judge `{judge}`.",
     )
 
 

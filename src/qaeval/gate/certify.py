@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from qaeval import __version__
+from qaeval.agreement.reference import reference_letters
 from qaeval.audit.model import Audit
 from qaeval.comparison.run_data import decider, read_run
 from qaeval.corpus.sampling import sample_set_digest
@@ -20,7 +21,6 @@ from qaeval.gate.certificate import (
     JudgeCertificate,
     admitted_labels,
     differs_from_audit,
-    reference_letters,
 )
 from qaeval.gate.evidence import identity_of
 from qaeval.gate.policy import TrustPolicy

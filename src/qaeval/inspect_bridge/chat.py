@@ -24,7 +24,13 @@ from inspect_ai.util import JSONSchema, LimitExceededError
 from pydantic import ConfigDict
 
 from qaeval.chat.protocol import ChatError, ChatRequest, Completion
-from qaeval.chat.wire import TransientError, is_overflow, merge_system_turns, read_completion
+from qaeval.chat.wire import (
+    TransientError,
+    is_overflow,
+    merge_system_turns,
+    read_completion,
+    without_prefix_items,
+)
 from qaeval.records import Usage
 
 _FINISH_REASONS: Final[Mapping[str, str]] = {"stop": "stop", "max_tokens": "length", "unknown": "abort"}
@@ -134,7 +140,7 @@ def generate_config(request: ChatRequest, *, structured: bool) -> GenerateConfig
         logprobs=True if request.top_logprobs else None,
         top_logprobs=request.top_logprobs or None,
         response_schema=ResponseSchema(
-            name="reply", json_schema=ExactSchema.model_validate(dict(schema)), strict=True
+            name="reply", json_schema=ExactSchema.model_validate(without_prefix_items(schema)), strict=True
         )
         if structured and schema is not None
         else None,

@@ -3,16 +3,19 @@
 import asyncio
 import signal
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Protocol, runtime_checkable
 
-from qaeval.errors import EndpointError
+from qaeval.errors import DataError, EndpointError
 from qaeval.records import AuditItem, Control, Failure, GenerateRow, GradeRow, Record
 
 _MAX_UNANSWERED: Final = 64
 """Tasks in a row without an answer after which a stage ends: its server reports itself healthy and answers
 nothing."""
+_MAX_ALIKE: Final = 64
+"""First tasks of a stage that may all fail for one reason: after these the cause is not the items."""
 
 
 class Stop:
@@ -107,6 +110,7 @@ class RowRecorder:
         append: Writes a row.
         progress: Of the stage.
         on_row: Called with task and row at the end; while it waits less is asked.
+        is_start: Whether the stage has no row yet: it ends if all of its first tasks fail for one reason.
 
     Attributes:
         n_rows: Rows written.
@@ -117,11 +121,15 @@ class RowRecorder:
         append: Callable[[Record], None],
         progress: StageProgress,
         on_row: Callable[[Any, Any], Awaitable[None]],
+        *,
+        is_start: bool,
     ) -> None:
         self._append = append
         self._progress = progress
         self._on_row = on_row
         self._n_unanswered = 0
+        self._reasons: Counter[str] | None = Counter() if is_start else None
+        """Of the first tasks, all of them failures so far; None once that is settled."""
         self.n_rows = 0
 
     async def __call__(self, task: Any, row: Any) -> None:  # noqa: ANN401 - a task and a row of either stage
@@ -129,6 +137,7 @@ class RowRecorder:
 
         Raises:
             EndpointError: the last 64 tasks got no answer.
+            DataError: the first 64 tasks of the stage failed for the same reason.
         """
         self._append(row)
         # what is planted has its grade inside
@@ -143,3 +152,20 @@ class RowRecorder:
                 f"{outcome.model}: the server stopped answering ({self._n_unanswered} in a row: {outcome.detail}); "
                 f"finished rows are kept"
             )
+        if self._reasons is not None:
+            self._check_start(outcome)
+
+    def _check_start(self, outcome: Any) -> None:  # noqa: ANN401 - a row of either stage
+        assert self._reasons is not None  # noqa: S101 - checked by the caller
+        if not isinstance(outcome, Failure):
+            self._reasons = None
+            return
+        self._reasons[outcome.reason] += 1
+        if self._reasons.total() < _MAX_ALIKE:
+            return
+        if len(self._reasons) == 1:
+            raise DataError(
+                f"{outcome.model}: the first {_MAX_ALIKE} tasks failed alike ({outcome.reason}: {outcome.detail}); finished rows are "
+                "kept. Mend what the reason names, or go on with --resume if such failures are the result"
+            )
+        self._reasons = None

@@ -8,7 +8,7 @@ import aiohttp
 import orjson
 
 from qaeval.chat.resolver import PinnedResolver
-from qaeval.chat.wire import connection_problem
+from qaeval.chat.wire import connection_problem, decompressed
 
 _EXCERPT: Final = 200
 _MAX_BYTES: Final = 2**25
@@ -107,11 +107,13 @@ class Server:
                     content += piece
                     if len(content) > _MAX_BYTES:
                         return HttpAnswer(0, problem=f"an answer of more than {_MAX_BYTES // 2**20} MiB")
-                return HttpAnswer(reply.status, self._masked(bytes(content)))
+                encoding = reply.headers.get("Content-Encoding", "")
+                plain = decompressed(bytes(content), encoding, _MAX_BYTES)
+                return HttpAnswer(reply.status, self._masked(plain))
         except TimeoutError:
             return HttpAnswer(0, problem=f"no answer within {self._timeout.total:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return HttpAnswer(0, problem=connection_problem(error)[:_EXCERPT])
+            return HttpAnswer(0, problem=connection_problem(error, url)[:_EXCERPT])
 
     def _masked(self, content: bytes) -> bytes:
         return content.replace(self._api_key.encode(), b"***") if self._api_key else content

@@ -13,6 +13,7 @@ from qaeval.files.rows import BAD_ROW, explained, problem_of
 from qaeval.files.whole import whole_file, write_file
 from qaeval.records import Generation
 from qaeval.storage.run_directory import (
+    AUDIT,
     CONTROLS,
     GENERATION_REPEATS,
     GENERATIONS,
@@ -75,7 +76,7 @@ def repair(path: Path) -> Repair:
         DataError: there is no run, or its samples or settings are damaged, which cannot be repaired.
         StoreError: another process writes the run, or it cannot be written.
     """
-    with RunStore.open(path, writable=True) as store:
+    with RunStore.open(path, writable=True, is_audit=(path / AUDIT).is_file()) as store:
         store.settings()
         _require_samples(store)
         bad: dict[str, dict[int, str]] = {}
@@ -85,7 +86,7 @@ def repair(path: Path) -> Repair:
         further = sorted(f"{JUDGES}/{file.name}" for file in (store.path / JUDGES).glob("*.jsonl"))
         for name in (GRADES, GRADE_REPEATS, *further):
             bad[name] = _orphans(store.path / name, items) | _unreadable(store.path / name, name, None)
-        for name in (CONTROLS, SESSIONS, METRICS):
+        for name in (CONTROLS, AUDIT, SESSIONS, METRICS):
             bad[name] = _unreadable(store.path / name, name, None)
         rejected = tuple(
             row for name, lines in bad.items() if lines for row in _rows(store.path, name, lines)

@@ -51,7 +51,17 @@ from qaeval.files.rows import (
     read_rows,
 )
 from qaeval.files.whole import write_file
-from qaeval.records import AuditItem, Control, Failure, GenerateRow, GradeRow, Reading, Sample, Session
+from qaeval.records import (
+    AuditItem,
+    Control,
+    Failure,
+    GenerateRow,
+    Generation,
+    GradeRow,
+    Reading,
+    Sample,
+    Session,
+)
 
 SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
@@ -61,6 +71,7 @@ GENERATIONS: Final = "generations.jsonl"
 GRADES: Final = "grades.jsonl"
 CONTROLS: Final = "controls.jsonl"
 AUDIT: Final = "audit.jsonl"
+ESCALATION: Final = "escalation.json"
 GENERATION_REPEATS: Final = "generation_repeats.jsonl"
 GRADE_REPEATS: Final = "grade_repeats.jsonl"
 SESSIONS: Final = "sessions.jsonl"
@@ -129,15 +140,16 @@ class RunStore(Closable):
         return store
 
     @classmethod
-    def open(cls, path: Path, *, writable: bool = False) -> "RunStore":
+    def open(cls, path: Path, *, writable: bool = False, is_audit: bool = False) -> "RunStore":
         """Open an existing run.
 
         Args:
             path: The directory.
             writable: Lock the directory, and repair it. Otherwise it is read as it is, also while a process writes it.
+            is_audit: Open an audit, which has no candidates, and no run.
 
         Raises:
-            DataError: ``path`` is not a run.
+            DataError: ``path`` is not a run, or no audit where one is expected.
             StoreError: another process writes the directory, or it cannot be written, or not be read.
         """
         if (path / COMMITTED).is_dir():
@@ -150,6 +162,12 @@ class RunStore(Closable):
         if not (path / SETTINGS).is_file():
             raise DataError(
                 f"{path}: no run here (no {SETTINGS}); `qaeval compare`, `generate` or `import` creates one.{hint(path)}"
+            )
+        if (path / AUDIT).is_file() is not is_audit:
+            raise DataError(
+                f"{path}: a run, not an audit; `qaeval audit JUDGE --out DIR` makes one"
+                if is_audit
+                else f"{path}: an audit of a judge, not a run; `qaeval audit {path}` shows it"
             )
         store = cls(path)
         if not writable:
@@ -275,16 +293,39 @@ class RunStore(Closable):
         self.write_text(SETTINGS, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
     def require_settings(self, settings: Mapping[str, Any]) -> None:
-        """Require that settings equal those of the run.
+        """Require that settings equal those of the run; those of a model without a row yet are replaced.
 
         Raises:
             NotComparableError: they differ; the message names the differences.
         """
-        if different := differences(self.settings(), settings):
+        recorded = self.settings()
+        if not differences(recorded, settings):
+            return
+        replaced = self._with_unused(recorded, settings)
+        if not (different := differences(replaced, settings)):
+            self.write_settings(replaced)
+        else:
             raise NotComparableError(
                 f"{self.path}: made with other settings: {different}. Use the settings of the run, or "
                 f"choose another --out"
             )
+
+    def _with_unused(self, recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the recorded settings with the new ones of every model that has no row: nothing was asked with the old ones."""
+        asked = {
+            row.candidate if isinstance(row, Generation) else row.model
+            for row in (*self.generations(), *self.generation_repeats())
+        }
+        new = settings.get("candidates", {})
+        candidates = {
+            name: own if name in asked else new.get(name, own)
+            for name, own in recorded.get("candidates", {}).items()
+        }
+        result = {**recorded, "candidates": candidates}
+        is_graded = any(True for rows in (self.grades(), self.controls(), self.grade_repeats()) for _ in rows)
+        if not is_graded and recorded.get("grading") and settings.get("grading"):
+            result["grading"] = settings["grading"]
+        return result
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a file of the run by rename, whole or not at all."""

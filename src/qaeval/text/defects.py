@@ -156,10 +156,11 @@ def variants(
 _APPROXIMATE: Final = re.compile(
     r"\b(?:at (?:least|most)|up to|more than|less than|fewer than|over|under|above|below|within|no(?:t)? (?:later|more|less)"
     r" than|minimum|maximum|between|from|to|and|or|than|mindestens|höchstens|bis(?: zu)?|mehr als|weniger als|über|unter|"
-    r"zwischen|von|und|oder|maximal|minimal|[<>≤≥])\W{0,2}$",
+    r"zwischen|von|und|oder|maximal|minimal|[<>≤≥]|§|No\.|Nr\.|Abs\.|Chapter|Section|Step|Figure|Table|Kapitel|Abschnitt"
+    r"|Schritt|Abbildung|Tabelle)\W{0,2}$|^\W*$",
     re.IGNORECASE,
 )
-"""Before a number: another number may be true as well, or is one end of a range."""
+"""Before a number: another number may be true as well, or is one end of a range, or the number is that of a section."""
 _NUMBER: Final = re.compile(
     r"(?<![\w.,:/+*=−-])(?<!\w-)(\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?|\d+,\d{1,2})(?![\w/:]|[.,]\d|-\w)"
 )
@@ -177,6 +178,9 @@ _MONTH_NAMES: Final = (
     ("Januar", "Februar", "März", "April", "Juni", "Juli", "August", "September", "Oktober", "November", "Dezember"),
 )  # fmt: skip
 """Without May and Mai, which are a verb and half a name."""
+_MONTH: Final = re.compile(
+    rf"\.?\s(?:{'|'.join(month for months in _MONTH_NAMES for month in months)}|May|Mai)\b"
+)
 
 _UNITS: Final[Mapping[str, tuple[str, ...]]] = {
     **{unit: tuple(other for other in ("KB", "MB", "GB", "TB") if other != unit) for unit in ("KB", "MB", "GB", "TB")},
@@ -252,8 +256,10 @@ def _number(pair: Pair, _others: Sequence[Pair], rng: random.Random) -> _Change 
         if (value := next(iter(number_values(match[1])), "")) in number_values(pair.source)
         and value not in asked
         and value.rstrip("%") not in {"0", "1"}
+        and not re.fullmatch(r"(?:19|20)\d\d", match[1])  # a year, which another rule changes
         and not _APPROXIMATE.search(answer[: match.start()])
         and not any(start <= match.start() < end for start, end in dates)
+        and not _MONTH.match(answer[match.end() :])
         and not re.match(r"\s?(?:to|and|or|bis|und|oder|–|-)\s?\d", answer[match.end() :])
         and not re.fullmatch(
             r"\d+[.)]?", answer[answer.rfind("\n", 0, match.start()) + 1 : match.end()].strip()
@@ -301,7 +307,7 @@ def _date(pair: Pair, _others: Sequence[Pair], rng: random.Random) -> _Change | 
         month = int(match["month"])
         new = f"{match[0][:5]}{(month + 4) % 12 + 1:02d}{match[0][7:]}"
         places.append((match.start(), match[0], new))
-    for names in _MONTH_NAMES:
+    for names in _MONTH_NAMES[is_german(pair.source) :][:1]:
         for match in re.finditer(rf"\b(?:{'|'.join(names)})\b", answer):
             index = names.index(match[0])
             places += [(match.start(), match[0], names[(index + step) % len(names)]) for step in (3, 5, 7)]
@@ -345,17 +351,20 @@ def _unit(pair: Pair, _others: Sequence[Pair], rng: random.Random) -> _Change | 
 
 def _name(pair: Pair, _others: Sequence[Pair], rng: random.Random) -> _Change | None:
     """Replace a name or an identifier that the text has by one that it does not have."""
-    answer = pair.answer
+    answer, german = pair.answer, is_german(pair.source)
     terms = [
         term
         for term in named_terms(answer)
         if _has_word(pair.source, term)
         and not _has_word(pair.question, term)
         and answer.count(term) == 1
-        and len(term) > 1
+        and len(term) > 2
+        and not re.search(r"[²³]", term)
         and not _COMMON.fullmatch(term)
         and term not in _UNITS
-        and not (answer.startswith(term) and "-" in term)
+        and not ("-" in term and (german or answer.startswith(term)))
+        # every noun of German has a capital: an answer may be too short to tell its language
+        and (not german or not term[1:].islower())
     ]
     if not terms:
         return None
@@ -400,7 +409,7 @@ _REMOVED_NEGATIONS: Final = (
         ),
         r"\1",
     ),
-    (re.compile(r"\bkein(e[nmrs]?)?\b"), r"ein\1"),
+    (re.compile(r"\bkein(e[mr]?)?\b(?= \w*[^ens\W]\b)"), r"ein\1"),
     (re.compile(r"\bniemals\b|\bnie\b"), "immer"),
 )
 _NEGATED: Final = re.compile(
@@ -541,6 +550,8 @@ def _qualifier(pair: Pair, _others: Sequence[Pair], rng: random.Random) -> _Chan
     usable = []
     for pattern, new in _QUALIFIERS:
         for match in pattern.finditer(pair.answer):
+            if re.search(r"\b(?:only|just|even|except|nur|auch|außer)\W*$", pair.answer[: match.start()]):
+                continue  # a word that has nothing to refer to would be left
             dropped = words(match[0])
             rest = _replaced(pair.answer, *match.span(), new)
             if (
@@ -580,20 +591,33 @@ def _shorter_list(pair: Pair) -> _Change | None:
     own = set(content_words(dropped)) - set(content_words(pair.answer[: match.start("last")]))
     if _squeezed(listed) not in _squeezed(pair.source).replace(f", {match['and']} ", f" {match['and']} "):
         return None  # the text does not give the list in these words
-    if not own or own & set(content_words(pair.question)) or _has_verb(dropped) or _has_verb(before):
+    if not own or own & set(content_words(pair.question)) or not (_is_member(dropped) and _is_member(before)):
         return None
     members = f"{match['first']}, {match['middle']}".rstrip(", ")
     answer = _replaced(pair.answer, *match.span(), f"{members} {match['and']} {before}")
     return _Change(pair.question, answer, f"without {dropped.strip()!r}")
 
 
+def _is_member(text: str) -> bool:
+    """Whether a text can be a member of a list: a few words, without a preposition or a verb."""
+    own = words(text)
+    return 0 < len(own) <= 3 and not set(own) & _NO_MEMBER
+
+
+_NO_MEMBER: Final = (ENGLISH_STOP | GERMAN_STOP) - word_set(
+    "the a an der die das den dem des ein eine einen einem einer"
+)
+
+
+_VERBS: Final = word_set(
+    "is are was were has have had can cannot must do does did will may should needs need takes take costs cost means mean uses use gives "
+    "give helps help goes go comes come makes make stores requires require contains returns starts ist sind war waren hat haben kann "
+    "können muss müssen wird werden soll sollen darf dürfen gilt gelten kostet braucht nehmen erhält beträgt dauert"
+)
+
+
 def _has_verb(text: str) -> bool:
-    return bool(
-        set(words(text))
-        & word_set(
-            "is are was were has have can must does do will may should ist sind war hat haben kann muss wird werden soll"
-        )
-    )
+    return bool(set(words(text)) & _VERBS)
 
 
 _TWO_PARTS: Final = re.compile(
@@ -810,13 +834,15 @@ def _placeholder(pair: Pair, _others: Sequence[Pair], _rng: random.Random) -> _C
 
 _SYNONYMS: Final = (
     ("for example", "for instance"), ("in order to", "to"), ("does not", "doesn't"), ("do not", "don't"), ("is not", "isn't"),
-    ("are not", "aren't"), ("cannot", "can't"), ("because", "since"), ("per cent", "%"), ("approximately", "about"),
+    ("are not", "aren't"), ("cannot", "can't"), ("because(?! of\\b)", "since"), (r"(?<=\d )per cent", "%"), ("approximately", "about"),
     ("roughly", "about"), ("however", "though"), ("therefore", "thus"), ("such as", "like"), ("additional", "further"),
-    ("however, ", "yet "), ("immediately", "at once"), ("e.g.", "for example"), ("zum Beispiel", "beispielsweise"),
+    ("however, ", "yet "), ("immediately", "at once"), (r"e\.g\.", "for example"), ("zum Beispiel", "beispielsweise"),
     ("jedoch", "allerdings"), ("außerdem", "zudem"), ("ungefähr", "etwa"), ("sofort", "umgehend"), ("nur", "lediglich"),
-    ("Prozent", "%"), ("deshalb", "daher"), ("bevor", "ehe"), ("zusätzlich", "außerdem"),
+    (r"(?<=\d )Prozent", "%"), ("deshalb", "daher"), ("bevor", "ehe"),
 )  # fmt: skip
-"""Phrases that mean the same in documentation, either way round where both fit."""
+"""Patterns and phrases that mean the same in documentation."""
+_LOOK: Final = re.compile(r"\(\?[^)]*\)")
+"""What a pattern of `_SYNONYMS` looks for around a phrase."""
 _CONDITION: Final = re.compile(
     r"(?P<main>[^,;:()\n]{12,160}?),? (?P<word>if|when|unless) (?P<clause>[^,;:()\n]{8,160}?)\."
 )
@@ -834,12 +860,12 @@ def _paraphrase(pair: Pair, _others: Sequence[Pair], _rng: random.Random) -> _Ch
             answer = f"{match['word'].capitalize()} {match['clause']}, {main}."
             changes.append(f"{match['word']!r} in front")
     for old, new in _SYNONYMS:
-        changed = re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", new, answer)
+        changed = re.sub(rf"(?<!\w){old}(?!\w)", new, answer)
         if changed != answer and "`" not in answer:
             answer = changed
-            changes.append(f"{old} → {new}")
+            changes.append(f"{_LOOK.sub('', old)} → {new}")
     for word, digits in NUMBER_WORDS.items():
-        changed = re.sub(rf"\b{word}\b(?= [a-z]+s\b)", digits, answer)
+        changed = re.sub(rf"(?<![\w-]){word}(?= (?!bis\b|as\b|is\b|was\b|to\b)[a-z]+s\b)", digits, answer)
         if changed != answer:
             answer = changed
             changes.append(f"{word} → {digits}")
@@ -861,11 +887,12 @@ _LOWERABLE: Final = word_set(
     "the a an it this that these those they each every all both its there to some most no der die das ein eine"
 )
 _LEANING: Final = re.compile(
-    r"^(?:it|they|this|that|these|those|he|she|then|so|thus|therefore|however|but|and|also|otherwise|instead|hence|here|there|such"
-    r"|both|afterwards|next|finally|first|second|es|sie|er|dies\w*|das|dann|daher|deshalb|jedoch|aber|und|auch|sonst|dort|hier"
-    r"|danach|zuletzt|dadurch|damit|dabei|dazu)\b",
+    r"\b(?:it|its|they|their|them|this|that|these|those|he|she|his|her|then|so|thus|therefore|however|but|also|otherwise|instead|hence"
+    r"|here|there|such|both|afterwards|finally|still|instance|example|contrast|ones?|others?|either|latter|only|es|sie|er|ihr\w*|sein\w*"
+    r"|dies\w*|das|dann|daher|deshalb|jedoch|aber|auch|sonst|dort|hier|danach|zuletzt|dadurch|damit|dabei|dazu|dagegen|andere\w*)\b",
     re.IGNORECASE,
 )
+"""Words of a sentence that may refer to the one before it."""
 _ORDERED: Final = re.compile(
     r"\b(?:first|then|next|finally|order|sequence|steps?|before|after|respectively|zuerst|dann|danach|schließlich|Reihenfolge"
     r"|Schritte?|jeweils)\b",
@@ -879,7 +906,7 @@ _CONTRAST: Final = re.compile(
 )
 _MEMBERS: Final = re.compile(
     r"(?:(?<=: )|(?<=\bare )|(?<=\bis )|(?<=\bwith )|(?<=\bof )|(?<=\bin )|(?<=\bby )|(?<=\bfor )|(?<=\bsind )|(?<=\bmit )|(?<=\bvon )"
-    r"|^)(?P<a>[\w`/-]+), (?P<b>[\w`/-]+)(?=,? (?:[\w`/-]+,? )*(?:and|or|und|oder) [\w`/])"
+    r"|^)(?P<a>[\w`/-]+), (?P<b>[\w`/-]+)(?=(?:, [\w`/-]+)*,? (?:and|or|und|oder) [\w`/])"
 )
 
 
@@ -889,10 +916,10 @@ def _reordering(pair: Pair, _others: Sequence[Pair], _rng: random.Random) -> _Ch
     if _ORDERED.search(f"{pair.question} {answer}") or _ORDINALS.search(answer):
         return None
     parts = sentences(answer)
-    if len(parts) == 2 and " ".join(parts) == answer and not _LEANING.search(parts[1]):
+    if len(parts) == 2 and " ".join(parts) == answer and _can_change_places(*parts):
         return _Change(pair.question, f"{parts[1]} {parts[0]}", "the sentences in the other order")
     match = _INDEPENDENT.fullmatch(answer) or _CONTRAST.fullmatch(answer)
-    if match and not _LEANING.search(match["b"]) and not _PRONOUN.search(match["b"]):
+    if match and _can_change_places(match["a"], match["b"]):
         joint = f", {match['word']}" if "word" in match.groupdict() else ";"
         first, second = match["b"][:1].upper() + match["b"][1:], _lowered(match["a"], pair)
         if second is not None:
@@ -904,10 +931,18 @@ def _reordering(pair: Pair, _others: Sequence[Pair], _rng: random.Random) -> _Ch
     return _Change(pair.question, _replaced(answer, *match.span(), new), f"{match[0]} → {new}")
 
 
-_FUNCTION_WORDS: Final = ENGLISH_STOP | GERMAN_STOP | word_set("yes no ja nein")
-_PRONOUN: Final = re.compile(
-    r"\b(?:it|its|they|their|them|he|his|she|her|es|sie|ihr\w*|sein\w*)\b", re.IGNORECASE
-)
+_FUNCTION_WORDS: Final = ENGLISH_STOP | GERMAN_STOP | word_set("yes no ja nein whether ob")
+
+
+def _can_change_places(first: str, second: str) -> bool:
+    """Whether two sentences, or clauses, stand by themselves."""
+    return (
+        first[0].isalpha()
+        and second[0].isalpha()
+        and _has_verb(first)
+        and _has_verb(second)
+        and not _LEANING.search(second)
+    )
 
 
 def _formatting(pair: Pair, _others: Sequence[Pair], rng: random.Random) -> _Change | None:
