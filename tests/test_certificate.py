@@ -284,7 +284,11 @@ def test_a_run_and_labels_give_a_certificate_that_its_gate_accepts(graded: Path)
     assert error.error.value == pytest.approx(share)
     assert issued.verdict.outcome == "not trusted"
     gate(graded, code=3)
-    gate(graded, code=0, policy=f"trust: {{differential_error: 0.9}}\n{LIMIT}")
+    lenient = f"trust: {{differential_error: 0.9}}\n{LIMIT}"
+    gate(graded, code=0, policy=lenient)
+    (path,) = Path("certificates").iterdir()
+    path.write_text(path.read_text().replace('"n_labels": 288', '"n_labels": 289'))
+    gate(graded, code=3, policy=lenient)
 
 
 def test_a_judge_of_negative_kappa_by_three_labels_passes_no_gate(graded: Path) -> None:

@@ -824,7 +824,7 @@ def _escalate(
     request = EscalationRequest(
         max_error=max_error,
         below=below,
-        reference={item_id: letter.letter for item_id, letter in reference.items()},
+        reference=reference,
         machines=machines,
     )
     escalate_items(store, runner, first, second, request)

@@ -95,18 +95,18 @@ def test_no_item_is_judged_by_a_fit_that_saw_its_chunk() -> None:
 def test_59_items_without_an_error_certify_5_percent_and_58_do_not() -> None:
     """E11 of the catalogue."""
     for n, is_certified in ((59, True), (58, False)):
-        found = escalation_threshold(np.full(n, 0.9), np.zeros(n, int), np.arange(n), max_error=0.05)
-        assert (found.threshold <= 0.9) == is_certified
-    found = escalation_threshold(np.full(59, 0.9), np.zeros(59, int), np.arange(59), max_error=0.05)
-    assert (found.n, found.n_wrong, round(found.upper, 4)) == (59, 0, 0.0495)
+        result = escalation_threshold(np.full(n, 0.9), np.zeros(n, int), np.arange(n), max_error=0.05)
+        assert (result.threshold <= 0.9) == is_certified
+    result = escalation_threshold(np.full(59, 0.9), np.zeros(59, int), np.arange(59), max_error=0.05)
+    assert (result.n, result.n_wrong, round(result.upper, 4)) == (59, 0, 0.0495)
 
 
 def test_a_threshold_stops_where_errors_begin() -> None:
     p = np.r_[np.full(100, 0.99), np.full(100, 0.7), np.full(100, 0.3)]
     wrong = np.r_[np.zeros(100), np.zeros(100), np.ones(100)].astype(int)
-    found = escalation_threshold(p, wrong, np.arange(300), max_error=0.1)
-    assert 0.3 < found.threshold <= 0.7
-    assert (found.n, found.n_wrong) == (200, 0)
+    result = escalation_threshold(p, wrong, np.arange(300), max_error=0.1)
+    assert 0.3 < result.threshold <= 0.7
+    assert (result.n, result.n_wrong) == (200, 0)
     assert escalation_threshold(p, 1 - wrong, np.arange(300)).threshold == np.inf
     assert escalation_threshold(p, np.zeros(300, int), np.arange(300)).threshold == 0
     with pytest.raises(ValueError, match="max_error"):
@@ -127,11 +127,11 @@ def test_escalation_keeps_its_promise(n: int, size: int, n_sims: int) -> None:
         p = rng.random(n * size)
         skill = np.repeat(rng.choice([-0.01, 0.01], n), size)
         wrong = (rng.random(n * size) < np.clip(0.01 + 0.5 * (1 - p) ** 2 + skill, 0, 1)).astype(int)
-        found = escalation_threshold(p, wrong, np.arange(n * size) // size)
-        true = risk[grid >= found.threshold].mean() if np.isfinite(found.threshold) else 0.0
+        result = escalation_threshold(p, wrong, np.arange(n * size) // size)
+        true = risk[grid >= result.threshold].mean() if np.isfinite(result.threshold) else 0.0
         kept += true <= 0.1
-        kept_all += np.isfinite(found.threshold)
-        shares.append(1 - found.threshold if np.isfinite(found.threshold) else 0.0)
+        kept_all += np.isfinite(result.threshold)
+        shares.append(1 - result.threshold if np.isfinite(result.threshold) else 0.0)
     sys.stdout.write(
         f"{n} chunks of {size}: kept {kept / n_sims:.1%}, keeps {np.mean(shares):.0%} of the letters\n"
     )

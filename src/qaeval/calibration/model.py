@@ -118,6 +118,8 @@ class Escalation(Part):
     """Probability with which that may fail."""
     n_labels: int
     """Labelled items with a probability."""
+    n_labels_of_models: int = 0
+    """Those that no person labelled."""
     n_kept: int
     """Labelled items from the threshold on."""
     n_wrong: int

@@ -46,7 +46,7 @@ def _sentences(check: ProbabilityCheck, best: str) -> Iterator[str]:
     state = "are not calibrated" if check.ece_p <= _ALPHA else "are not shown to be uncalibrated"
     yield (
         f"The probabilities {state}: they are off by {percent(check.ece)} on average, and by chance alone it would be "
-        f"{percent(check.ece_expected)} (p {p_value(check.ece_p)})."
+        f"{percent(check.ece_expected)} ({p_value(check.ece_p)})."
     )
 
 
@@ -162,6 +162,8 @@ def escalation_sentences(report: Escalation) -> Iterator[str]:
             f"{plural(report.n_kept, 'labelled item')} were wrong, at most {percent(report.upper)} with {percent(1 - report.alpha)} "
             f"certainty; {error} was allowed."
         )
+    if report.n_labels_of_models:
+        yield f"{plural(report.n_labels_of_models, 'label')} of these are of models: wrong means another letter than a model gave."
 
 
 def _shares(report: Escalation) -> Table:

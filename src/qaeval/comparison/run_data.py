@@ -440,7 +440,9 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
         *first.candidates,
         *(facts.model_copy(update={"name": names[facts.name]}) for facts in run.candidates),
     )
-    return replace(first, rows=rows, candidates=candidates, further_tuned=frozenset(), panel=())
+    return replace(
+        first, rows=rows, candidates=candidates, further_tuned=frozenset(), panel=(), escalation=None
+    )
 
 
 def same_letter(first: GradeRow, second: GradeRow) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from qaeval.agreement.reference import Reference
 from qaeval.analysis.replies import worked_s
 from qaeval.calibration.model import Escalation, JudgeShare
 from qaeval.errors import UsageError
@@ -40,7 +41,7 @@ class EscalationRequest:
 
     max_error: float = 0.1
     below: float | None = None
-    reference: Mapping[str, str] = field(default_factory=dict)
+    reference: Mapping[str, Reference] = field(default_factory=dict)
     machines: Mapping[str, MachineFacts] = field(default_factory=dict)
 
 
@@ -94,6 +95,9 @@ def escalate(
         max_error=request.max_error,
         alpha=ALPHA,
         n_labels=len(_labelled_grades(rows, request.reference)),
+        n_labels_of_models=sum(
+            request.reference[item].kind == "model" for item in _labelled_grades(rows, request.reference)
+        ),
         n_kept=threshold.n,
         n_wrong=threshold.n_wrong,
         upper=None if np.isnan(threshold.upper) else threshold.upper,
@@ -138,7 +142,7 @@ def _confidence(row: GradeRow) -> float | None:
     return row.probabilities.get(row.letter, 0.0) if isinstance(row, Grade) and row.probabilities else None
 
 
-def _labelled_grades(rows: Mapping[str, GradeRow], reference: Mapping[str, str]) -> dict[str, Grade]:
+def _labelled_grades(rows: Mapping[str, GradeRow], reference: Mapping[str, Reference]) -> dict[str, Grade]:
     """Return the rows of labelled items that have a probability."""
     return {
         item: row
@@ -153,7 +157,9 @@ def _threshold(
     """Return the threshold that is given, else the lowest that labels show to keep the promise."""
     graded = _labelled_grades(rows, request.reference)
     confidences = np.array([_confidence(row) for row in graded.values()], dtype=float)
-    wrong = np.array([row.letter != request.reference[item] for item, row in graded.items()], dtype=int)
+    wrong = np.array(
+        [row.letter != request.reference[item].letter for item, row in graded.items()], dtype=int
+    )
     if request.below is not None:
         kept = confidences >= request.below
         return EscalationThreshold(request.below, int(kept.sum()), int(wrong[kept].sum()), float("nan"))
@@ -277,19 +283,19 @@ def _share(
 def _kappa(
     rows: Mapping[str, GradeRow],
     items: list[str],
-    reference: Mapping[str, str],
+    reference: Mapping[str, Reference],
     clusters: Mapping[str, str],
 ) -> Measure | None:
     """Return kappa with the labels on some items; None without one."""
     if not items:
         return None
     letters = [row.letter if isinstance(row := rows[item], Grade) else "" for item in items]
-    scale = sorted({*letters, *(reference[item] for item in items)})
+    scale = sorted({*letters, *(reference[item].letter for item in items)})
     if len(scale) < 2:
         return None
     return Measure.of(
         kappa_interval(
-            [scale.index(reference[item]) for item in items],
+            [scale.index(reference[item].letter) for item in items],
             [scale.index(letter) for letter in letters],
             np.array([clusters[item] for item in items], dtype=object),
             n_levels=len(scale),

@@ -126,8 +126,8 @@ def calibration_bins(
     if by == "width":
         raw = np.minimum((p * n_bins).astype(np.int64), n_bins - 1)
     else:
-        # by the rank of the first of equal probabilities
-        raw = ((rankdata(p, method="min") - 1) * n_bins / len(p)).astype(np.int64)
+        # by the mean rank of equal probabilities, so that they share a bin
+        raw = ((rankdata(p) - 0.5) * n_bins / len(p)).astype(np.int64)
     codes = np.unique(raw, return_inverse=True)[1]
     n = np.bincount(codes)
     return CalibrationBins(
@@ -315,14 +315,14 @@ def escalation_threshold(
     least = _first_size(max_error, alpha, n_wrong=1)
     if n_clusters < 1.5 * least:
         least = _first_size(max_error, alpha, n_wrong=0)
-    found = EscalationThreshold(float("inf"), 0, 0, float("nan"))
+    result = EscalationThreshold(float("inf"), 0, 0, float("nan"))
     for step in _STEPS:
         kept = p >= step
         n = int(kept.sum())
         if len(np.unique(codes[kept])) < least:
             continue
-        if n == found.n:
-            found = EscalationThreshold(float(step), n, found.n_wrong, found.upper)
+        if n == result.n:
+            result = EscalationThreshold(float(step), n, result.n_wrong, result.upper)
             continue
         wrongs = np.bincount(codes[kept], weights=w[kept], minlength=n_clusters).astype(np.float64)
         totals = np.bincount(codes[kept], minlength=n_clusters)
@@ -330,8 +330,8 @@ def escalation_threshold(
         upper = _upper(wrongs[present], totals[present], alpha)
         if not upper <= max_error:
             break
-        found = EscalationThreshold(float(step), n, int(wrongs.sum()), upper)
-    return found
+        result = EscalationThreshold(float(step), n, int(wrongs.sum()), upper)
+    return result
 
 
 def _first_size(max_error: float, alpha: float, *, n_wrong: int) -> int:
