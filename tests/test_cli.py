@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -214,7 +215,7 @@ def test_models_and_rubrics_answer(tmp_path: Path) -> None:
 
 def test_doctor_says_what_a_run_would_do_and_what_to_type_next(tmp_path: Path) -> None:
     built_in = qaeval("doctor", "--n", 20, cwd=tmp_path)
-    assert "20 chunks from 14 strata" in built_in.stdout
+    assert "20 chunks from 9 strata" in built_in.stdout
     assert "120 requests to grade" in built_in.stdout
     command = built_in.stdout.splitlines()[-1].removeprefix("next: ").split()
     assert command == ["qaeval", "compare", "embedded-lead", "embedded-salient", "--n", "20"]
@@ -349,3 +350,11 @@ def test_yaml_whose_aliases_have_no_end_is_refused(text: str, tmp_path: Path) ->
     done = qaeval("models", cwd=tmp_path)
     assert done.returncode == 65
     assert "alias" in done.stderr
+
+
+def test_a_run_goes_to_a_folder_of_its_own_in_results_unless_out_names_one(tmp_path: Path) -> None:
+    words = ("generate", "embedded-lead", "--n", "2", "--no-cache")
+    assert qaeval(*words, cwd=tmp_path).returncode == 0
+    (folder,) = (tmp_path / "results").iterdir()
+    assert re.fullmatch(r"\d{8}-\d{6}", folder.name)
+    assert len((folder / "generations.jsonl").read_text().splitlines()) == 2

@@ -12,6 +12,7 @@ import pytest
 
 from qaeval.errors import DataError, InUseError, NotComparableError, ReadOnlyError, StoreError, UsageError
 from qaeval.records import Chunk, Failure, Generation, Sample
+from qaeval.storage import run_directory
 from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
 
 SAMPLE = Sample.of(Chunk(chunk_id="c1", text="One sentence."))
@@ -29,6 +30,21 @@ def failure(task: str, reason: str) -> Failure:
 
 def create(path: Path, settings: dict[str, object] | None = None, *, resume: bool = False) -> RunStore:
     return RunStore.create(path, settings or {"seed": 1}, [SAMPLE], resume=resume)
+
+
+def test_the_files_of_a_run_have_the_names_that_earlier_runs_have() -> None:
+    names = (
+        *(run_directory.SETTINGS, run_directory.SAMPLES, run_directory.GENERATIONS, run_directory.GRADES),
+        *(run_directory.CONTROLS, run_directory.GENERATION_REPEATS, run_directory.GRADE_REPEATS),
+        *(run_directory.SESSIONS, run_directory.METRICS, run_directory.MANIFEST),
+        *(run_directory.LOGS, run_directory.JUDGES, run_directory.COMMITTED),
+    )
+    assert names == (
+        *("settings.json", "samples.jsonl", "generations.jsonl", "grades.jsonl"),
+        *("controls.jsonl", "generation_repeats.jsonl", "grade_repeats.jsonl"),
+        *("sessions.jsonl", "metrics.jsonl", "manifest.json"),
+        *("logs", "grades", "_committed"),
+    )
 
 
 def test_a_line_that_a_killed_process_cut_short_is_dropped_and_said(tmp_path: Path) -> None:
