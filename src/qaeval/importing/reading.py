@@ -483,15 +483,11 @@ def _listed(path: Path, key: str) -> list[str]:
         )
     listed = content.get(key)
     names = [
-        entry.get("filename") if isinstance(entry, dict) else entry
+        str(entry.get("filename") or "") if isinstance(entry, dict) else str(entry)
         for entry in (listed if isinstance(listed, list) else ())
     ]
-    if not names or not all(
-        isinstance(name, str) and name not in {"", ".."} and Path(name).name == name for name in names
-    ):
-        raise DataError(
-            f"{path}: expected names of files of the folder in {key!r}, as `datasets` writes them"
-        )
+    if not names or any(name in {"", ".."} or Path(name).name != name for name in names):
+        raise DataError(f"{path}: expected names of files of the folder in {key!r}, as `datasets` writes them")
     return names
 
 
