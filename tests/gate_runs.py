@@ -74,7 +74,7 @@ def evidence(
     **more: Any,
 ) -> Evidence:
     data = run_data(letters, **more)
-    own = identity_of(data, {"grading": {"judge": {"name": JUDGE.name, **JUDGE_SETTINGS}}})
+    own = identity_of(data, {"eval": {}, "grading": {"judge": {"name": JUDGE.name, **JUDGE_SETTINGS}}})
     side = RunIdentity(
         name=name,
         created="2026-01-05T10:00:00+00:00",

@@ -307,7 +307,7 @@ def test_a_run_is_compared_with_its_labels(finished: Path, capsys: pytest.Captur
     code, out, _ = told(capsys, "agreement", str(finished), "--by", "candidate")
     assert code == 0
     lines = out.splitlines()
-    assert lines[2] == "embedded-lexical against claude"
+    assert lines[2] == "embedded-lexical against claude-1"
     assert lines[3].strip().startswith("Of the ")
     assert "Excluded labels" in out
     assert "By candidate" in out

@@ -7,15 +7,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qaeval.agreement.analysis import report_of_run
+from qaeval.agreement.judges import compare_judges
+from qaeval.analysis.candidates import answer_words
+from qaeval.analysis.letters import letter_table
+from qaeval.analysis.replies import union
 from qaeval.comparison.analysis import ReportOptions, analyse
 from qaeval.comparison.differences import compare_candidates
-from qaeval.comparison.model import Reason
+from qaeval.comparison.model import LabelledDifference, Reason
+from qaeval.comparison.planning import PairPlan, _with_labels
 from qaeval.comparison.report import Report
 from qaeval.comparison.sections import agreement
 from qaeval.errors import DataError
-from qaeval.records import Generation, Label
+from qaeval.records import Failure, Generation, Grade, Label
+from qaeval.report.facts import SAME_FAMILY
+from qaeval.report.measure import Measure
+from qaeval.stats.labelling import labelled_chunks_needed
 from qaeval.stats.planning import Pilot, plan
-from report_builders import JUDGE, RUN, Case, candidate, case, items_of, label_of
+from report_builders import JUDGE, RUBRIC, RUN, Case, candidate, case, items_of, label_of
 
 approx = pytest.approx
 
@@ -507,7 +516,7 @@ def test_labels_by_a_model_alone_are_called_what_they_are() -> None:
     labels = labelled(made, "A" * 12 + "B" * 6 + "C" * 6, rater="claude", rater_kind="model")
     report = made.with_rows(labels=labels).report()
     assert any("a hosted model" in text for text in report.agreement[0].sentences)
-    assert any("hosted model's labels only" in text for text in kinds(report, "caution"))
+    assert any("no person has labelled" in text for text in kinds(report, "caution"))
 
 
 def test_flags_are_compared_too() -> None:
@@ -527,7 +536,23 @@ def test_raters_are_compared_on_the_items_that_both_labelled() -> None:
     (pair,) = made.with_rows(labels=(*anna, *bert)).report().raters
     assert (pair.a, pair.b, pair.coefficients.n) == ("anna", "bert", 12)
     assert pair.coefficients.observed.value == approx(9 / 12)
-    assert "the ceiling for any judge" in pair.sentence
+    assert "ceiling for any judge" not in pair.sentence, "six chunks are too few"
+
+
+def test_only_independent_raters_of_many_chunks_are_called_a_ceiling() -> None:
+    made = case({"alpha": ["ABC"] * 30}, items_per_sample=3)
+    letters = "ABC" * 30
+    anna = labelled(made, letters)
+    others = "ABB" * 10 + letters[30:]
+
+    def sentence(rater_kind: str, n: int) -> str:
+        bert = labelled(made, others[:n], rater="bert", rater_kind=rater_kind)
+        first = [label.model_copy(update={"rater_kind": rater_kind}) for label in anna]
+        return made.with_rows(labels=(*first, *bert)).report().raters[0].sentence
+
+    assert "the ceiling for any judge" in sentence("human", 90)
+    assert "the ceiling for any judge" not in sentence("human", 87), "29 chunks"
+    assert "the ceiling for any judge" not in sentence("model", 90)
 
 
 @pytest.mark.parametrize(
@@ -575,6 +600,46 @@ def test_a_run_of_embedded_models_alone_says_that_it_decides_nothing() -> None:
 def test_an_embedded_judge_is_called_no_language_model() -> None:
     made = replace(rich_case(), judge=JUDGE.model_copy(update={"kind": "embedded"}))
     assert any("is not a language model" in text for text in kinds(made.report(), "caution"))
+
+
+def test_a_judge_of_a_candidates_family_is_named_with_the_option_that_allowed_it() -> None:
+    own = {name: candidate(name, family=family) for name, family in (("one", ("qwen",)), ("two", ("llama",)))}
+    made = case({"one": ["AAA"] * 10, "two": ["AAB"] * 10}, **own)
+    for more in ({}, {SAME_FAMILY: "yes"}):
+        judge = JUDGE.model_copy(update={"family": ("mistral", "qwen"), "more": more})
+        (caution,) = [
+            text for text in kinds(replace(made, judge=judge).report(), "caution") if "family" in text
+        ]
+        assert "one (mistral and qwen)" in caution
+        assert "two" not in caution
+        assert ("--allow-same-family" in caution) == bool(more)
+
+
+def test_spans_that_touch_are_one_and_empty_ones_none() -> None:
+    assert union([(3, 4), (1, 2), (2, 3), (5, 5), (6, 8), (6, 7)]) == [(1, 4), (6, 8)]
+    assert union([(1, 9), (2, 3), (9, 10)]) == [(1, 10)]
+    assert union([]) == []
+
+
+def test_chunks_are_counted_by_the_usable_items_of_both_candidates() -> None:
+    made = case(
+        {"one": ["AA", "AB", "BB", "AA", "x"] * 3, "two": ["AB", "AB", "AA", "AB", "AA"] * 3},
+        items_per_sample=2,
+    )
+    (difference,) = made.report().differences
+    # rows: usable items of one, columns: of two; one's failed replies have no usable item
+    assert difference.chunks == ((0, 0, 6), (0, 3, 0), (0, 6, 0))
+
+
+def test_lengths_of_answers_are_counted_in_tens_of_words_the_last_without_end() -> None:
+    lengths = [0, 9, 10, 60, 61, 99, 100, 110, 300]
+    answers = answer_words(pd.Series([" ".join(["w"] * n) for n in lengths]))
+    assert (answers.n, answers.median) == (9, 61)
+    assert answers.histogram == (2, 1, 0, 0, 0, 0, 2, 0, 0, 1, 3)
+    assert answers.mean == approx(sum(lengths) / 9)
+    assert answers.share_over_60 == approx(5 / 9)
+    none = answer_words(pd.Series([], dtype=str))
+    assert (none.n, none.mean, none.share_over_60) == (0, None, None)
 
 
 def test_a_judge_that_grades_its_own_text_is_named() -> None:
@@ -669,3 +734,197 @@ def test_a_failed_item_says_why() -> None:
     assert failed.status == "failed"
     assert "not JSON" in failed.reason
     assert "Sure! Here" in failed.reason
+
+
+# ------------------------------------------------------------------------------ judge and labels, further
+
+
+def letters_of(made: Case) -> pd.DataFrame:
+    return letter_table(
+        *(made.rows.samples, made.rows.generations, made.rows.grades),
+        candidates=[facts.name for facts in made.candidates],
+        items_per_sample=made.items_per_sample,
+        judge=JUDGE.name,
+        rubric=RUBRIC,
+    )
+
+
+def again(made: Case, judge: str, letters: str) -> list[Grade | Failure]:
+    """The grades of alpha's items by another judge; a dot is no row."""
+    return [
+        row.model_copy(update={"judge": judge, "letter": letter})
+        for row, letter in zip(made.rows.grades, letters, strict=True)
+        if isinstance(row, Grade) and letter != "."
+    ]
+
+
+def test_each_group_is_measured_on_its_own_items() -> None:
+    made = agreement_case()
+    labels = labelled(made, "ABABABABABAB" + "BABABA" + "CCCCCC")
+    options: dict[str, Any] = {"source": "run", "judge": JUDGE.name, "rubric": RUBRIC, "judge_tuned": False}
+    report = report_of_run(letters_of(made), labels, by="type", **options)
+    # facts: 6 A of the judge are 6 A, 3 B are 3 B, 3 C are 3 C; whys: B, A and C
+    figures = {group.group: group.agreement.coefficients for group in report.groups}
+    assert list(figures) == ["fact", "why"]
+    facts, whys = figures["fact"], figures["why"]
+    assert facts is not None
+    assert whys is not None
+    assert facts.confusion == ((6, 0, 0), (0, 3, 0), (0, 0, 3))
+    assert whys.confusion == ((0, 3, 0), (6, 0, 0), (0, 0, 3))
+    assert report_of_run(letters_of(made), labels, **options).groups == ()
+    assert len(report.agreement) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "excerpt"),
+    [
+        (None, "no labels to compare"),
+        ({"rubric": "other/7"}, "other/7"),
+        ({"item_id": "elsewhere"}, "none of the 1"),
+    ],
+)
+def test_labels_that_cannot_be_compared_are_refused(change: dict[str, str] | None, excerpt: str) -> None:
+    made = agreement_case()
+    labels = [] if change is None else [labelled(made, "A")[0].model_copy(update=change)]
+    with pytest.raises(DataError, match=excerpt):
+        report_of_run(
+            letters_of(made), labels, source="run", judge=JUDGE.name, rubric=RUBRIC, judge_tuned=False
+        )
+
+
+def test_a_further_judge_is_compared_with_the_first_and_with_labels_on_the_same_items() -> None:
+    made = agreement_case()  # 12 A, 6 B, 6 C
+    truth = "A" * 12 + "BBBBBB" + "CCCCCC"
+    labels = labelled(made, truth)
+    other = again(made, "other", "AAAAAABBBBBB" + "BBBBBB" + "CCCC..")
+    (further,) = compare_judges(
+        letters_of(made), {"other": other}, labels, judge=JUDGE.name, rubric=RUBRIC, tuned=frozenset()
+    )
+    assert (further.judge, further.n_items, further.n_graded) == ("other", 24, 22)
+    assert further.coefficients is not None
+    assert further.coefficients.confusion == ((6, 6, 0), (0, 6, 0), (0, 0, 4))
+    (change,) = further.kappa_differences
+    # of 22 items the first judge has all, the other 16: p_e = (12 x 6 + 6 x 12 + 4 x 4) / 22^2
+    chance = (12 * 6 + 6 * 12 + 4 * 4) / 22**2
+    assert (change.rater, change.n, change.kappa.value) == ("anna", 22, approx(1.0))
+    assert change.kappa_of_other.value == approx((16 / 22 - chance) / (1 - chance))
+    assert change.difference.value == approx((change.kappa_of_other.value or 0) - 1)
+    assert any("graded 22 of 24" in text for text in further.sentences)
+    assert further.sentences[-1].endswith("so neither is shown to agree better.")
+    (usable,) = further.candidates
+    assert (usable.candidate, usable.n, usable.n_usable, usable.n_usable_by_other) == ("alpha", 24, 12, 6)
+
+
+RIGHT, WRONG = "A" * 12 + "B" * 6 + "C" * 6, "B" * 12 + "C" * 6 + "A" * 6
+
+
+@pytest.mark.parametrize(("truth", "better"), [(RIGHT, JUDGE.name), (WRONG, "other")])
+def test_the_judge_that_agrees_better_is_named(truth: str, better: str) -> None:
+    made = agreement_case()  # its judge gives the letters of RIGHT
+    (further,) = compare_judges(
+        *(letters_of(made), {"other": again(made, "other", WRONG)}, labelled(made, truth)),
+        judge=JUDGE.name,
+        rubric=RUBRIC,
+        tuned=frozenset(),
+    )
+    assert further.sentences[-1].endswith(f"so {better} agrees better.")
+
+
+def test_a_tuned_judge_is_compared_without_the_labels_of_its_tuning() -> None:
+    made = agreement_case()
+    labels = (*labelled(made, "A" * 8, split="tuning"), *labelled(made, "A" * 12 + "B" * 6 + "C" * 6)[8:])
+    other = again(made, "other", "A" * 12 + "B" * 6 + "C" * 6)
+
+    def n_compared(*tuned: str) -> int:
+        (further,) = compare_judges(
+            *(letters_of(made), {"other": other}, labels),
+            judge=JUDGE.name,
+            rubric=RUBRIC,
+            tuned=frozenset(tuned),
+        )
+        return further.kappa_differences[0].n
+
+    assert (n_compared(), n_compared("other"), n_compared(JUDGE.name)) == (24, 16, 16)
+
+
+@pytest.mark.parametrize(("n_b", "named"), [(9, True), (10, False)])
+def test_a_letter_that_a_rater_gave_fewer_than_ten_times_is_named(n_b: int, named: bool) -> None:
+    made = case({"alpha": ["AB"] * 20}, items_per_sample=2)
+    letters = "B" * n_b + "C" * 10 + "A" * (30 - n_b)
+    (rater,) = made.with_rows(labels=labelled(made, letters)).report().agreement
+    assert any(f"B to {n_b}" in text for text in rater.sentences) is named
+
+
+def test_letters_are_not_called_rare_among_fewer_than_ten_items() -> None:
+    made = case({"alpha": ["AB"] * 20}, items_per_sample=2)
+    for n, named in ((9, False), (10, True)):
+        (rater,) = made.with_rows(labels=labelled(made, "A" * n)).report().agreement
+        assert any("B to none" in text for text in rater.sentences) is named
+
+
+# ------------------------------------------------------------------------------ labelled chunks of a plan
+
+PAIR = PairPlan(
+    a="alpha", b="beta", n_chunks=60, sd=0.5, detectable=0.2, needed=200, power=0.4, sentence="Plan."
+)
+NONE = Measure(value=None, low=None, high=None, method="", n=0, n_clusters=0)
+
+
+def with_labels(pair: PairPlan, labelled: LabelledDifference | None, *, trusted: bool = True) -> PairPlan:
+    return _with_labels(pair, labelled, 0.3, power=0.8, alpha=0.05, is_judge_trusted=trusted)
+
+
+def estimate_of(correlation: float | None, sd: float | None) -> LabelledDifference:
+    return LabelledDifference(
+        rater="anna",
+        rater_kind="human",
+        n_chunks=12,
+        basis="labels alone",
+        difference=NONE,
+        labels=NONE,
+        p=None,
+        error=NONE,
+        p_error=None,
+        tuning=None,
+        correlation=correlation,
+        sd=sd,
+        width_ratio=None,
+        outcome="not enough data",
+    )
+
+
+@pytest.mark.parametrize(
+    ("estimate", "sd", "correlation"),
+    [
+        (None, 0.5, 0.0),
+        (estimate_of(0.8, 0.45), 0.45, 0.8),
+        (estimate_of(-0.4, 0.45), 0.45, 0.0),
+        (estimate_of(None, None), 0.5, 0.0),
+    ],
+)
+def test_a_plan_counts_the_labelled_chunks_that_show_the_difference(
+    estimate: LabelledDifference | None, sd: float, correlation: float
+) -> None:
+    planned = with_labels(PAIR, estimate)
+    needed = labelled_chunks_needed(0.3, sd=sd, correlation=correlation, n_chunks=60)
+    assert needed is not None
+    assert (planned.n_labelled, planned.correlation) == (max(needed, 30), correlation)
+    assert f"{max(needed, 30)} chunks" in planned.sentence
+    assert ("anna" in planned.sentence) == (estimate is not None)
+
+
+def test_a_plan_says_where_labels_of_all_chunks_are_too_few() -> None:
+    for pair in (PAIR.model_copy(update={"sd": 3.0}), PAIR.model_copy(update={"n_chunks": 29})):
+        planned = with_labels(pair, None)
+        assert planned.n_labelled is None
+        assert f"all {pair.n_chunks} chunks would not" in planned.sentence
+    assert with_labels(PAIR.model_copy(update={"sd": 0.0}), None).n_labelled is None
+
+
+def test_a_plan_of_few_chunks_or_by_a_judge_without_trust_has_no_such_number() -> None:
+    small = PAIR.model_copy(update={"n_chunks": 9})
+    assert with_labels(small, None) == small
+    unknown = with_labels(PAIR, None, trusted=False)
+    assert (unknown.n_labelled, unknown.correlation) == (None, None)
+    assert "Labels of 10 chunks" in unknown.sentence
+    assert with_labels(PAIR, estimate_of(0.8, 0.45), trusted=False).n_labelled is not None

@@ -89,6 +89,22 @@ def test_probabilities_that_follow_no_label_tell_nothing(tmp_path: Path) -> None
     assert check.auc.low < 0.5 < check.auc.high
 
 
+def test_a_perfect_order_has_a_lower_bound(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {"mistral": WORDS}, labels={"anna": {"mistral": WORDS}})
+    labels = {row["item_id"]: row["label"] for row in rows_of(run.path / "labels" / "anna.jsonl")}
+    rows = []
+    for row in rows_of(run.path / "grades.jsonl"):
+        p = 0.9 if labels[row["item_id"]] == "A" else 0.6
+        rows.append({**row, "letter": "A", "probabilities": {"A": p, "B": 1 - p, "C": 0.0}})
+    (run.path / "grades.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = qaeval.load_run(run.path, labels=run.path / "labels" / "anna.jsonl").agreement()
+    assert report.soft is not None
+    (check,) = report.soft.checks
+    # 48 chunks, so 24 pairs of them
+    assert (check.auc.value, check.auc.low) == (1.0, pytest.approx(0.025 ** (1 / 24)))
+    assert [bin_.share.value for bin_ in check.bins] == [0.0, 1.0]
+
+
 def test_a_run_without_probabilities_says_nothing_of_them(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {"mistral": WORDS}, labels={"anna": {"mistral": WORDS}})
     report = run.agreement()

@@ -816,3 +816,10 @@ def test_links_out_of_a_folder_are_skipped_and_counted(tmp_path: Path) -> None:
         expected = {"link out of the folder": 2}
         assert ignored == expected
     assert [name for _, name in find_documents([docs / "file.md"])] == ["file.md"]
+
+
+def test_by_default_a_chunk_has_a_quarter_of_its_size_at_least() -> None:
+    text = "\n\n".join(f"## H{n}\n\n" + " ".join(["word"] * n) + "." for n in range(1, 24))
+    by_default = texts(text, size=40)
+    assert by_default == texts(text, size=40, min_tokens=10)
+    assert all(by_default != texts(text, size=40, min_tokens=least) for least in (8, 13))

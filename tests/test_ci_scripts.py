@@ -363,6 +363,8 @@ def test_the_action_has_what_github_asks_of_a_composite_action() -> None:
     assert ACTION["runs"]["using"] == "composite"
     assert ACTION["name"]
     assert ACTION["description"]
+    assert ACTION["inputs"]
+    assert ACTION["runs"]["steps"]
     for one in ACTION["inputs"].values():
         assert set(one) <= {"description", "default", "required"}
         assert isinstance(one["default"], str)
@@ -372,8 +374,9 @@ def test_the_action_has_what_github_asks_of_a_composite_action() -> None:
 
 
 def test_no_step_has_an_expression_in_its_script() -> None:
-    for step in ACTION["runs"]["steps"]:
-        assert "${{" not in step.get("run", "")
+    scripts = [step["run"] for step in ACTION["runs"]["steps"] if "run" in step]
+    assert scripts
+    assert not any("${{" in script for script in scripts)
 
 
 def test_every_input_is_used_and_every_script_is_there() -> None:
@@ -385,11 +388,15 @@ def test_every_input_is_used_and_every_script_is_there() -> None:
 
 
 def test_what_scripts_read_is_what_the_action_gives() -> None:
-    for step in ACTION["runs"]["steps"]:
-        for name in re.findall(r"ci/([a-z]+\.sh)", step.get("run", "")):
-            text = (ROOT / "ci" / name).read_text()
-            read = set(re.findall(r"\$\{?(QAEVAL_[A-Z]+)", text))
-            assert read <= set(step["env"]), name
+    steps = [
+        (step, name)
+        for step in ACTION["runs"]["steps"]
+        for name in re.findall(r"ci/([a-z]+\.sh)", step.get("run", ""))
+    ]
+    assert steps
+    for step, name in steps:
+        read = set(re.findall(r"\$\{?(QAEVAL_[A-Z]+)", (ROOT / "ci" / name).read_text()))
+        assert read <= set(step["env"]), name
 
 
 @pytest.mark.parametrize("path", [ROOT / "action.yml", *sorted((ROOT / "docs" / "examples").glob("*.yml"))])

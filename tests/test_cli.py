@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -214,7 +215,7 @@ def test_models_and_rubrics_answer(tmp_path: Path) -> None:
 
 def test_doctor_says_what_a_run_would_do_and_what_to_type_next(tmp_path: Path) -> None:
     built_in = qaeval("doctor", "--n", 20, cwd=tmp_path)
-    assert "20 chunks from 14 strata" in built_in.stdout
+    assert "20 chunks from 9 strata" in built_in.stdout
     assert "120 requests to grade" in built_in.stdout
     command = built_in.stdout.splitlines()[-1].removeprefix("next: ").split()
     assert command == ["qaeval", "compare", "embedded-lead", "embedded-salient", "--n", "20"]
@@ -339,11 +340,21 @@ def test_a_name_that_is_too_long_is_a_usage_error(words: str, tmp_path: Path) ->
             f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n"
             for old, new in zip("abcdefg", "bcdefgh", strict=True)
         ),
+        f"models: &a [{', '.join(['*a'] * 2000)}]\n",  # 2,000 further values for each that is counted
     ],
-    ids=["a mapping in itself", "a list in itself", "a million laughs"],
+    ids=["a mapping in itself", "a list in itself", "a million laughs", "a list often in itself"],
 )
+@pytest.mark.timeout(60)
 def test_yaml_whose_aliases_have_no_end_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "qaeval.yaml").write_text(text)
     done = qaeval("models", cwd=tmp_path)
     assert done.returncode == 65
     assert "alias" in done.stderr
+
+
+def test_a_run_goes_to_a_folder_of_its_own_in_results_unless_out_names_one(tmp_path: Path) -> None:
+    words = ("generate", "embedded-lead", "--n", "2", "--no-cache")
+    assert qaeval(*words, cwd=tmp_path).returncode == 0
+    (folder,) = (tmp_path / "results").iterdir()
+    assert re.fullmatch(r"\d{8}-\d{6}", folder.name)
+    assert len((folder / "generations.jsonl").read_text().splitlines()) == 2

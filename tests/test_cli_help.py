@@ -30,6 +30,7 @@ def test_every_command_is_in_one_panel() -> None:
 
 
 def test_every_command_has_two_examples_with_options_that_it_has() -> None:
+    assert set(EXAMPLES) == {name for name, _ in commands()}
     for name, command in commands():
         first, second = EXAMPLES[name]
         known = {option for parameter in command.params for option in parameter.opts}

@@ -83,8 +83,11 @@ def test_the_default_judge_depends_on_whether_a_server_takes_part(load: Load) ->
 
 def test_a_registry_without_default_judge_says_which_key_to_add(load: Load) -> None:
     config = load("models: {lead: {kind: embedded}}")
-    with pytest.raises(UsageError, match=r"defaults\.embedded_judge"):
+    with pytest.raises(UsageError, match=r"defaults\.embedded_judge in"):
         config.default_judge((config.candidate("lead"),))
+    config = load("models: {mistral: {hf_id: a/b}}")
+    with pytest.raises(UsageError, match=r"defaults\.judge in"):
+        config.default_judge((config.candidate("mistral"),))
 
 
 @pytest.mark.parametrize(

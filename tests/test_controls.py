@@ -125,9 +125,10 @@ def test_a_foreign_answer_is_that_of_an_item_of_another_chunk(tmp_path: Path) ->
     with RunStore.open(run.path) as store:
         cluster = {sample.sample_id: cluster_of(sample) for sample in store.samples()}
         written = {item.answer: cluster[row.sample_id] for row in store.generations() for item in row.items}
-    for control in controls_of(run.path):
-        if control.defect == "foreign answer":
-            assert written[control.item.answer] != cluster[control.sample_id]
+    foreign = [control for control in controls_of(run.path) if control.defect == "foreign answer"]
+    assert foreign
+    for control in foreign:
+        assert written[control.item.answer] != cluster[control.sample_id]
 
 
 @pytest.mark.slow

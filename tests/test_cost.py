@@ -11,6 +11,7 @@ from command import Typed, qaeval
 from qaeval.analysis.replies import ReplyTotals
 from qaeval.analysis.server_metrics import server_span
 from qaeval.cli import run
+from qaeval.cli.cost import _number
 from qaeval.comparison.html import render_html
 from qaeval.comparison.markdown import render_markdown
 from qaeval.comparison.report import Report
@@ -534,6 +535,41 @@ def test_the_command_prices_a_run_over_servers(tmp_path: Path) -> None:
 def test_what_cannot_be_priced_is_refused(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
     answer = qaeval("cost", *words, cwd=tmp_path)
     assert (answer.returncode, message in answer.stderr) == (64, True), answer.stderr
+
+
+def test_a_steady_speed_is_priced_without_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "cost",
+        "--items",
+        "7200",
+        "--per-second",
+        "2",
+        "--per-second",
+        "1",
+        "--price",
+        "3.6",
+        "--currency",
+        "EUR",
+    ]
+    assert run([*words, "--json"]) == 0
+    slow, fast = json.loads(capsys.readouterr().out)
+    # 7,200 items at 1 a second take 2 h, at 3.60 each
+    assert (slow["per_s"], slow["seconds"], slow["hours"], slow["price"]) == (1.0, 7200.0, 2.0, approx(7.2))
+    assert (fast["per_s"], fast["price"], fast["price_per_1000"]) == (2.0, approx(3.6), approx(0.5))
+    assert run(words) == 0
+    shown = capsys.readouterr().out
+    assert [line.split()[-3:] for line in shown.splitlines() if "items" not in line and " h " in line] == [
+        ["7.20", "EUR", "1.00"],
+        ["3.60", "EUR", "0.50"],
+    ]
+    assert "EUR 3.60 per hour" in shown
+
+
+@pytest.mark.parametrize("weight", ["-1", "nan", "inf", "much"])
+def test_a_weight_is_a_number_of_0_or_more(weight: str) -> None:
+    with pytest.raises(UsageError, match=f"quality=5, got '{weight}'"):
+        _number("quality", weight)
+    assert (_number("quality", "0"), _number("quality", "2.5")) == (0.0, 2.5)
 
 
 # ----------------------------------------------------------------------------------------------- the example of docs/cost.md

@@ -248,12 +248,16 @@ def test_an_unfinished_run_leaves_no_folder_behind(
 def test_labels_by_models_are_asked_for_and_their_terms_read(
     graded: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (graded / "labels").mkdir(exist_ok=True)
+    items = {json.loads(line)["item_id"] for line in (graded / "grades.jsonl").read_text().splitlines()}
+    labels = [{"item_id": name, "rater": "claude", "rater_kind": "model", "letter": "A"} for name in items]
+    (graded / "labels" / "claude.jsonl").write_text("".join(json.dumps(label) + "\n" for label in labels))
     assert run(["export", str(graded), "--to", "sft", "--out", "plain"]) == 0
     assert "were not used" in Path("plain/README.md").read_text()
     assert run(["export", str(graded), "--to", "sft", "--model-labels", "--out", "out"]) == 64
     said = capsys.readouterr().err
     assert "Anthropic's terms" in said
     assert "--accept-licence claude" in said
-    words = [word for name in ("claude", "claude-2", "claude-3") for word in ("--accept-licence", name)]
+    words = re.findall(r"--accept-licence claude[-\w]*", said)[0].split()
     assert run(["export", str(graded), "--to", "sft", "--model-labels", *words, "--out", "out"]) == 0
     assert "claude (model)" in Path("out/README.md").read_text()

@@ -144,6 +144,7 @@ def test_the_commands_of_the_tutorials_work_one_after_the_other(tmp_path: Path) 
     handbook(tmp_path / "handbook")
     for name in ("documents-to-decision", "label-100-items", "gate-a-prompt-change"):
         text = (ROOT / "docs" / "tutorials" / f"{name}.md").read_text()
+        n_commands = 0
         for language, block in re.findall(r"^```(yaml|)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
             if language:
                 with (tmp_path / "qaeval.yaml").open("a") as registry:
@@ -152,6 +153,8 @@ def test_the_commands_of_the_tutorials_work_one_after_the_other(tmp_path: Path) 
                 prepare(command, tmp_path)
                 done = typed(on_the_floor(command, ""), tmp_path)
                 assert done.returncode == 0, f"{command}\n{done.stderr}"
+                n_commands += 1
+        assert n_commands, name
 
 
 def prepare(command: str, folder: Path) -> None:

@@ -185,7 +185,7 @@ def test_a_stricter_judge_is_found_and_items_without_a_letter_do_not_count() -> 
 
 def test_anchors_are_of_as_many_chunks_as_there_are() -> None:
     stored = [anchor(chunk, ("A",), number) for chunk in range(10) for number in range(3)]
-    items = {one.item.item_id: (one.sample, one.item) for one in stored}
+    items = {row.item.item_id: (row.sample, row.item) for row in stored}
     letters = dict.fromkeys([*items][:-1], "A")
     drawn = draw_anchors(items, letters, 12)
     assert len({sample.sample_id for sample, _ in drawn[:10]}) == 10

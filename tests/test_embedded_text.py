@@ -140,3 +140,11 @@ def test_sentences_invent_no_words(text: str) -> None:
 def test_stemming_a_stem_changes_little(word: str) -> None:
     assert len(stem(word)) <= len(word)
     assert stem(word)
+
+
+def test_spelled_numbers_count_like_digits_in_both_languages() -> None:
+    english = "two three four five six seven eight nine ten eleven twelve"
+    german = "zwei drei vier fünf sechs sieben acht neun zehn elf zwölf"
+    for spelled in (english, german):
+        for value, word in enumerate(spelled.split(), 2):
+            assert numbers(f"It has {word} parts.") == numbers(f"It has {value} parts."), word

@@ -543,12 +543,12 @@ async def test_an_exporter_that_sends_without_end_is_not_heard_to_its_end(
     assert (measured_energy.method, "more than 1 MiB" in measured_energy.reason) == (None, True)
 
 
-async def test_what_an_exporter_packs_is_not_unpacked(exporter: ExporterServer) -> None:
+async def test_what_an_exporter_packs_without_being_asked_is_read(exporter: ExporterServer) -> None:
     exporter.headers, exporter.text = (
         {"Content-Encoding": "gzip"},
         gzip.compress(exported((FIRST, 1, 16)).encode()),
     )
-    assert "got neither" in (await stage(exporter, idle_watts=1.0)).reason
+    assert "got neither" not in (await stage(exporter, idle_watts=1.0)).reason
 
 
 async def test_an_exporter_cannot_send_its_reader_elsewhere(exporter: ExporterServer) -> None:

@@ -200,6 +200,65 @@ def test_a_preemption_and_a_refusal_cut_the_limit_and_keep_it_down_for_a_while()
         assert limit.value > after
 
 
+def test_each_step_of_the_limit_is_worked_by_hand() -> None:
+    now, rises = [100.0], []
+    limit = AdaptiveLimit(clock=lambda: now[0])
+    limit.on_rise = lambda: rises.append(limit.value)
+
+    def after(running: float, waiting: float, preemptions: float | None = None) -> int:
+        known = {} if preemptions is None else {PREEMPTIONS: preemptions}
+        limit.reading({RUNNING: running, WAITING: waiting, **known})
+        return limit.value
+
+    assert (limit.value, limit.is_searching) == (16, True)
+    for _ in range(14):
+        limit.task_started()
+    assert after(14, 0) == 16  # 14 in flight are less than 0.9 of 16
+    limit.task_started()
+    assert after(15, 0) == 32
+    assert after(40, 1) == 40 + 40 // 8 + 4
+    assert after(8, 1) == 49  # the most running of the last eight readings
+    assert [after(8, 1) for _ in range(7)] == [49] * 6 + [36]  # falls by steps: 0.75 of 49; the target is 13
+    assert limit.is_searching is False
+    assert after(20, 1, preemptions=2) == 27  # a first count says nothing of what is new
+    assert after(20, 1, preemptions=3) == 15  # 0.75 of what runs
+    now[0] = 104.9
+    assert after(20, 1, preemptions=3) == 15
+    now[0] = 105.0
+    assert after(20, 1, preemptions=3) == 20 + 20 // 8 + 4
+    limit.refused()
+    assert limit.value == 11  # 0.75 of the 15 in flight
+    now[0] = 105.9
+    limit.refused()
+    assert limit.value == 11  # the same event
+    now[0] = 106.0
+    limit.refused()
+    assert limit.value == 8
+    for _ in range(3):
+        now[0] += 1
+        limit.refused()
+    assert limit.value == 4
+    assert rises == [32, 49, 26]
+
+
+@pytest.mark.parametrize(("maximum", "value"), [(10, 10), (16, 16), (4, 4)])
+def test_the_limit_stays_within_its_bounds(maximum: int, value: int) -> None:
+    limit = AdaptiveLimit(clock=lambda: 0.0, maximum=maximum)
+    for _ in range(maximum):
+        limit.task_started()
+    limit.reading({RUNNING: 500, WAITING: 9})
+    assert (limit.value, limit.is_searching) == (value, False)
+
+
+@pytest.mark.parametrize("values", [{}, {RUNNING: 3.0}, {WAITING: 3.0}])
+def test_a_server_that_does_not_tell_both_numbers_tells_nothing(values: dict[str, float]) -> None:
+    limit = AdaptiveLimit(clock=lambda: 0.0)
+    for _ in range(16):
+        limit.task_started()
+    limit.reading(values)
+    assert limit.value == 16
+
+
 def test_a_queue_does_not_raise_the_limit_right_after_a_cut() -> None:
     limit = AdaptiveLimit(clock=lambda: 0.0)
     limit.reading({RUNNING: 100.0, WAITING: 10.0, PREEMPTIONS: 0.0})

@@ -182,3 +182,9 @@ def test_the_shipped_prompt_names_every_type_and_every_key_of_a_reply(shipped: E
     assert f"<source>\n{chunk}\n</source>" in filled
     keys = ("pairs", "type", "question", "answer")
     assert all(f'"{name}"' in filled for name in (*keys, *shipped.item_types))
+
+
+def test_the_name_of_a_file_is_not_empty_and_may_be_one_character(folder: Folder) -> None:
+    assert load_eval(folder(EVAL + "chunks: c\n")).chunks == "c"
+    with pytest.raises(DataError, match="chunks"):
+        load_eval(folder(EVAL + 'chunks: ""\n'))

@@ -73,6 +73,8 @@ def test_the_schema_asks_for_one_flaw_after_the_letter(mode: Any) -> None:
 def test_the_prompt_has_every_flaw_and_the_examples_have_theirs(name: str) -> None:
     rubric = find_rubric(name)
     prompt = prompt_text(rubric)
+    assert rubric.flaws
+    assert rubric.examples
     assert all(f"- {flaw.name}: {flaw.meaning}" in prompt for flaw in rubric.flaws)
     for example in rubric.examples:
         assert f'"letter": "{example.letter}", "flaw": "{example.flaw or "none"}"' in prompt

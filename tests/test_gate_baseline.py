@@ -20,7 +20,8 @@ from qaeval.gate.baseline import (
 from qaeval.gate.evidence import FAILED, UNGRADED, Evidence
 from qaeval.records import digest
 from qaeval.registry.find import find_config
-from qaeval.storage.location import find_location
+from qaeval.storage.location import Folder, Location, find_location
+from qaeval.storage.run_directory import GRADES
 from sharding import KEYS, s3_server
 
 
@@ -169,6 +170,37 @@ def test_a_baseline_may_be_kept_in_a_store_as_a_run_a_file_or_a_pointer_to_it(
         place.put(tmp_path / "x.json", "x.json")
         with pytest.raises(DataError, match="not a baseline"):
             reader.baseline("s3://results/kept/x.json")
+
+
+class StoreReader(EvidenceReader):
+    """Reads addresses of a store from a folder."""
+
+    folder: Path
+
+    def _location(self, address: str) -> Location:
+        return Folder(self.folder / address.removeprefix("s3://"))
+
+
+def test_a_baseline_in_a_store_is_the_run_or_file_that_was_put_there(
+    tmp_path: Path, reader: EvidenceReader
+) -> None:
+    stored = StoreReader(config=reader.config)
+    object.__setattr__(stored, "folder", tmp_path)
+    run = write_run(tmp_path / "kept" / "release", {"alpha": words(20, 0.8)})
+    evidence = reader.run(run)
+    write_baseline(evidence, tmp_path / "kept" / "x.json")
+    write_pointer("s3://kept/release", evidence, tmp_path / "there.json")
+    (tmp_path / "kept" / "pointer.json").write_bytes((tmp_path / "there.json").read_bytes())
+    for address in ("s3://kept/release", "s3://kept/release/", "s3://kept/x.json", "s3://kept/pointer.json"):
+        assert evidence_digest(stored.baseline(address)) == evidence_digest(evidence)
+    assert stored.baseline("s3://kept/release/").source.name == "release"
+    assert evidence_digest(stored.baseline(str(tmp_path / "there.json"))) == evidence_digest(evidence)
+    with pytest.raises(DataError, match="no run here"):
+        stored.baseline("s3://kept/relaese")
+    write_run(tmp_path / "other", {"alpha": words(20, 0.2)})
+    (tmp_path / "other" / GRADES).replace(run / GRADES)
+    with pytest.raises(DataError, match="letters changed"):
+        stored.baseline("s3://kept/pointer.json")
 
 
 def test_all_baselines_are_listed_and_a_broken_one_with_its_problem(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def test_it_has_what_the_schema_of_ant_asks_for(name: str) -> None:
     asked = {"name", "package", "id", "timestamp", "hostname", "tests", "failures", "errors", "time"}
     assert asked <= set(suite.attrib)
     assert suite.get("timestamp") == "2026-11-21T10:00:00"
+    assert tags.count("testcase") == int(suite.get("tests", 0))
     for case in suite.iter("testcase"):
         assert set(case.attrib) == {"name", "classname", "time"}
         assert len(case) <= 1

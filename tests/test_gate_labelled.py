@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from gate_runs import TODAY, evidence
+from gate_runs import TODAY, evidence, run_data
 from qaeval.errors import DataError
 from qaeval.gate.baseline import read_baseline, write_baseline
 from qaeval.gate.decide import decide
-from qaeval.gate.evidence import Evidence
+from qaeval.gate.evidence import Evidence, evidence_of
 from qaeval.gate.model import RuleVerdict
 from qaeval.gate.policy import Policy
 from qaeval.gate.rules import GateInputs, cases_of, verdicts_of
@@ -149,3 +149,32 @@ def test_labels_correct_the_usable_rate_alone_and_no_sequential_gate() -> None:
     )
     with pytest.raises(DataError, match="corrected"):
         require_sequential(policy)
+
+
+def test_a_tuned_judge_is_not_measured_on_the_labels_that_it_was_tuned_on() -> None:
+    given = labels(LENIENT, TRUTH, N)
+    tuning, other = given[:30], given[30:]
+    split = tuple(label.model_copy(update={"split": "tuning"}) for label in tuning) + other
+    data = run_data({"alpha": LENIENT}, labels=split)
+    side = evidence({"alpha": LENIENT}).source
+    seen = {
+        tuned: evidence_of(replace(data, judge_tuned=tuned), side, machines={}).labels[0].letters
+        for tuned in (True, False)
+    }
+    assert set(seen[True]) == {label.item_id for label in other}
+    assert set(seen[False]) == {label.item_id for label in given}
+
+
+def test_labels_have_a_digest_of_rater_item_letter_and_flags_in_any_order() -> None:
+    given = labels(LENIENT, TRUTH, N)
+
+    def digest_of(*rows: Label) -> str:
+        return evidence({"alpha": LENIENT}, labels=rows).labels_digest
+
+    whole = digest_of(*given)
+    assert digest_of(*reversed(given)) == whole
+    assert digest_of() == ""
+    changes = ({"letter": "B"}, {"flags": ("hallucination",)}, {"rater": "bert"})
+    changed = {digest_of(*given[1:], given[0].model_copy(update=change)) for change in changes}
+    assert len({whole, *changed, digest_of(*given[1:])}) == 5
+    assert digest_of(*given[1:], given[0].model_copy(update={"note": "why"})) == whole

@@ -34,6 +34,8 @@ from qaeval.stats.paired import sign_flip_test
 from qaeval.stats.power import reached_power
 from report_builders import label_of
 
+approx = pytest.approx
+
 USABLE = {"quantity": "usable_rate", "margin": 0.05}
 
 
@@ -510,6 +512,49 @@ def test_the_first_token_is_read_off_the_histogram_with_binomial_ranks() -> None
     assert rule.verdict == "pass"
     few = served(evidence({"alpha": words(20, 0.8)}), ttft={0.1: 50.0, inf: 50.0})
     assert one(gate(few, None, {"quantity": "p95_ttft", "at_most": 0.4})).verdict == "inconclusive"
+
+
+def test_the_first_token_of_run_and_baseline_is_compared_as_of_independent_requests() -> None:
+    counts = {0.1: 500.0, 0.2: 900.0, 0.4: 1000.0, inf: 1000.0}
+    slower = {2 * bound: n for bound, n in counts.items()}
+    baseline, same, worse = (
+        served(evidence({"alpha": words(20, 0.8)}), ttft=n) for n in (counts, counts, slower)
+    )
+    rule = {"quantity": "p50_ttft", "margin": "20%"}
+    equal, regression = (one(gate(run, baseline, rule)) for run in (same, worse))
+    # half of 1,000 requests are below 0.1 s, and of the slower ones below 0.2 s
+    assert (equal.baseline.value, equal.current.value, equal.change.value) == approx((0.1, 0.1, 0.0))
+    assert (regression.current.value, regression.change.value, regression.margin) == approx((0.2, 0.1, 0.02))
+    assert (equal.verdict, regression.verdict, equal.unit) == ("pass", "regression", "s")
+    reach = 1.9599640 * np.sqrt(0.25 / 1000)
+    assert equal.current.low == approx(0.1 * (0.5 - reach) / 0.5)
+    assert equal.current.high == approx(0.1 + 0.1 * reach * 1000 / 400)
+
+
+def test_a_model_behind_a_server_has_times_and_an_embedded_one_none() -> None:
+    for embedded in (True, False):
+        (candidate,) = evidence({"alpha": words(20, 0.8)}, embedded=embedded).candidates
+        assert candidate.resources.has_server is not embedded
+        assert (candidate.resources.work_s is None) is embedded
+
+
+def test_a_time_above_the_last_bound_of_the_histogram_is_not_known() -> None:
+    counts = {0.1: 500.0, 0.2: 900.0, inf: 1000.0}
+    run = served(evidence({"alpha": words(20, 0.8)}), ttft=counts)
+    rule = one(gate(run, run, {"quantity": "p95_ttft", "margin": "20%"}))
+    assert (rule.verdict, rule.change) == ("inconclusive", None)
+
+
+@pytest.mark.parametrize("n", [99.0, 100.0])
+def test_the_first_token_needs_a_hundred_requests_on_both_sides(n: float) -> None:
+    counts = {0.1: 500.0, 0.2: 1000.0, inf: 1000.0}
+    run, few = (
+        served(evidence({"alpha": words(20, 0.8)}), ttft=histogram)
+        for histogram in (counts, {bound: n * value / 1000 for bound, value in counts.items()})
+    )
+    rule = {"quantity": "p50_ttft", "margin": "500%"}
+    for current, baseline in ((run, few), (few, run)):
+        assert one(gate(current, baseline, rule)).verdict == ("pass" if n == 100 else "inconclusive")
 
 
 def test_cost_is_the_price_of_the_work_over_the_usable_items() -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from gate_builders import measure
 from qaeval.cli import run as qaeval
 from qaeval.errors import DataError, EndpointError, NotComparableError
 from qaeval.files.whole import write_file
+from qaeval.history import mlflow
 from qaeval.history.compare import compare_runs
 from qaeval.history.mlflow import fetch, push
 from qaeval.history.model import History, HistoryRate, HistoryRun, Unread, history_of
@@ -402,3 +404,89 @@ def test_the_client_of_mlflow_asks_nobody_else(results: Path) -> None:
         )
         assert len(server.runs) == 2
     assert done.stderr.splitlines()[-1] == "0 ['127.0.0.1']"
+
+
+class Tracking:
+    """Keeps runs like a tracking server, and hands them out two at a time."""
+
+    def __init__(self) -> None:
+        self.runs: list[Any] = []
+        self.metrics: dict[str, float] = {}
+        self.params: dict[str, str] = {}
+        self.ended: list[tuple[str, str]] = []
+        self.asked: list[tuple[list[str], str | None]] = []
+
+    def create_run(self, experiment_id: str, *, start_time: int, run_name: str, tags: dict[str, str]) -> Any:
+        info = SimpleNamespace(
+            run_id=f"id{len(self.runs)}",
+            run_name=run_name,
+            experiment_id=experiment_id,
+            start_time=start_time,
+        )
+        self.runs.append(SimpleNamespace(info=info, data=SimpleNamespace(tags=tags)))
+        return self.runs[-1]
+
+    def log_batch(self, run_id: str, *, metrics: list[Any], params: list[Any]) -> None:
+        self.metrics |= {f"{run_id} {metric.key}": metric.value for metric in metrics}
+        self.params |= {f"{run_id} {param.key}": param.value for param in params}
+
+    def set_terminated(self, run_id: str, status: str) -> None:
+        self.ended.append((run_id, status))
+
+    def search_runs(self, ids: list[str], *, max_results: int, page_token: str | None) -> Any:
+        assert max_results <= 1000
+        self.asked.append((ids, page_token))
+        first = int(page_token or 0)
+        page = Page(self.runs[first : first + 2])
+        page.token = str(first + 2) if first + 2 < len(self.runs) else None
+        return page
+
+
+class Page(list[Any]):
+    token: str | None
+
+
+def test_a_run_is_read_from_a_tracking_server_as_it_was_written() -> None:
+    client: Any = Tracking()
+    runs = [
+        a_run(
+            day,
+            rates=tuple(HistoryRate(candidate=f"a/{n}", usable=measure(0.6, 0.5, high)) for n in range(12)),
+        )
+        for day, high in ((1, 0.7), (2, None), (3, 0.7))
+    ]
+    for run in runs:
+        mlflow._write(client, "7", run)
+    found = list(mlflow._runs(client, "7"))
+    assert [mlflow._read(run) for run in found] == runs
+    assert client.asked == [(["7"], None), (["7"], "2")]
+    assert {run.info.experiment_id for run in found} == {"7"}
+    assert [run.info.run_name for run in found] == ["run1", "run2", "run3"]
+    # 2026-11-01 10:00 UTC
+    assert found[0].info.start_time == 1_793_527_200_000
+    assert len({run.data.tags["qaeval.key"] for run in found}) == 3
+    assert client.metrics["id0 usable_rate/a_11/high"] == 0.7
+    assert client.metrics["id0 usable_rate/a_0/value"] == 0.6
+    assert "id1 usable_rate/a_0/high" not in client.metrics
+    assert client.params["id2 samples"] == "200"
+    assert client.params["id2 judge"] == "judge-7b"
+    assert client.ended == [(f"id{index}", "FINISHED") for index in range(3)]
+    with pytest.raises(KeyError):  # of another program
+        mlflow._read(SimpleNamespace(data=SimpleNamespace(tags={})))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("Max retries (Caused by X('y: [Errno 111] Connection refused'))", "Connection refused"),
+        ("a  <b>\n page", "a <b> page"),
+        ("z" * 300, "z" * 200),
+    ],
+)
+def test_the_cause_of_a_failed_request_is_its_system_error_or_its_start(text: str, cause: str) -> None:
+    assert mlflow._cause(text) == cause
+
+
+def test_a_tracking_server_outside_is_refused_before_a_connection() -> None:
+    with pytest.raises(EndpointError, match="outside"):
+        fetch("http://203.0.113.7:5000", "evals")

@@ -23,6 +23,7 @@ from qaeval.chat.wire import retry_after_s, without_thinking
 from qaeval.errors import EndpointError, UsageError
 from qaeval.records import Usage
 from qaeval.serving.probe import probe
+from replay.answers import count_tokens
 from replay.server import Fault, LoopbackServer, recorded
 
 SECRET = "sk-never-show-this"  # noqa: S105 - made up
@@ -75,6 +76,37 @@ async def refused(server: LoopbackServer, **options: Any) -> ChatError:
     with pytest.raises(ChatError) as raised:
         await ask(server, **options)
     return raised.value
+
+
+# ---- what fits the context
+
+
+@pytest.mark.parametrize(("spare", "n_counted"), [(0, 0), (-1, 1)])
+async def test_a_prompt_is_counted_where_bytes_and_template_may_not_fit(
+    server: LoopbackServer, spare: int, n_counted: int
+) -> None:
+    n_bytes = len(ASK.messages[0].content.encode())
+    context = n_bytes + 256 + ASK.sampling.max_tokens + spare
+    server.n_counted = 0
+    assert (await ask(server, context=context)).text
+    assert (server.n_counted, len(server.requests)) == (n_counted, 1)
+
+
+async def test_a_prompt_that_fits_to_the_token_is_sent_and_one_token_more_is_not(
+    server: LoopbackServer,
+) -> None:
+    n_tokens = count_tokens([{"role": "user", "content": ASK.messages[0].content}])
+    context = n_tokens + ASK.sampling.max_tokens
+    assert (await ask(server, context=context)).text
+    error = await refused(server, context=context - 1)
+    assert (error.reason, len(server.requests)) == ("context_overflow", 1)
+    assert f"{context - 1:,}" in error.detail
+    assert f" {n_tokens:,} tokens" in error.detail
+
+
+async def test_a_server_that_cannot_count_is_sent_the_prompt(server: LoopbackServer) -> None:
+    server.fail("no_tokenizer")
+    assert (await ask(server, context=1)).text
 
 
 # ---- what is sent

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from command import qaeval
 from qaeval import api
+from qaeval.cli import run
 from qaeval.errors import DataError, NotComparableError, QaevalError, UsageError
 from qaeval.export.tables import table_rows
 from qaeval.gate.baseline import EvidenceReader, read_baseline, write_baseline
@@ -19,6 +21,7 @@ from qaeval.gate.evidence import Evidence
 from qaeval.importing import reading
 from qaeval.registry.find import find_config
 from qaeval.storage.run_directory import RunStore
+from qaeval.testing import make_run
 
 TEXTS = {
     f"c{n}": f"Pump {n} holds {7 * n + 3} litres of oil. The Larsen works built it in {1950 + n}."
@@ -808,3 +811,97 @@ def test_a_run_directory_that_holds_something_is_left_alone(tmp_path: Path) -> N
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
     (tmp_path / "empty").mkdir()
     assert api.import_items(pd.DataFrame(PAIRS), out=tmp_path / "empty").path == tmp_path / "empty"
+
+
+def test_a_join_keeps_of_the_run_what_belongs_to_the_common_samples(tmp_path: Path) -> None:
+    words = {"alpha": ["AAB", "ABC", "CCC", "A-C!"]}
+    base = make_run(tmp_path / "base", words, labels={"anna": {"alpha": ["AAA", "BBB", "CCC", "ABC"]}}).path
+    with RunStore.open(base) as store:
+        samples, replies = list(store.samples()), list(store.generations())
+        grades = {row.item_id: row for row in store.grades()}
+    items = [
+        {
+            "chunk_id": sample.chunk.chunk_id,
+            "question": f"{sample.sample_id} {n}?",
+            "answer": "Yes.",
+            "anna": "B",
+        }
+        for sample in samples[:3]
+        for n in range(3)
+    ]
+    path = lines(tmp_path / "gpt.jsonl", items)
+    with pytest.raises(NotComparableError, match="lacks 1"):
+        api.import_items(path, out=tmp_path / "all", join=base)
+    out = api.import_items(
+        path, out=tmp_path / "all", join=base, common=True, label_fields={"anna": "anna"}
+    ).path
+    kept = {sample.sample_id for sample in samples[:3]}
+    own = [item.item_id for row in replies if row.sample_id in kept for item in row.items]  # type: ignore[union-attr]
+    with RunStore.open(out) as store:
+        assert [sample.sample_id for sample in store.samples()] == [
+            sample.sample_id for sample in samples[:3]
+        ]
+        by_candidate = dict.fromkeys(("alpha", "gpt"), 0)
+        for row in store.generations():
+            by_candidate[row.candidate] += len(row.items)  # type: ignore[union-attr]
+        assert by_candidate == {"alpha": 9, "gpt": 9}
+        assert {row.item_id: row for row in store.grades()} == {item_id: grades[item_id] for item_id in own}
+    settings, before = read_settings(out), read_settings(base)
+    assert list(settings["candidates"]) == ["alpha", "gpt"]
+    assert settings["sample_set"]["n"] == 3
+    assert settings["sample_set"]["digest"] != before["sample_set"]["digest"]
+    assert settings["grading"] == before["grading"]
+    # labels of the run that belong to a rater of the new items come first
+    given = rows(out, "labels/anna.jsonl")
+    assert [row["label"] for row in given if row["item_id"] in own] == list("AAABBBCCC")
+    assert [row["letter"] for row in given if "letter" in row] == ["B"] * 9
+
+
+def test_letters_of_another_judge_cannot_join_a_graded_run(tmp_path: Path) -> None:
+    base = make_run(tmp_path / "base", {"alpha": ["AAB"]}).path
+    with RunStore.open(base) as store:
+        (sample,) = store.samples()
+    items = [
+        {"chunk_id": sample.chunk.chunk_id, "question": f"{n}?", "answer": "Y.", "g": "A"} for n in range(3)
+    ]
+    with pytest.raises(NotComparableError, match="scripted-judge"):
+        api.import_items(
+            lines(tmp_path / "gpt.jsonl", items), out=tmp_path / "all", join=base, grade_field={"other": "g"}
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"eval_name": "qa_pairs"}, "--join"),
+        ({"chunks": "x.jsonl"}, "--join"),
+        ({"grade_field": {"anna": "a"}}, "anna"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(
+    options: dict[str, Any], error: str, tmp_path: Path
+) -> None:
+    base = make_run(tmp_path / "base", {"alpha": ["AAB"]}).path
+    with pytest.raises(UsageError, match=error):
+        api.import_items(
+            lines(tmp_path / "gpt.jsonl", PAIRS[:1]),
+            **{"out": tmp_path / "all", "join": base, "label_fields": {"anna": "anna"}, **options},
+        )
+
+
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    frame = pd.DataFrame([["a", "b"]], columns=["answer", "answer"])
+    with pytest.raises(UsageError, match="two columns 'answer'"):
+        api.import_items(frame, out=tmp_path / "run", candidate="gpt")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--field", "--grade-field", "--label-field"])
+def test_a_column_without_its_name_is_refused_by_the_name_of_its_option(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = lines(tmp_path / "gpt.jsonl", PAIRS[:1])
+    assert run(["import", str(path), option, "nothing", "--out", str(tmp_path / "run")]) == 64
+    said = capsys.readouterr().err
+    assert re.search(rf"{option}\b(?!-)", said)
+    assert "nothing" in said

@@ -1,6 +1,7 @@
 """`qaeval init`: a project that runs at once, whole or not at all."""
 
 import errno
+import io
 import json
 import os
 import pty
@@ -17,11 +18,13 @@ import pytest
 import yaml
 
 from command import qaeval
-from qaeval.errors import QaevalError
+from qaeval.cli.init import _Questions
+from qaeval.errors import Interrupted, QaevalError, UsageError
 from qaeval.evals.definition import load_eval
 from qaeval.evals.find import data_root
 from qaeval.gate.policy import default_margins, read_policy
 from qaeval.projects.create import create_project
+from qaeval.projects.models import FLOOR
 from qaeval.registry.config import Config, load_config
 from replay.server import LoopbackServer
 
@@ -314,6 +317,91 @@ def test_a_project_that_was_half_moved_when_the_process_died_is_completed_by_the
     assert qaeval(*arguments, cwd=tmp_path).returncode == 0
     assert qaeval("init", "whole", "--documents", documents, "--name", "p", cwd=tmp_path).returncode == 0
     assert content(tmp_path / "p") == content(tmp_path / "whole")
+
+
+class Typist:
+    """Answers the questions of `qaeval init` in order, and counts what is left."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
+        self.input = io.StringIO("".join(f"{answer}\n" for answer in answers))
+        monkeypatch.setattr("sys.stdin", self.input)
+        self.questions = _Questions(is_terminal=True)
+
+    @property
+    def left(self) -> str:
+        return self.input.read()
+
+
+def test_a_price_is_asked_for_with_its_source_until_both_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    typist = Typist(monkeypatch, "cheap", "0 EUR", "1.23 EUR", " ", " the offer of 1 November ")
+    price = typist.questions.price(None, None)
+    assert price is not None
+    assert (price.per_hour, price.currency, price.source) == (1.23, "EUR", "the offer of 1 November")
+    assert typist.left == ""
+    assert Typist(monkeypatch, "").questions.price(None, None) is None
+    given = Typist(monkeypatch).questions.price("2 USD", "a bill")
+    assert given is not None
+    assert (given.per_hour, given.currency, given.source) == (2.0, "USD", "a bill")
+
+
+def test_without_a_terminal_a_price_needs_its_source_and_a_source_its_price() -> None:
+    questions = _Questions(is_terminal=False)
+    assert questions.price(None, None) is None
+    for price, source, named in (("1 EUR", None, "--price-source"), (None, "a bill", "without --price")):
+        with pytest.raises(UsageError, match=named):
+            questions.price(price, source)
+    with pytest.raises(UsageError, match="--documents"):
+        questions.chunks([], None, 300, None, False, {}, "refuse")
+
+
+@pytest.mark.parametrize(
+    ("answers", "service"), [(("travis", " GitHub "), "github"), (("gitlab",), "gitlab"), (("none",), None)]
+)
+def test_the_ci_file_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, answers: tuple[str, ...], service: str | None
+) -> None:
+    typist = Typist(monkeypatch, *answers)
+    assert typist.questions.ci(None) == service
+    assert typist.left == ""
+    assert typist.questions.ci("gitlab") == "gitlab"
+    assert _Questions(is_terminal=False).ci(None) is None
+
+
+def test_models_are_asked_for_by_server_candidates_and_judge(
+    monkeypatch: pytest.MonkeyPatch, server: LoopbackServer
+) -> None:
+    typist = Typist(
+        monkeypatch, "http://127.0.0.1:1/v1", server.url, "", "mistral, nobody", "mistral,tuned", "selene"
+    )
+    models = typist.questions.models(SHIPPED, [], None, [], None, False)
+    assert [spec.name for spec in models.candidates] == ["mistral", "tuned"]
+    assert (models.judge.name, models.judge.url) == ("selene", server.url)
+    assert typist.left == ""
+
+
+def test_without_a_server_the_embedded_models_are_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    typist = Typist(monkeypatch, "", "", "")
+    models = typist.questions.models(SHIPPED, [], None, [], None, False)
+    assert [spec.name for spec in models.candidates] == list(FLOOR)
+    assert models.judge.in_process
+    assert typist.left == ""
+
+
+def test_documents_are_asked_for_until_they_can_be_read_and_then_their_language(
+    monkeypatch: pytest.MonkeyPatch, documents: Path, tmp_path: Path
+) -> None:
+    typist = Typist(monkeypatch, str(tmp_path / "nowhere"), str(documents), "de")
+    chunks = typist.questions.chunks([], None, 300, None, False, {}, "refuse")
+    assert {row["language"] for row in chunks.rows} == {"de"}
+    file = tmp_path / "chunks.jsonl"
+    file.write_text(json.dumps({"chunk_id": "c1", "text": "The valve opens at 3 bar."}) + "\n")
+    (row,) = Typist(monkeypatch, str(file)).questions.chunks([], None, 300, "en", False, {}, "refuse").rows
+    assert (row["chunk_id"], row["language"]) == ("c1", "en")
+
+
+def test_whoever_gives_up_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Interrupted, match="nothing was written"):
+        Typist(monkeypatch).questions.ci(None)
 
 
 @pytest.mark.slow

@@ -8,18 +8,22 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
 from qaeval.cli import run
 from qaeval.errors import DataError, NotComparableError, StoreError, UsageError
 from qaeval.evals.definition import item_schema
 from qaeval.evals.find import find_eval
-from qaeval.records import Failure, Generation, Grade, digest, record_id
+from qaeval.records import Chunk, Failure, Generation, Grade, Sample, Usage, digest, record_id
 from qaeval.storage.run_directory import RunStore
+from qaeval.testing import grade_reply, pairs_reply
 from replay.answers import PIECE, Writer, envelope, usage_of
 from replay.faults import error
 from replay.server import LoopbackServer
@@ -585,6 +589,214 @@ async def test_replies_of_another_solver_are_read_the_same_way(bridge: Any) -> N
         await bridge.tasks._RecordedReply(ModelOutput.from_content("m", "{", stop_reason="unknown")).complete(
             request
         )
+
+
+# ---------------------------------------------------------------- in process, without a server
+
+
+class Provider:
+    """Stands for a model of Inspect: gives outputs, or raises, one after the other."""
+
+    def __init__(self, *outputs: Any, base_url: str | None = "http://user@judge.lan:8000/v1") -> None:
+        self.api = SimpleNamespace(base_url=base_url)
+        self.asked: list[tuple[list[Any], Any]] = []
+        self._outputs = list(outputs)
+
+    async def generate(self, turns: list[Any], config: Any) -> Any:
+        self.asked.append((turns, config))
+        output = self._outputs.pop(0)
+        if isinstance(output, Exception):
+            raise output
+        return output
+
+
+def output_of(text: str, stop_reason: Any = "stop", **more: Any) -> Any:
+    from inspect_ai.model import ModelOutput  # noqa: PLC0415
+
+    return ModelOutput.from_content("m", text, stop_reason=stop_reason).model_copy(update=more)
+
+
+class StatusError(Exception):
+    def __init__(self, status_code: int, text: str = "refused") -> None:
+        super().__init__(text)
+        self.status_code = status_code
+
+
+ASKED = ChatRequest(
+    (Message("system", "s"), Message("user", "u")), sampling=Sampling(0.3, 0.9, 33, 5), top_logprobs=4
+)
+
+
+async def test_a_request_reaches_inspect_whole_and_its_output_is_a_completion(bridge: Any) -> None:
+    from inspect_ai.model import ModelUsage  # noqa: PLC0415
+
+    usage = ModelUsage(input_tokens=7, input_tokens_cache_read=5, input_tokens_cache_write=2, output_tokens=3)
+    model = Provider(output_of("{}", usage=usage, time=1.5))
+    chat = bridge.chat.InspectChat(model)
+    completion = await chat.complete(ASKED)
+    assert (completion.text, completion.finish_reason, completion.latency_s) == ("{}", "stop", 1.5)
+    assert completion.usage == Usage(prompt_tokens=14, completion_tokens=3, cached_tokens=5)
+    assert (chat.host, chat.output.completion) == ("judge.lan", "{}")
+    ((turns, config),) = model.asked
+    assert [(turn.role, turn.content) for turn in turns] == [("system", "s"), ("user", "u")]
+    assert (config.temperature, config.top_p, config.max_tokens, config.seed) == (0.3, 0.9, 33, 5)
+    assert (config.logprobs, config.top_logprobs, config.response_schema) == (True, 4, None)
+
+
+async def test_the_system_turn_is_merged_and_the_schema_sent_as_asked_for(bridge: Any) -> None:
+    request = replace(ASKED, schema={"type": "object"}, top_logprobs=0)
+    for structured, merge in ((True, True), (False, False)):
+        model = Provider(output_of("{}"), base_url=None)
+        chat = bridge.chat.InspectChat(model, structured=structured, merge_system=merge)
+        completion = await chat.complete(request)
+        ((turns, config),) = model.asked
+        assert [turn.role for turn in turns] == (["user"] if merge else ["system", "user"])
+        assert (config.response_schema is not None) == structured
+        assert (config.logprobs, config.top_logprobs, completion.usage, chat.host) == (None, None, None, "")
+
+
+async def test_an_aborted_reply_is_asked_again_and_not_for_ever(bridge: Any) -> None:
+    model = Provider(output_of("", "unknown"), output_of("{}"))
+    assert (await bridge.chat.InspectChat(model).complete(ASKED)).text == "{}"
+    assert len(model.asked) == 2
+    always = Provider(*(output_of("", "unknown") for _ in range(20)))
+    with pytest.raises(ChatError) as raised:
+        await bridge.chat.InspectChat(always).complete(ASKED)
+    assert (raised.value.reason, len(always.asked)) == ("interrupted", bridge.chat._MAX_ATTEMPTS)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (StatusError(400), "rejected"),
+        (StatusError(400, "This model's maximum context length is 4 tokens"), "context_overflow"),
+        (StatusError(404), "rejected"),
+        (StatusError(429), "endpoint"),
+        (StatusError(408), "endpoint"),
+        (StatusError(500), "endpoint"),
+        (OSError("gone"), "endpoint"),
+    ],
+)
+async def test_what_a_provider_raises_is_a_request_without_a_reply(
+    bridge: Any, fault: Exception, reason: str
+) -> None:
+    chat = bridge.chat.InspectChat(Provider(fault))
+    with pytest.raises(ChatError) as raised:
+        await chat.complete(ASKED)
+    assert (raised.value.reason, chat.output) == (reason, None)
+    assert raised.value.detail == f"{type(fault).__name__}: {fault}"
+    wrapped = RuntimeError("with the whole prompt")
+    wrapped.__cause__ = fault
+    assert (bridge.chat._chat_error(wrapped).reason, bridge.chat._chat_error(wrapped).detail) == (
+        reason,
+        raised.value.detail,
+    )
+
+
+async def test_an_output_without_a_reply_says_why(bridge: Any) -> None:
+    for output, reason in (
+        (output_of("", error="EngineDead"), "endpoint"),
+        (output_of("", choices=[]), "endpoint"),
+        (output_of("too long", "model_length"), "context_overflow"),
+    ):
+        with pytest.raises(ChatError) as raised:
+            await bridge.chat.InspectChat(Provider(output)).complete(ASKED)
+        assert raised.value.reason == reason
+
+
+def test_token_counts_go_to_inspect_and_back(bridge: Any) -> None:
+    usage = Usage(prompt_tokens=14, completion_tokens=3, cached_tokens=5)
+    counted = bridge.chat.from_usage(usage)
+    assert (counted.input_tokens, counted.input_tokens_cache_read, counted.output_tokens) == (9, 5, 3)
+    assert counted.total_tokens == 17
+    assert bridge.chat.as_usage(counted) == usage
+    assert bridge.chat.from_usage(None) is bridge.chat.as_usage(None) is None
+
+
+KINDS = ("factual", "conceptual", "comparison")
+QA_PAIRS = str(ROOT / "evals" / "qa_pairs")
+
+
+async def scored(bridge: Any, reply: str, letters: str, *, solves: bool = True) -> tuple[Any, Any, Any]:
+    """The state of a sample of Inspect after our solver, and the scores of our scorers; a dot is no letter."""
+    from inspect_ai.model import GenerateConfig, ModelName, ModelUsage, get_model  # noqa: PLC0415
+    from inspect_ai.model._model import init_active_model, init_model_roles  # noqa: PLC0415
+    from inspect_ai.solver import TaskState  # noqa: PLC0415
+
+    usage = ModelUsage(input_tokens=40, output_tokens=9, total_tokens=49)  # else Inspect loads a tokenizer
+    candidate = get_model("mockllm/cand", custom_outputs=[output_of(reply, usage=usage)], memoize=False)
+    graded = [
+        output_of(grade_reply(letter) if letter != "." else "no letter", usage=usage) for letter in letters
+    ]
+    init_active_model(candidate, GenerateConfig())
+    init_model_roles({"grader": get_model("mockllm/judge", custom_outputs=graded, memoize=False)})
+    sample = Sample.of(Chunk(chunk_id="c", text="The valve opens at 3 bar.", title="Valve"))
+    state = TaskState(
+        *(ModelName("mockllm/cand"), sample.sample_id, 0, "q", []),
+        metadata=bridge.scoring.sample_metadata(sample),
+        output=None if solves else output_of(reply),
+    )
+    if solves:
+        state = await bridge.tasks.ask(QA_PAIRS)(state, None)
+    score = await bridge.tasks.letters(QA_PAIRS)(state, None)
+    state.scores = {"letters": score}
+    return state, score, await bridge.tasks.usable(QA_PAIRS)(state, None)
+
+
+@pytest.mark.parametrize("solves", [True, False])
+async def test_every_item_is_graded_and_a_missing_letter_is_not_usable(bridge: Any, solves: bool) -> None:
+    reply = pairs_reply([(kind, f"{kind}?", "At 3 bar.") for kind in KINDS])
+    state, score, usable = await scored(bridge, reply, "AB.", solves=solves)
+    assert (score.value, score.answer) == (0.75, "A B -")
+    assert [(entry["letter"], entry["kind"]) for entry in score.metadata["grades"]] == [
+        ("A", "grade"),
+        ("B", "grade"),
+        (None, "failure"),
+    ]
+    assert (score.metadata["failure"], score.metadata["generation"]["text"]) == ("invalid_json", reply)
+    assert (usable.value, usable.answer) == (1 / 3, "1/3")
+    assert usable.metadata == {"n_best": 1, "n_expected": 3, "n_failed": 1}
+    assert state.output.completion == reply
+    assert [turn.content for turn in state.messages] == ([reply] if solves else [])
+    assert set(score.metadata["hosts"]) == {"mockllm/judge", *(["mockllm/cand"] if solves else [])}
+
+
+@pytest.mark.parametrize("solves", [True, False])
+async def test_a_reply_without_items_has_no_score_and_its_reason(bridge: Any, solves: bool) -> None:
+    _, score, usable = await scored(bridge, "no JSON", "", solves=solves)
+    assert math.isnan(score.value)
+    assert (score.metadata["failure"], score.metadata["grades"]) == ("invalid_json", [])
+    assert (usable.value, usable.metadata["n_failed"]) == (0.0, 3)
+
+
+async def test_a_judge_without_any_letter_has_no_score(bridge: Any) -> None:
+    reply = pairs_reply([(kind, f"{kind}?", "At 3 bar.") for kind in KINDS])
+    _, score, usable = await scored(bridge, reply, "...")
+    assert math.isnan(score.value)
+    assert (usable.value, usable.metadata["n_failed"]) == (0.0, 3)
+
+
+def test_a_task_has_a_sample_for_each_chunk_and_says_how_it_asks(bridge: Any) -> None:
+    task = bridge.tasks.task_of(QA_PAIRS, n=3, lenient=True, merge_system=True, judge_mode="letter")
+    about = task.metadata["qaeval"]
+    assert about["candidate"] == {"structured": False, "merge_system": True}
+    assert about["judge"] == {"structured": True, "judge_mode": "letter"}
+    definition = find_eval(QA_PAIRS)
+    assert (task.name, task.version, len(task.dataset)) == ("qa_pairs", definition.digest[:12], 3)
+    assert about["settings"]["sample_set"]["n"] == 3
+    assert {len(sample.input) for sample in task.dataset} == {1}
+    separate = bridge.tasks.task_of(QA_PAIRS, n=3)
+    assert {len(sample.input) for sample in separate.dataset} == {1 + bool(definition.prompt.system)}
+
+
+def test_a_related_grader_is_refused_and_may_be_allowed(bridge: Any) -> None:
+    from inspect_ai.model import get_model  # noqa: PLC0415
+
+    judge = get_model("mockllm/qwen2.5-7b", memoize=False)
+    with pytest.raises(UsageError, match=r"mockllm/qwen2\.5-7b.*allow_same_family"):
+        bridge.tasks._require_foreign(judge, "vllm/qwen2-72b", allowed=False)
+    bridge.tasks._require_foreign(judge, "vllm/qwen2-72b", allowed=True)
+    bridge.tasks._require_foreign(judge, "vllm/mistral-7b", allowed=False)
 
 
 # ---------------------------------------------------------------- the same letters through both

@@ -175,9 +175,9 @@ def test_labels_are_made_in_the_printed_table(
 def test_a_table_without_labels_says_which_column_is_missing(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "bert.csv").write_text("item_id,letter\nx,A\n")
+    (tmp_path / "bert.csv").write_text("item_id,first,second\nx,A,B\n")
     assert run(["agreement", str(finished), "--labels", str(tmp_path / "bert.csv")]) == 65
-    assert "has item_id, letter" in capsys.readouterr().err
+    assert "has item_id, first, second" in capsys.readouterr().err
 
 
 @pytest.mark.slow

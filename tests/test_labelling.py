@@ -12,8 +12,12 @@ import pytest
 
 from qaeval import api
 from qaeval.agreement.label_files import read_labels, read_rater_rows
+from qaeval.agreement.model import RaterAgreement, RaterQuality
+from qaeval.comparison.model import Verdict
 from qaeval.errors import DataError, StoreError, UsageError
 from qaeval.labelling import Adjudication, Question, Sitting, label_status, open_disputes
+from qaeval.labelling.model import LabelStatus, RaterWork
+from qaeval.labelling.sections import write_status
 from qaeval.records import Label
 from qaeval.storage.run_directory import InUseError
 from qaeval.testing import make_run
@@ -546,3 +550,61 @@ def test_a_third_person_settles_what_two_differ_on_and_agreement_takes_that_lett
 def test_nothing_to_settle_is_an_error_of_use(run: Path) -> None:
     with pytest.raises(UsageError, match="nothing to settle"):
         Adjudication.open(run, "cleo")
+
+
+# ------------------------------------------------------------------------------ the table of raters
+
+
+def work_of(rater: str, n_labels: int) -> RaterWork:
+    return RaterWork(rater=rater, rater_kind="human", n_labels=n_labels, n_chunks=12, n_skipped=3, n_open=0)
+
+
+def agreement_of(rater: str, **quality: float) -> RaterAgreement:
+    names = ("median_seconds", "seconds_first", "seconds_last", "best_first", "best_last")
+    counts = dict.fromkeys(("n_timed", "n_too_fast", "n_readable", "n_repeats", "n_repeats_same"), 0)
+    return RaterAgreement(
+        rater=rater,
+        rater_kind="human",
+        n_labels=40,
+        n_tuning_excluded=0,
+        n_ungraded=0,
+        n_not_in_run=0,
+        standing="no labels joined",
+        sentences=(),
+        coefficients=None,
+        quality=RaterQuality.model_validate({**dict.fromkeys(names), **counts, **quality}),
+    )
+
+
+def test_the_table_of_raters_has_work_and_quality_of_each_and_a_dash_for_what_is_not_known() -> None:
+    status = LabelStatus(
+        source="run",
+        judge="selene",
+        letters=("A", "B", "C"),
+        raters=(work_of("anna", 1234), work_of("bert", 5), work_of("cleo", 0)),
+        agreement=(
+            agreement_of("bert", n_repeats=0, n_readable=0),
+            agreement_of(
+                "anna", median_seconds=12.0, n_repeats=5, n_repeats_same=4, n_readable=30, n_too_fast=2
+            ),
+        ),
+        pairs=(),
+        n_disputed=0,
+        n_settled=0,
+        more=(),
+        verdict=Verdict(kind="undecided"),
+        sentences=("Labelled.",),
+    )
+    raters, labels = write_status(status)
+    (table,) = raters.tables
+    assert "selene" in table.header[5]
+    assert [row[:5] for row in table.rows] == [
+        ("anna", "human", "1,234", "12", "3"),
+        ("bert", "human", "5", "12", "3"),
+        ("cleo", "human", "0", "12", "3"),
+    ]
+    assert [row[7:] for row in table.rows] == [("4 of 5", "2 of 30"), ("–", "–"), ("–", "–")]
+    assert [row[6][:2] for row in table.rows] == ["12", "–", "–"]
+    assert (labels.paragraphs, table.words) == (("Labelled.",), frozenset({1}))
+    (alone,) = write_status(status.model_copy(update={"raters": ()}))
+    assert alone.anchor == "labels"

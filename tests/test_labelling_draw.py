@@ -94,6 +94,7 @@ def test_each_unit_is_drawn_as_often_as_its_probability_says(how: dict[str, Any]
         }
         counts.update(units)
         stated = {unit: drawn.probabilities.get(unit, drawn.probability) for unit in counts}
+    assert stated
     for unit, probability in stated.items():
         error = 4.5 * np.sqrt(probability * (1 - probability) / n_draws)
         assert counts[unit] / n_draws == approx(probability, abs=error + 1e-9), unit
@@ -334,7 +335,9 @@ def test_the_next_sheet_draws_by_the_plan_and_stores_its_draw(run: Path, tmp_pat
     assert (draw.unit, draw.by, draw.items) == ("chunk", "plan", tuple(row["item_id"] for row in rows))
     path = out / "anna.jsonl"
     path.write_text("".join(json.dumps({**row, "label": "A"}) + "\n" for row in rows))
-    for label in read_labels(path):
+    labels = read_labels(path)
+    assert len(labels) == len(rows) > 0
+    for label in labels:
         assert label.chunk_inclusion == approx(draw.probability_of(label.chunk_id))
 
 

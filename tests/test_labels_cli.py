@@ -242,13 +242,14 @@ def test_the_labels_of_a_run_in_one_file_are_read_back_with_their_probabilities(
         capsys, "export", str(run), "--out", str(everyone)
     )  # labels of the eval's other items are not of the run
     assert {label.item_id for label in read_labels(everyone)} <= set(api.load_run(run).letters["item_id"])
-    for path in sorted((run / "labels").glob("*.jsonl")):
-        for label in read_labels(path):
-            same = read[label.rater, label.item_id]
-            assert (same.inclusion, same.chunk_inclusion) == pytest.approx(
-                (label.inclusion, label.chunk_inclusion)
-            )
-            assert same.note.lstrip("'") == label.note
+    given = [label for path in sorted((run / "labels").glob("*.jsonl")) for label in read_labels(path)]
+    assert len(given) == len(read) > 0
+    for label in given:
+        same = read[label.rater, label.item_id]
+        assert (same.inclusion, same.chunk_inclusion) == pytest.approx(
+            (label.inclusion, label.chunk_inclusion)
+        )
+        assert same.note.lstrip("'") == label.note
     printed(capsys, "import", str(run), str(out))
     assert {key: label.letter for key, label in read.items()} == letters(run)
 
@@ -283,6 +284,14 @@ def test_items_in_dispute_are_listed_and_settled_from_the_command_line(
     assert [(label["rater"], label["letter"], label["note"]) for label in disputes[0]["labels"]] == [
         ("anna", "A", "=anna"),
         ("bert", "C", "=bert"),
+    ]
+    listed = printed(capsys, "adjudicate", str(run)).splitlines()
+    first = disputes[0]
+    assert listed[:4] == [
+        f"{first['item_id']}  {first['question']}",
+        f"  {first['answer']}",
+        "  anna: A  =anna",
+        "  bert: C  =bert",
     ]
     settle = [f"{dispute['item_id']}=B" for dispute in disputes[:2]]
     out = printed(

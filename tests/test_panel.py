@@ -10,11 +10,13 @@ import pytest
 
 import qaeval
 from command import qaeval as typed
-from qaeval.agreement.panel import DAWID_SKENE, panel_letter
+from qaeval.agreement.panel import DAWID_SKENE, panel_grades, panel_letter
 from qaeval.chat.protocol import ChatError
 from qaeval.errors import DataError, EndpointError, UsageError
+from qaeval.records import Failure, Grade
 from qaeval.stats import dawid_skene
 from qaeval.testing import ScriptedModel, grade_reply, make_run, registered
+from report_builders import RUBRIC, case
 
 N_CHUNKS = 20
 LETTERS = {"m": ["AAB", "ABC"] * (N_CHUNKS // 2), "n": ["AAA", "CBA"] * (N_CHUNKS // 2)}
@@ -32,6 +34,71 @@ def by_b(request: Any) -> str:
 
 def by_c(request: Any) -> str:
     return grade_reply("ABC"[_sum(request) // 3 % 3])
+
+
+def test_an_item_without_a_majority_or_a_letter_is_a_failure_of_the_panel() -> None:
+    made = case({"alpha": ["AB"]}, items_per_sample=2)
+    first, second = (row for row in made.rows.grades if isinstance(row, Grade))
+    failure = Failure(
+        task_id="f",
+        stage="grade",
+        model="b",
+        sample_id="s",
+        item_id=first.item_id,
+        reason="truncated",
+        detail="",
+    )
+    lone, decided = panel_grades(
+        {
+            "a": [first, second],
+            "b": [failure, second.model_copy(update={"judge": "b", "letter": "C"})],
+            "c": [second.model_copy(update={"judge": "c", "letter": "C", "flags": ("hallucination",)})],
+        },
+        RUBRIC,
+    )
+    assert isinstance(lone, Failure)
+    assert (lone.reason, lone.sample_id, lone.item_id, lone.stage) == (
+        "truncated",
+        "s",
+        first.item_id,
+        "grade",
+    )
+    assert lone.model == "a+b+c"
+    assert lone.detail.endswith("a A, b no letter, c no letter")
+    assert isinstance(decided, Grade)
+    assert (decided.letter, decided.judge, decided.text, decided.usage) == ("C", "a+b+c", "", None)
+    missing, _ = panel_grades({"a": [first, second], "b": [second], "c": [second]}, RUBRIC)
+    assert isinstance(missing, Failure)
+    assert (missing.reason, missing.sample_id) == ("interrupted", "")
+
+
+def test_a_panels_letter_has_the_flaw_the_reason_and_the_flags_of_most_of_its_members() -> None:
+    (row,) = (row for row in case({"alpha": ["B"]}, items_per_sample=1).rows.grades if isinstance(row, Grade))
+
+    def by(judge: str, letter: str, flaw: str, *flags: str) -> Grade:
+        change = {
+            "judge": judge,
+            "letter": letter,
+            "flaw": flaw,
+            "flags": flags,
+            "reason": f"{judge} says so.",
+        }
+        return row.model_copy(update=change)
+
+    def panel(*rows: Grade) -> Grade:
+        (decided,) = panel_grades({own.judge: [own] for own in rows}, RUBRIC)
+        assert isinstance(decided, Grade)
+        return decided
+
+    worst = by("c", "C", "wrong", "hallucination")
+    decided = panel(worst, by("a", "B", "omission"), by("b", "B", "omission"))
+    assert (decided.letter, decided.flaw, decided.flags) == ("B", "omission", ())
+    assert decided.reason == "c C, a B, b B. a says so."
+    assert panel(worst, by("a", "B", "", "hallucination"), by("b", "B", "")).flags == ("hallucination",)
+    assert panel(worst, by("a", "B", ""), by("b", "B", "")).flaw == ""
+    tie = panel(by("a", "A", ""), by("b", "B", "omission"), worst)
+    assert (tie.letter, tie.reason) == ("B", "a A, b B, c C (tie). b says so.")
+    assert panel(by("a", "A", "", "hallucination"), by("b", "A", "")).flags == ()  # half is not most
 
 
 @contextmanager
@@ -124,6 +191,7 @@ def test_dawid_skene_stands_beside_the_panel_and_is_measured_against_labels(run:
     assert report.panel.n_differ == sum(
         probable[item] != letter for item, letter in zip(differ["item_id"], differ["letter"], strict=True)
     )
+    assert len(report.panel.candidates) == 2
     for candidate in report.panel.candidates:
         items = table[table["candidate"] == candidate.candidate]["item_id"]
         assert candidate.share_dawid_skene == pytest.approx(items.map(best).mean(), abs=1e-6)

@@ -5,15 +5,16 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qaeval.errors import Interrupted
-from qaeval.records import GenerateRow, GradeRow
+from qaeval.records import GenerateRow, Generation, GradeRow, Item
 from qaeval.registry.find import find_config
+from qaeval.run import generate
 from qaeval.run.plan import Judging, Plan, find_judging, make_plan
 from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
@@ -209,3 +210,60 @@ async def test_a_cancelled_compare_writes_its_sessions_and_no_failure(bench: Ben
                 await comparing
             assert ("grade", True) in bench.sessions()
     assert {row["kind"] for row in bench.rows(GENERATIONS) + bench.rows(GRADES)} == {"generation", "grade"}
+
+
+@pytest.mark.parametrize("n", [49, 50])
+async def test_a_run_of_fifty_samples_is_probed_with_five_and_is_as_new_afterwards(
+    bench: Bench, n: int
+) -> None:
+    config = find_config(bench.folder / "registry.yaml")
+    plan = make_plan(config, CANDIDATES, eval_name="qa_pairs", chunks=None, n=n, seed=0)
+    with replace(bench, plan=plan).store() as store:
+        async with Runner(store, CountingProgress()) as runner:
+            work = await runner.aestimate(plan.candidates, plan.definition, bench.judging)
+        assert (list(store.generations()), list(store.sessions())) == ([], [])
+    asked = [body["model"] for body in bench.writers.requests if body["max_tokens"] > 64]
+    if n < 50:
+        assert (work, asked) == (None, [])
+        return
+    assert work is not None
+    assert sorted(asked) == [*["mistral"] * 5, *["qwen"] * 5]
+    assert (work.n_requests, work.n_samples) == (2 * 50 * 4, 50)
+    assert sorted(work.machine_s) == sorted(work.measured) == ["judge", *CANDIDATES]
+    assert work.assumed == ()
+    assert work.prompt_tokens is not None
+
+
+@pytest.mark.parametrize("n", [49, 50])
+async def test_the_grades_of_fifty_samples_are_probed_with_five(bench: Bench, n: int) -> None:
+    config = find_config(bench.folder / "registry.yaml")
+    plan = make_plan(config, CANDIDATES[:1], eval_name="qa_pairs", chunks=None, n=n, seed=0)
+    kinds = plan.definition.item_types
+    with replace(bench, plan=plan).store() as store:
+        with store.writer(GENERATIONS) as writer:
+            for sample in store.samples():
+                items = tuple(
+                    Item.of(sample.sample_id, position, type=kind, question=f"{kind}?", answer="Yes.")
+                    for position, kind in enumerate(kinds)
+                )
+                task_id = generate.task_id("mistral", sample.sample_id)
+                writer.append(
+                    Generation(
+                        task_id=task_id,
+                        candidate="mistral",
+                        sample_id=sample.sample_id,
+                        items=items,
+                        text="",
+                        latency_s=0,
+                    )
+                )
+        async with Runner(store, CountingProgress()) as runner:
+            work = await runner.aestimate_grades(bench.judging)
+        assert list(store.grades()) == []
+    n_graded = sum("response_format" in body and body["max_tokens"] > 64 for body in bench.judge.requests)
+    if n < 50:
+        assert (work, n_graded) == (None, 0)
+        return
+    assert work is not None
+    assert (n_graded, work.n_requests, work.n_samples) == (15, 150, 50)
+    assert (list(work.machine_s), work.measured) == (["judge"], ("judge",))

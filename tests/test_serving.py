@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +18,16 @@ from command import Typed, qaeval
 from qaeval.cli import run
 from qaeval.errors import DataError, EndpointError, Interrupted, UsageError
 from qaeval.evals.find import data_root
+from qaeval.records import RUNNING
 from qaeval.registry.config import ModelSpec, Serving, load_config
 from qaeval.registry.model import Lora
 from qaeval.run.hosting import ServerManager, in_turns
-from qaeval.serving.conductor import Conductor
+from qaeval.serving.client import Server
+from qaeval.serving.conductor import Conductor, Start
 from qaeval.serving.diagnosis import diagnose, progress
+from qaeval.serving.load import is_idle
 from qaeval.serving.memory import estimate_memory, fit_together
-from qaeval.serving.metrics import read_metrics
+from qaeval.serving.metrics import Scraper, read_metrics
 from qaeval.serving.server import (
     VllmServer,
     check_arguments,
@@ -31,8 +35,10 @@ from qaeval.serving.server import (
     free_port,
     known_options,
     options_of,
+    require_chat_template,
     serve_command,
 )
+from replay.server import LoopbackServer
 
 HERE = Path(__file__).parent
 LOGS = HERE / "replay" / "vllm-logs"
@@ -111,6 +117,28 @@ def test_the_shipped_registry_has_no_argument_that_vllm_does_not_know() -> None:
     assert len(servers) >= 8
     for model in servers:
         check_arguments(serve_command(model, command=("vllm",), port=1), OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments", "is_refused"),
+    [
+        ({"tokenizer_config.json": "{}"}, (), True),
+        ({"tokenizer_config.json": '{"chat_template": null}'}, ("--max-model-len=8",), True),
+        ({"tokenizer_config.json": '{"chat_template": "{{ messages }}"}'}, (), False),
+        ({"tokenizer_config.json": "{}", "chat_template.jinja": "x"}, (), False),
+        ({"tokenizer_config.json": "{}"}, ("--chat-template", "x.jinja"), False),
+        ({"tokenizer_config.json": "not JSON"}, (), False),
+        ({}, (), False),
+    ],
+)
+def test_a_folder_without_a_chat_template_is_refused_before_it_is_served(
+    tmp_path: Path, files: dict[str, str], arguments: tuple[str, ...], is_refused: bool
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    spec = ModelSpec(name="m", hf_id=str(tmp_path), vllm_args=arguments)
+    with pytest.raises(UsageError, match="chat") if is_refused else nullcontext():
+        require_chat_template(spec)
 
 
 def test_an_unknown_argument_is_an_error_with_the_closest_one() -> None:
@@ -319,6 +347,169 @@ async def test_cancelled_work_on_a_hosted_server_is_cleaned_up_before_the_caller
     with pytest.raises(asyncio.CancelledError):
         await running
     assert steps == ["written"]
+
+
+class Conducting:
+    """Starts no server: dies when it is told to, and says why."""
+
+    def __init__(self, *, is_available: bool = True) -> None:
+        self.is_available = is_available
+        self.starts: list[Start] = []
+        self.dead = asyncio.Event()
+        self.served: list[tuple[str, list[str], str | None]] = []
+
+    def why_dead(self) -> str:
+        return "out of memory" if self.dead.is_set() else ""
+
+    async def death(self) -> None:
+        await self.dead.wait()
+
+
+def managed(tmp_path: Path, **options: bool) -> tuple[ServerManager, Conducting]:
+    servers = ServerManager(Serving(command=FAKE), logs=tmp_path, on_message=print, stopped=lambda: False)
+    conductor = Conducting(**options)
+    servers._conductor = conductor  # type: ignore[assignment]
+    return servers, conductor
+
+
+async def test_work_ends_with_the_server_that_it_needs_and_the_reason_comes_back(tmp_path: Path) -> None:
+    servers, conductor = managed(tmp_path)
+    cancelled = asyncio.Event()
+
+    async def work() -> None:
+        conductor.dead.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    assert await servers.run_while_alive(spec("ok"), work()) == "out of memory"
+    assert cancelled.is_set()
+
+
+async def test_work_that_is_done_while_the_server_lives_has_no_reason(tmp_path: Path) -> None:
+    servers, _ = managed(tmp_path)
+    steps = []
+
+    async def work() -> None:
+        steps.append(1)
+
+    assert await servers.run_while_alive(spec("ok"), work()) == ""
+    running = ModelSpec(name="running", url="http://127.0.0.1:1/v1")
+    assert await servers.run_while_alive(running, work()) == ""
+    assert steps == [1, 1]
+
+
+@pytest.mark.parametrize("is_dead", [True, False])
+async def test_an_error_of_the_work_is_the_servers_death_or_its_own(tmp_path: Path, is_dead: bool) -> None:
+    servers, conductor = managed(tmp_path)
+
+    async def work() -> None:
+        if is_dead:
+            conductor.dead.set()
+        raise EndpointError("no answer")
+
+    if is_dead:
+        assert await servers.run_while_alive(spec("ok"), work()) == "out of memory"
+    else:
+        with pytest.raises(EndpointError, match="no answer"):
+            await servers.run_while_alive(spec("ok"), work())
+
+
+async def test_an_error_of_the_program_is_raised_whatever_the_server_does(tmp_path: Path) -> None:
+    servers, _ = managed(tmp_path)
+
+    async def work() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await servers.run_while_alive(spec("ok"), work())
+
+
+async def test_a_model_to_serve_needs_the_program_that_serves(tmp_path: Path) -> None:
+    servers, _ = managed(tmp_path, is_available=False)
+    with pytest.raises(UsageError, match="one"):
+        await servers.resolve(spec("ok"))
+    with pytest.raises(UsageError, match="one"):
+        await servers.check([spec("ok")])
+
+
+async def test_a_hosted_model_is_found_at_its_server_and_its_start_counts_once(tmp_path: Path) -> None:
+    with LoopbackServer(["one", "tuned"]) as loopback:
+        servers, conductor = managed(tmp_path)
+
+        async def serve(model: ModelSpec, *, adapters: list[ModelSpec], api_key: str | None) -> str:
+            conductor.served.append((model.name, [adapter.name for adapter in adapters], api_key))
+            conductor.starts.append(Start(model.name, "", 40.0))
+            return loopback.url
+
+        conductor.serve = serve  # type: ignore[attr-defined]
+        conductor.gpus = lambda n: tuple(map(str, range(n)))  # type: ignore[attr-defined]
+        beside, elsewhere = (
+            ModelSpec(name=name, lora=Lora(base=base, path="/a", rank=8))
+            for name, base in (("tuned", "one"), ("foreign", "another"))
+        )
+        servers.adapters = (beside, elsewhere)
+        servers.carry_load(spec("ok"), 2.5)
+        first = await servers.resolve(spec("ok"))
+        second = await servers.resolve(spec("ok"))
+    assert conductor.served == [("one", ["tuned"], None)] * 2
+    assert (first.load_s, second.load_s) == (42.5, 40.0)
+    assert first.spec.url == loopback.url
+
+
+async def test_a_server_is_idle_when_it_says_that_nothing_runs_or_waits(unused_tcp_port: int) -> None:
+    def server(url: str) -> Server:
+        return Server(url, None, timeout_s=5.0, addresses=("127.0.0.1",))
+
+    with LoopbackServer() as loopback:
+        assert await is_idle(server(loopback.url))
+        loopback.in_flight = 1
+        assert not await is_idle(server(loopback.url))
+    assert not await is_idle(server(f"http://127.0.0.1:{unused_tcp_port}/v1"))
+
+
+async def test_a_server_is_asked_without_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{unused_tcp_port}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with LoopbackServer() as loopback:
+        async with Server(loopback.url, "a-key", timeout_s=5.0, addresses=("127.0.0.1",)) as server:
+            assert (await server.ask("/health", root=True)).status == 200
+            body = {"model": "tiny-gen", "messages": [{"role": "user", "content": "q"}]}
+            assert (await server.ask("/chat/completions", body)).status == 200
+    (headers,) = loopback.headers
+    assert (headers["Accept-Encoding"], headers["Authorization"]) == ("identity", "Bearer a-key")
+
+
+async def test_readings_are_taken_at_the_start_from_time_to_time_and_at_the_end() -> None:
+    readings: list[tuple[float, Mapping[str, float]]] = []
+    often = asyncio.Event()
+
+    def emit(seconds: float, values: Mapping[str, float], _series: tuple[str, ...]) -> None:
+        readings.append((seconds, values))
+        if len(readings) == 3:
+            often.set()
+
+    with LoopbackServer() as loopback:
+        server = Server(loopback.url, None, timeout_s=5.0, addresses=("127.0.0.1",))
+        async with Scraper(server, emit, every_s=0.001):
+            assert len(readings) == 1
+            await often.wait()
+            loopback.in_flight = 7
+        assert readings[-1][1][RUNNING] == 7
+        n = len(readings)
+        await asyncio.sleep(0.01)
+        assert len(readings) == n
+        with pytest.raises(ZeroDivisionError):
+            async with Scraper(server, emit, every_s=60):
+                raise ZeroDivisionError
+        assert len(readings) == n + 1  # none at the end of work that failed
+    assert [seconds for seconds, _ in readings[:n]] == sorted(seconds for seconds, _ in readings[:n])
 
 
 def test_models_are_ordered_so_that_each_is_loaded_once() -> None:

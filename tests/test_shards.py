@@ -490,3 +490,9 @@ def test_shards_side_by_side_take_as_long_as_they_took_together() -> None:
 
 def test_sessions_of_a_run_that_was_made_in_one_are_added_up() -> None:
     assert worked_s([session("00:00", 40.5, ""), session("00:40", 10, "")]) == pytest.approx(50.5)
+
+
+def test_a_shard_is_named_in_its_settings_by_index_and_number() -> None:
+    whole = {"seed": 7}
+    assert Shard(1, 4).settings(whole) == {"seed": 7, "shard": {"index": 1, "of": 4}}
+    assert whole == {"seed": 7}

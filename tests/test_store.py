@@ -12,6 +12,7 @@ import pytest
 
 from qaeval.errors import DataError, InUseError, NotComparableError, ReadOnlyError, StoreError, UsageError
 from qaeval.records import Chunk, Failure, Generation, Sample
+from qaeval.storage import run_directory
 from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
 
 SAMPLE = Sample.of(Chunk(chunk_id="c1", text="One sentence."))
@@ -29,6 +30,21 @@ def failure(task: str, reason: str) -> Failure:
 
 def create(path: Path, settings: dict[str, object] | None = None, *, resume: bool = False) -> RunStore:
     return RunStore.create(path, settings or {"seed": 1}, [SAMPLE], resume=resume)
+
+
+def test_the_files_of_a_run_have_the_names_that_earlier_runs_have() -> None:
+    names = (
+        *(run_directory.SETTINGS, run_directory.SAMPLES, run_directory.GENERATIONS, run_directory.GRADES),
+        *(run_directory.CONTROLS, run_directory.GENERATION_REPEATS, run_directory.GRADE_REPEATS),
+        *(run_directory.SESSIONS, run_directory.METRICS, run_directory.MANIFEST),
+        *(run_directory.LOGS, run_directory.JUDGES, run_directory.COMMITTED),
+    )
+    assert names == (
+        *("settings.json", "samples.jsonl", "generations.jsonl", "grades.jsonl"),
+        *("controls.jsonl", "generation_repeats.jsonl", "grade_repeats.jsonl"),
+        *("sessions.jsonl", "metrics.jsonl", "manifest.json"),
+        *("logs", "grades", "_committed"),
+    )
 
 
 def test_a_line_that_a_killed_process_cut_short_is_dropped_and_said(tmp_path: Path) -> None:
@@ -82,6 +98,27 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     create(tmp_path, {"seed": 1, "eval": {"n": 5}}).close()
     with pytest.raises(NotComparableError, match=r"eval\.n was 5"):
         create(tmp_path, {"seed": 1, "eval": {"n": 6}}, resume=True)
+
+
+def test_settings_of_a_model_without_a_row_may_change(tmp_path: Path) -> None:
+    def settings(m: int, n: int, judge: int) -> dict[str, object]:
+        return {"candidates": {"m": {"seed": m}, "n": {"seed": n}}, "grading": {"judge": judge}}
+
+    with create(tmp_path, settings(1, 1, 1)) as store, store.writer(GENERATIONS) as rows:
+        rows.append(failure("a1", "rejected"))
+    with create(tmp_path, settings(1, 2, 2), resume=True) as store:
+        assert store.settings() == settings(1, 2, 2)
+        with store.writer(GRADES) as rows:
+            rows.append(
+                Failure(task_id="b1", stage="grade", model="j", sample_id="s", reason="empty", detail="d")
+            )
+    for refused, name in (
+        (settings(2, 2, 2), r"candidates\.m\.seed"),
+        (settings(1, 2, 3), r"grading\.judge"),
+    ):
+        with pytest.raises(NotComparableError, match=name):
+            create(tmp_path, refused, resume=True)
+    assert json.loads((tmp_path / "settings.json").read_text()) == settings(1, 2, 2)
 
 
 def test_a_directory_with_a_run_needs_resume_and_an_empty_one_must_not_have_it(tmp_path: Path) -> None:

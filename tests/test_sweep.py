@@ -18,6 +18,7 @@ import pytest
 import scipy
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from mock.server import Mock
 from qaeval.analysis.model import ServerSpan
@@ -98,6 +99,32 @@ def test_time_per_output_token_leaves_out_the_first() -> None:
     assert timed(0, 1, ttft_s=0.4, tokens=4).tpot_s == approx(0.2)
     assert timed(0, 1, tokens=1).tpot_s is None
     assert lost(0, 1).tpot_s is None
+
+
+def test_a_level_counts_its_requests_without_those_that_filled_the_server() -> None:
+    rows = [
+        timed(0, 1, warm_up=True, finish_reason="length"),
+        timed(1, 2, finish_reason="length"),
+        timed(1, 2),
+    ]
+    rows += [timed(2, 4, gaps_s=(0.25, 0.75)), lost(2, 3)]
+    (measured,) = summarise_levels(rows)
+    assert (measured.concurrency, measured.n_requests, measured.n_failed, measured.n_cut) == (2, 4, 1, 1)
+    assert (measured.n_items, measured.failed_by_reason) == (9, {"endpoint": 1})
+    assert (measured.e2e.mean, measured.itl.mean) == (approx(4 / 3), approx(0.5))
+    assert measured.ttft.mean == approx((0.5 + 0.5 + 1) / 3)
+    assert measured.little == approx((measured.requests_per_s.value or 0) * 4 / 3)
+
+
+def test_levels_are_in_ascending_order_whatever_the_rows() -> None:
+    rows = [
+        timed(start, start + 1, concurrency=n, repeat=repeat)
+        for n in (8, 1)
+        for repeat in (2, 1)
+        for start in (1, 0)
+    ]
+    levels = summarise_levels(rows)
+    assert [(measured.concurrency, len(measured.repeats)) for measured in levels] == [(1, 2), (8, 2)]
 
 
 def test_throughput_is_that_of_the_steady_window() -> None:
@@ -1017,3 +1044,19 @@ def test_the_report_tells_the_three_kinds_of_token_times_apart() -> None:
     assert (cells["Requests per second"], cells["Output tokens per second"]) == ("1.0 /s", "11.0 /s")
     assert "TPOT is" in table.notes[0]
     assert "TTFT" not in table.notes[0]  # no column of it is there
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"repeat": 0},
+        {"concurrency": 0},
+        {"start_s": -0.1},
+        {"end_s": -0.1},
+        {"n_items": -1},
+    ],
+)
+def test_a_request_with_a_number_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
+    assert timed(0, 1, repeat=1, concurrency=1, start_s=0, ttft_s=0, n_items=0).repeat == 1
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        timed(0, 1, **change)

@@ -9,19 +9,22 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from command import qaeval
+from qaeval.agreement.model import RaterQuality
 from qaeval.comparison.model import Reason, ReasonCode, Verdict
 from qaeval.labelling import Adjudication, Sitting
+from qaeval.labelling.model import MoreLabels, StoppingDecision
 from qaeval.testing import make_run
 from qaeval.web.adjudicate import adjudication_page
 from qaeval.web.label import LabelPage, Section
-from qaeval.web.messages import LANGUAGES, Language
-from qaeval.web.summary import summary_sections
+from qaeval.web.messages import LANGUAGES, Language, localised, text
+from qaeval.web.summary import _more, _quality, _stopping, summary_sections
 from web_client import Client, serving
 
 N_CHUNKS = 12
@@ -249,3 +252,77 @@ def test_without_a_browser_the_address_is_printed_and_ctrl_c_ends_it(run: Path) 
     out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (0, "")
     assert "labels/anna.jsonl" in out
+
+
+QUALITY = RaterQuality(
+    n_timed=30,
+    median_seconds=12.34,
+    seconds_first=20.0,
+    seconds_last=9.5,
+    best_first=0.6,
+    best_last=0.75,
+    n_too_fast=2,
+    n_readable=28,
+    n_repeats=5,
+    n_repeats_same=4,
+)
+
+
+def quality_lines(**changed: object) -> list[str]:
+    return list(_quality(QUALITY.model_copy(update=changed), "en"))
+
+
+def test_the_end_says_how_a_rater_worked() -> None:
+    median, drift, drift_best, repeats, too_fast = quality_lines()
+    figures = [re.findall(r"[\d.]+\d|\d", line) for line in (median, drift, drift_best, repeats, too_fast)]
+    assert figures == [["12.3"], ["20.0", "9.5"], ["60", "75"], ["4", "5"], ["2", "28"]]
+    assert next(_quality(QUALITY, "de")) == text("median", "de", seconds="12,3")
+
+
+@pytest.mark.parametrize(
+    "absent",
+    [
+        {"median_seconds": None},
+        {"seconds_first": None},
+        {"seconds_last": None},
+        {"best_first": None},
+        {"best_last": None},
+        {"n_repeats": 0},
+        {"n_readable": 0},
+    ],
+)
+def test_what_is_not_known_of_a_rater_is_not_said(absent: dict[str, object]) -> None:
+    (kept,) = [len(set(quality_lines()) & set(quality_lines(**absent)))]
+    assert (kept, len(quality_lines(**absent))) == (4, 4)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_end_says_what_more_labels_bring_and_when_labelling_may_stop(language: Language) -> None:
+    more = MoreLabels(
+        a="alpha",
+        b="beta",
+        rater="anna",
+        n_more=50,
+        n_chunks=12,
+        n_chunks_then=24,
+        width=0.313,
+        width_then=0.226,
+    )
+    assert _more(more, language) == text(
+        "more",
+        language,
+        a="alpha",
+        b="beta",
+        n=50,
+        now=localised("31.3", language),
+        then=localised("22.6", language),
+    )
+    decision = StoppingDecision(
+        outcome="best", leaders=("alpha",), estimand="pool", n_labelled=14, n_chunks=40, sentence=""
+    )
+    say = partial(text, language=language)
+    assert _stopping(None, say) == []
+    (line,) = _stopping(decision, say)
+    assert re.findall(r"\d+", line) == ["14", "40"]
+    assert "alpha" in line
+    assert say("estimand_pool") in line

@@ -27,8 +27,10 @@ GAIN = 0.01
 def main() -> None:
     """Fit and print."""
     chunks = {chunk.chunk_id: chunk.text for chunk in load_chunks(EVAL / "chunks.jsonl")}
-    lines = (EVAL / "labels" / "claude.jsonl").read_text(encoding="utf-8").splitlines()
-    labels = [Label.model_validate_json(line) for line in lines]
+    # where two readings differ, the letter that settles it
+    files = [EVAL / "labels" / name for name in ("claude-1.jsonl", "claude-3.jsonl")]
+    lines = [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+    labels = list({label.item_id: label for label in map(Label.model_validate_json, lines)}.values())
     tuning = [label for label in labels if label.split == "tuning"]
     held_out = [label for label in labels if label.split == "held-out"]
     fitted = fit(chunks, tuning)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         generate,
         grade,
         import_items,
+        label_by_model,
         label_status,
         load_run,
     )
@@ -65,6 +66,7 @@ __all__ = [
     "generate",
     "grade",
     "import_items",
+    "label_by_model",
     "label_status",
     "load_run",
 ]

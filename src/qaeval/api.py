@@ -20,19 +20,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from html import escape
 from os import PathLike
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import pandas as pd
 
 from qaeval import labelling
-from qaeval.agreement.analysis import fits, report_of_run
+from qaeval.agreement.analysis import comparable_labels, fits, report_of_run
 from qaeval.agreement.label_files import read_labels, read_rater_rows
 from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
+from qaeval.agreement.reference import reference_letters
 from qaeval.agreement.sources import agreement_of_table, read_table
 from qaeval.analysis.letters import fact_column, flag_column
 from qaeval.audit.run import load_audit
@@ -55,6 +56,7 @@ from qaeval.corpus.samples import load_samples
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.evals.find import find_eval
+from qaeval.evals.rubric import Rubric, prompt_text
 from qaeval.files.yaml import validated
 from qaeval.gate.anchors import AnchorFiles, store_anchors
 from qaeval.gate.baseline import EvidenceReader
@@ -67,16 +69,37 @@ from qaeval.gate.policy import Policy, TrustPolicy, read_policy
 from qaeval.importing.request import make_request
 from qaeval.importing.run import import_run
 from qaeval.labelling import LabelStatus
-from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow
+from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow, LabelPlan
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.report.facts import MachineFacts
-from qaeval.report.numbers import rate
+from qaeval.report.numbers import plural, rate
+from qaeval.run.consent import (
+    Consent,
+    chunks_of_items,
+    consented,
+    expected_chunks,
+    grading_disclosure,
+    judging_with_consent,
+    plan_with_consent,
+)
+from qaeval.run.escalate import EscalationRequest
+from qaeval.run.escalate import escalate as escalate_items
 from qaeval.run.estimate import WorkEstimate
+from qaeval.run.grade import SAMPLING
 from qaeval.run.metrics_port import Metered, metrics_served
-from qaeval.run.plan import Judging, control_settings, find_judging, judging_of_run, make_plan
+from qaeval.run.plan import (
+    Judging,
+    control_settings,
+    find_judging,
+    is_related,
+    judging_of_run,
+    make_plan,
+    recorded_candidates,
+)
 from qaeval.run.repeats import checked_repeats
 from qaeval.run.runner import Runner
+from qaeval.run.session import HOSTED_CONCURRENCY
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.location import find_location
@@ -350,6 +373,9 @@ def compare(
     duplicate_ids: DuplicateIds = "refuse",
     judge: str | None = None,
     panel: Sequence[str] | None = None,
+    escalate: str | None = None,
+    escalate_error: float = 0.1,
+    escalate_below: float | None = None,
     rubric: PathArgument | None = None,
     allow_same_family: bool = False,
     n: int | None = None,
@@ -370,6 +396,7 @@ def compare(
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
     confirm: Confirm | None = None,
+    consent: Consent = (),
     command: str | None = None,
 ) -> Run:
     """Generate, grade and report: all models on the same samples. One model alone is evaluated without a comparison.
@@ -386,6 +413,10 @@ def compare(
         judge: Judge in the registry; default: the registry's first one that is of no candidate's family.
         panel: Judges that grade, in place of `judge`: an odd number, at least 3. The first is the judge of the run, the others
             grade after it, and the report is by the letter of most members.
+        escalate: Second judge, which grades the items of which the first is unsure or which are disputed; the letters of both together
+            are those of the judge ``first+second``. By labels the threshold keeps the promise of `escalate_error`.
+        escalate_error: Largest share of wrong letters of the first judge among those that are kept, in (0, 1).
+        escalate_below: Probability of the letter below which an item goes on, in place of a threshold by labels.
         rubric: Name or file of the rubric; default: the eval's.
         allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         n: Number of samples to draw, at least 1; default: all.
@@ -408,6 +439,8 @@ def compare(
         progress: Called after each finished task, on the thread that works.
         confirm: Called with an estimate of a new run of 50 samples or more, from a probe of five; what it raises ends the run
             before it starts. None: nothing is estimated.
+        consent: Hosts of hosted models (``kind: hosted``) that may be sent what the run needs, or a function that is called with a
+            `Disclosure` of it and returns whether somebody agrees.
         command: Recorded in the report as the command, and in the run as the one that continues it; default: this call, and none.
 
     Returns:
@@ -451,6 +484,23 @@ def compare(
         )
         for name in members or (judge,)
     )
+    second = _second_judge(
+        registry,
+        {**plan.settings(), "grading": None},
+        escalate,
+        rubric=judging.rubric,
+        allow_same_family=allow_same_family,
+        panel=members,
+    )
+    plan = plan_with_consent(plan, consent, prices=registry.hosted_prices, n_replies=n_replies)
+
+    def agreed(each: Judging) -> Judging:
+        return judging_with_consent(
+            each, consent, partial(expected_chunks, plan), prices=registry.hosted_prices
+        )
+
+    judging, *others = map(agreed, (judging, *others))
+    second = None if second is None else agreed(second)
     label_paths = plan.definition.label_paths if labels is None else _paths(labels)
     require_labels(label_paths)
     settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
@@ -493,6 +543,10 @@ def compare(
                 others, options = [], replace(options, panel=())
             if failed := _grade_by_each(store, others, runner.grade):
                 raise _members_failed(path, members, failed)
+            if second is not None and _has_items(store):
+                _escalate(
+                    store, runner, registry, (judging, second), label_paths, escalate_error, escalate_below
+                )
         analysis = write_report(store, options)
         _require_graded(store, analysis.report)
     return Run((path,), options, analysis)
@@ -521,6 +575,7 @@ def generate(
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
     confirm: Confirm | None = None,
+    consent: Consent = (),
     command: str | None = None,
 ) -> Run:
     """Run the first stage alone: the models write their items. `grade` continues with the run.
@@ -546,6 +601,7 @@ def generate(
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
         confirm: Called with an estimate.
+        consent: As for `compare`.
         command: Kept in the run as the command line that continues it; default: none.
 
     Returns:
@@ -568,6 +624,7 @@ def generate(
         seed=seed,
         prompts=_prompts(prompts),
     )
+    plan = plan_with_consent(plan, consent, prices=registry.hosted_prices, n_replies=n_replies)
     path, settings = _path(out) or Path("results", new_run_name()), plan.settings()
     machines = find_machines(registry, [settings], None)
     shown = _progress(progress)
@@ -595,6 +652,10 @@ def grade(
     *,
     judge: str | None = None,
     panel: Sequence[str] | None = None,
+    escalate: str | None = None,
+    escalate_error: float = 0.1,
+    escalate_below: float | None = None,
+    labels: Paths | None = None,
     rubric: PathArgument | None = None,
     allow_same_family: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -607,6 +668,7 @@ def grade(
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
     confirm: Confirm | None = None,
+    consent: Consent = (),
 ) -> Run:
     """Run the second stage alone: the judge grades every item that has no letter of it yet, those of repeated replies too.
 
@@ -619,6 +681,11 @@ def grade(
             candidate's family.
         panel: Judges that grade one after the other, in place of `judge`: an odd number, at least 3. The first is that of a run
             that no judge graded before. A member that fails does not stop the others.
+        escalate: Second judge, which grades the items of which the first is unsure or which are disputed; the letters of both together
+            are those of the judge ``first+second``. By labels the threshold keeps the promise of `escalate_error`.
+        escalate_error: Largest share of wrong letters of the first judge among those that are kept, in (0, 1).
+        escalate_below: Probability of the letter below which an item goes on, in place of a threshold by labels.
+        labels: With `escalate`: label files; default: those of the eval and of the run.
         rubric: Name or file of the rubric; default: the eval's.
         allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         endpoints: URL of a model's server by name.
@@ -631,6 +698,7 @@ def grade(
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
         confirm: Called with an estimate of the letters of one judge.
+        consent: As for `compare`.
 
     Returns:
         The run with its letters, by the panel where one is named. `Run.write_report` writes its report.
@@ -654,6 +722,22 @@ def grade(
             )
             for name in members or (judge,)
         ]
+        second = _second_judge(
+            registry,
+            settings,
+            escalate,
+            rubric=judgings[0].rubric,
+            allow_same_family=allow_same_family,
+            panel=members,
+        )
+
+        def agreed(each: Judging) -> Judging:
+            return judging_with_consent(
+                each, consent, partial(chunks_of_items, store), prices=registry.hosted_prices
+            )
+
+        judgings = [*map(agreed, judgings)]
+        second = None if second is None else agreed(second)
         first = (settings.get("grading") or judgings[0].settings())["judge"]["name"]
         if n_letters > 1 and first not in {judging.judge.name for judging in judgings}:
             raise UsageError(
@@ -688,9 +772,62 @@ def grade(
                     _confirm(whole, confirm, machines, registry, times=n_letters)
                 grade_by(judgings[0])
                 _require_letters(store, judgings[0].judge.name)
+                if second is not None:
+                    paths = labels_of_run(path, settings) if labels is None else _paths(labels)
+                    pair = judgings[0], second
+                    _escalate(store, runner, registry, pair, paths, escalate_error, escalate_below)
             elif failed := _grade_by_each(store, judgings, grade_by):
                 raise _members_failed(path, members, failed)
     return load_run(path, config=config, panel=members or None)
+
+
+def _second_judge(
+    registry: Config,
+    settings: Mapping[str, Any],
+    name: str | None,
+    *,
+    rubric: Rubric,
+    allow_same_family: bool,
+    panel: Sequence[str],
+) -> Judging | None:
+    """Return the judge that unsure items go to; None where none is named."""
+    if name is None:
+        return None
+    if panel:
+        raise UsageError("panel and escalate exclude each other: a panel grades every item with all members")
+    candidates = recorded_candidates(registry, settings)
+    spec = registry.judge(name)
+    same_family = is_related(registry, spec, candidates, allowed=allow_same_family)
+    return Judging(spec, rubric, same_family=same_family)
+
+
+def _escalate(
+    store: RunStore,
+    runner: Runner,
+    registry: Config,
+    judgings: tuple[Judging, Judging],
+    label_paths: Sequence[Path],
+    max_error: float,
+    below: float | None,
+) -> None:
+    """Have the second judge grade the items of which the first is unsure."""
+    first, second = judgings
+    settings = store.settings()
+    facts = rubric_facts(first.settings()["rubric"])
+    is_tuned = any(settings["eval"]["name"] in judging.judge.tuned_on for judging in judgings)
+    labels = [label for path in label_paths for label in read_labels(path)]
+    gradings = [{**settings, "grading": judging.settings()} for judging in judgings]
+    machines: dict[str, MachineFacts] = {}
+    for grading in gradings:
+        machines |= find_machines(registry, [grading], None)
+    reference = reference_letters(comparable_labels(labels, facts, judge_tuned=is_tuned), facts.letters)
+    request = EscalationRequest(
+        max_error=max_error,
+        below=below,
+        reference=reference,
+        machines=machines,
+    )
+    escalate_items(store, runner, first, second, request)
 
 
 def _panel(panel: Sequence[str] | None, other: str | None, option: str) -> tuple[str, ...]:
@@ -1188,6 +1325,75 @@ def label_status(
         DataError: There is no graded and finished run, or its labels contradict each other.
     """
     return labelling.label_status(Path(run), margin=_margin(margin, find_config(_path(config))))
+
+
+def label_by_model(
+    run: PathArgument,
+    model: str,
+    *,
+    n: int = 100,
+    by: LabelPlan = "plan",
+    seed: int = 0,
+    rater: str | None = None,
+    endpoints: Mapping[str, str] | None = None,
+    config: PathArgument | None = None,
+    concurrency: int | None = None,
+    consent: Consent = (),
+    on_answer: Callable[[int, int], None] = lambda _done, _total: None,
+) -> labelling.ModelLabels:
+    """Have a model label items of a run, for example a hosted one; its labels are those of a model, never pooled with people's.
+
+    The same call goes on with a sitting that was broken off.
+
+    Args:
+        run: Directory of a graded and finished run.
+        model: Name in the registry, not the judge of the run.
+        n: Items to draw.
+        by: How items are drawn, as for a person's sitting.
+        seed: Seed of the draw.
+        rater: Name of the rater, and of the label file; default: the model's.
+        endpoints: URL of a model's server by name.
+        config: Registry file.
+        concurrency: Requests in flight; default: 8.
+        consent: Hosts that may be sent the items, or a function that is asked; a hosted model needs one.
+        on_answer: Called with the number of answered questions and of all.
+
+    Raises:
+        UsageError: The model is unknown, is the judge of the run, or needs consent.
+        DataError: There is no graded and finished run, or no reply had a letter.
+        EndpointError: The server cannot be used.
+        StoreError: The labels cannot be written.
+    """
+    registry = _registry(config, endpoints)
+    spec = registry.judges.get(model) or registry.candidate(model)
+    with RunStore.open(Path(run)) as store:
+        settings = store.settings()
+    judge = (settings.get("grading") or {}).get("judge", {}).get("name")
+    if judge == spec.name:
+        raise UsageError(
+            f"{model} is the judge of the run: labels by it would agree with it. Name another model"
+        )
+    with labelling.Sitting.open(
+        Path(run), rater or spec.name, n=n, by=by, seed=seed, rater_kind="model"
+    ) as sitting:
+        if spec.kind == "hosted":
+            texts = [item.sample.chunk.text for _, item in sitting.open_items()]
+            disclosure = grading_disclosure(
+                spec,
+                texts,
+                rubric=prompt_text(sitting.rubric, mode=spec.judge_mode),
+                sampling=SAMPLING,
+                prices=registry.hosted_prices,
+                sends=f"{plural(len(texts), 'item')} with their chunks",
+            )
+            spec = consented(spec, disclosure, consent)
+        return labelling.label_items(
+            sitting,
+            spec,
+            allow_external=frozenset(registry.allow_external),
+            concurrency=concurrency or HOSTED_CONCURRENCY,
+            on_answer=on_answer,
+        )
 
 
 acompare = awaitable(compare)

@@ -1,21 +1,27 @@
 """A crash at every operation: each command that writes is killed, or its disk fails, and the same command heals.
 
 Between the two, every file is absent, or whole with its former or its new content; after the second, the folder is that of a command
-that nothing disturbed. The quick suite takes some operations of each command, `--nightly` all of them.
+that nothing disturbed. The quick suite takes some operations of each command, `--nightly` all of them; of a command with more than
+`ALL` operations, the first and the last of each kind on each file.
 """
 
 import ctypes
+import importlib
 import json
 import os
+import pkgutil
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import pytest
 
@@ -23,6 +29,8 @@ ROOT: Final = Path(__file__).parents[2]
 MODES: Final = {"killed before": 1, "killed in the middle": 2, "EIO": 3, "full disk": 4}
 QUICK: Final = 2
 """Operations of each command and mode in the quick suite."""
+ALL: Final = 60
+"""Most operations of a command of which a nightly run tries every single one."""
 GROWING: Final = {"generations.jsonl", "grades.jsonl", "controls.jsonl", "sessions.jsonl", "metrics.jsonl"}
 """Files of rows: a killed process may leave a part of them, with an incomplete last line."""
 REPORTS: Final = {"report.json", "manifest.json", "gate.json"}
@@ -30,8 +38,9 @@ REPORTS: Final = {"report.json", "manifest.json", "gate.json"}
 VOLATILE: Final = re.compile(
     rb'"(?:\w*(?:started|finished|seconds|latency_s|time|created|at|date|sha256|git_commit|load_s)\w*)": ?[^,}\]]+'
 )
+TEMPORARY: Final = re.compile(r"\b[0-9a-f]{16}\.partial\b")
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(7200)  # of a nightly run on a busy machine
 
 
 @dataclass(frozen=True)
@@ -136,8 +145,11 @@ class Machine:
             text=True,
         )
 
-    def run(self, folder: Path, words: tuple[str, ...], mode: int = 0, at: int = 0) -> tuple[int, int]:
-        """Run a command in a folder; return its exit code, negative where it was killed, and its operations."""
+    def run(self, folder: Path, words: tuple[str, ...], mode: int = 0, at: int = 0) -> tuple[int, list[str]]:
+        """Run a command in a folder; return its exit code, negative where it was killed, and its operations in order.
+
+        Operations are named by kind and file, ``write run/report.json``; names are those of a run that nothing disturbs.
+        """
         assert self._process.stdin
         assert self._process.stdout
         print(json.dumps([str(folder), words, mode, at]), file=self._process.stdin, flush=True)
@@ -159,6 +171,16 @@ def machine(library: Path) -> Iterator[Machine]:
     machine.close()
 
 
+def to_try(operations: list[str]) -> list[int]:
+    """Return the numbers of the operations that a nightly run tries, from 1."""
+    if len(operations) <= ALL:
+        return [*range(1, len(operations) + 1)]
+    # temporary names are random
+    names = [TEMPORARY.sub("partial", operation) for operation in operations]
+    first = {name: number for number, name in reversed([*enumerate(names, 1)])}
+    return sorted({*first.values(), *{name: number for number, name in enumerate(names, 1)}.values()})
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Return every file that a reader sees, without times and locks."""
     return {
@@ -171,7 +193,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def settled(name: str, content: bytes | None) -> object:
-    """Return what must be equal in the end: of pages and reports that they exist, of rows their set."""
+    """Return what must be equal in the end: of pages and reports that they exist, of rows their set and number."""
     if content is None:
         return None
     path = Path(name)
@@ -184,7 +206,7 @@ def settled(name: str, content: bytes | None) -> object:
     last = {}
     for index, row in enumerate(rows):
         last[row.get("task_id", index) if isinstance(row, dict) else index] = json.dumps(row)
-    return sorted(last.values())
+    return len(rows), sorted(last.values())
 
 
 def is_whole(name: str, content: bytes, former: dict[str, bytes], new: dict[str, bytes]) -> bool:
@@ -200,6 +222,46 @@ def is_whole(name: str, content: bytes, former: dict[str, bytes], new: dict[str,
     return content in {former.get(name), new.get(name)} or name not in {*former, *new}
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """A command that nothing disturbs: its exit code, its operations, and the files before and after it."""
+
+    code: int
+    operations: list[str]
+    former: dict[str, bytes]
+    new: dict[str, bytes]
+
+    @classmethod
+    def of(cls, command: Command, machine: Machine, prepared: Path, folder: Path) -> Self:
+        code, operations = machine.run(shutil.copytree(prepared, folder), command.words)
+        return cls(code, operations, contents(prepared), contents(folder))
+
+
+def crash_and_heal(
+    command: Command, whole: Undisturbed, machine: Machine, folder: Path, mode: int, at: int
+) -> bool:
+    """Disturb a command in a prepared folder, check what it left, run it again, compare; return whether it was killed."""
+    first, _ = machine.run(folder, command.words, mode, at)
+    where = f"operation {at} ({whole.operations[at - 1]}), mode {mode}"
+    if mode > 2:
+        assert first in {0, 2, 69, 74}, f"{where}: ended with {first}"
+    left = contents(folder)
+    torn = [file for file, content in left.items() if not is_whole(file, content, whole.former, whole.new)]
+    assert torn == [], f"{where}: left {torn}"
+    begun = command.again and any((folder / "new").glob("settings.json"))
+    second, _ = machine.run(folder, command.again if begun else command.words)
+    after = contents(folder)
+    different = sorted(
+        file
+        for file in {*after, *whole.new}
+        if settled(file, after.get(file)) != settled(file, whole.new.get(file))
+    )
+    accepted = {whole.code, 64} if command.exists else {whole.code}
+    assert second in accepted, f"{where}: the same command ended with {second}"
+    assert different == [], f"{where}: {different}"
+    return first == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_heals_what_a_crash_at_any_operation_left(
     name: str,
@@ -207,53 +269,40 @@ def test_a_command_heals_what_a_crash_at_any_operation_left(
     prepared: Path,
     tmp_path: Path,
     figures: Callable[..., None],
-    request: pytest.FixtureRequest,
+    nightly: bool,
 ) -> None:
     command = COMMANDS[name]
-    former = contents(prepared)
-    undisturbed = shutil.copytree(prepared, tmp_path / "undisturbed" / "x")
-    code, operations = machine.run(undisturbed, command.words)
-    assert code in {0, 2}, name
-    assert operations > 0
-    new = contents(undisturbed)
-    whole = bool(request.config.getoption("--nightly", default=False))
+    whole = Undisturbed.of(command, machine, prepared, tmp_path / "undisturbed" / "x")
+    assert whole.code in {0, 2}
+    assert whole.operations
     rng = random.Random(name)  # noqa: S311 - a draw of operations
-    tries = 0
-    for mode in MODES.values():
-        numbers = range(1, operations + 1)
-        for at in numbers if whole or operations <= QUICK else sorted(rng.sample(numbers, QUICK)):
+    numbers = to_try(whole.operations)
+    tries: Counter[str] = Counter()
+    killed = 0
+    for manner, mode in MODES.items():
+        for at in numbers if nightly or len(numbers) <= QUICK else sorted(rng.sample(numbers, QUICK)):
             folder = shutil.copytree(prepared, tmp_path / "try" / "x")
-            tries += 1
-            first, _ = machine.run(folder, command.words, mode, at)
-            if mode > 2:
-                assert first in {0, 2, 69, 74}, f"{name}: operation {at}, mode {mode} ended with {first}"
-            left = contents(folder)
-            torn = [file for file, content in left.items() if not is_whole(file, content, former, new)]
-            assert torn == [], f"{name}: operation {at}, mode {mode} left {torn}"
-            begun = command.again and any((folder / "new").glob("settings.json"))
-            second, _ = machine.run(folder, command.again if begun else command.words)
-            after = contents(folder)
-            different = sorted(
-                file
-                for file in {*after, *new}
-                if settled(file, after.get(file)) != settled(file, new.get(file))
-            )
-            accepted = {code, 64} if command.exists else {code}
-            assert second in accepted, (
-                f"{name}: operation {at}, mode {mode}: the same command ended with {second}"
-            )
-            assert different == [], f"{name}: operation {at}, mode {mode}: {different}"
+            killed += crash_and_heal(command, whole, machine, folder, mode, at)
+            tries[manner] += 1
             shutil.rmtree(tmp_path / "try")
-    figures(f"`{name}`, {operations} operations", tries, "", 0, 0, 0)
+    assert killed > 0
+    cells = len(whole.operations), len(numbers), killed, tries["EIO"], tries["full disk"], 0, 0, 0
+    figures(f"`{name}`", *cells, table="crashes")
 
 
 def serve(library: str) -> None:
     """Run the tries that stdin names, each in a fork; print exit code and operations."""
-    import qaeval.api  # noqa: PLC0415, F401 - loaded once
+    import qaeval  # noqa: PLC0415
     from qaeval.cli import run  # noqa: PLC0415
 
+    # loaded once, and not in every fork: most of a command's seconds
+    modules = [module.name for module in pkgutil.walk_packages(qaeval.__path__, "qaeval.")]
+    for name in (*modules, "matplotlib.backends.backend_svg", "matplotlib.figure", "pandas", "rich.console"):
+        with suppress(ImportError):  # of an extra
+            if not name.endswith("__main__"):
+                importlib.import_module(name)
     disk: Any = ctypes.CDLL(library)
-    disk.disk_operations.restype = ctypes.c_long
+    disk.disk_names.restype = ctypes.c_char_p
     for line in sys.stdin:
         folder, words, mode, at = json.loads(line)
         reader, writer = os.pipe()
@@ -265,13 +314,14 @@ def serve(library: str) -> None:
                 os.dup2(silence, stream)
             disk.disk_fails(f"{folder}/".encode(), mode, ctypes.c_long(at))
             code = run(list(words))
-            os.write(writer, json.dumps([code, disk.disk_operations()]).encode())
+            with os.fdopen(writer, "w") as answer:
+                json.dump([code, disk.disk_names().decode().splitlines()], answer)
             os._exit(0)
         os.close(writer)
+        with os.fdopen(reader) as answer:  # to its end, before the child can end
+            text = answer.read()
         _, status = os.waitpid(child, 0)
-        answer = os.read(reader, 1000)
-        os.close(reader)
-        print(answer.decode() if answer else json.dumps([-os.WTERMSIG(status), 0]), flush=True)  # noqa: T201 - to the test
+        print(text or json.dumps([-os.WTERMSIG(status), []]), flush=True)  # noqa: T201 - to the test
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def files(data: bytes) -> None:
     (folder / "eval.yaml").write_bytes(data)
     for load in (
         lambda: load_rubric(path),
-        lambda: load_config(ROOT / "qaeval.yaml", path),
+        lambda: load_config(_file(b"models: {qwen: {url: 'http://127.0.0.1:8000/v1'}}\n", "base.yaml"), path),
         lambda: load_eval(folder),
     ):
         try:

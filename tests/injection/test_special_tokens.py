@@ -151,6 +151,7 @@ async def test_prompts_of_candidate_and_judge_have_the_servers_own_tokens_broken
         chat, grade.GradeTask("t", "j", task.sample, item), instructions, lenient=False
     )
     assert graded.escaped == {"special token": 3}
+    assert len(server.requests) == 2
     for request in server.requests:
         content = request["messages"][-1]["content"]
         assert not [token for token in SPECIAL if token in content]

@@ -158,6 +158,7 @@ def serving_arguments(spec: ModelSpec) -> set[str]:
 @pytest.mark.parametrize("overlay", ["l4-single", "l4-pair"])
 def test_servers_are_started_as_the_registry_says(overlay: str) -> None:
     known = registry(overlay)
+    assert servers(overlay)
     for server in servers(overlay):
         name = env(server)["MODEL"]
         spec = {**known.models, **known.judges}[name]
@@ -169,7 +170,10 @@ def test_servers_are_started_as_the_registry_says(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", ["l4-single", "l4-pair"])
 def test_every_option_is_one_of_vllm(overlay: str) -> None:
-    for server in servers(overlay, *(["lora"] if overlay == "l4-single" else [])):
+    started = servers(overlay, *(["lora"] if overlay == "l4-single" else []))
+    assert started
+    for server in started:
+        assert len(server["args"]) > 1
         for word in server["args"][1:]:
             option = word.partition("=")[0].partition(".")[0]
             assert re.search(rf"^  .*{re.escape(option)}\b", SERVE_OPTIONS, re.MULTILINE), option
@@ -178,10 +182,11 @@ def test_every_option_is_one_of_vllm(overlay: str) -> None:
 def test_the_list_of_models_has_the_revisions_of_the_registry() -> None:
     listed = json.loads((K8S / "base" / "models.json").read_text())
     known = registry("l4-single")
-    for name, entry in listed.items():
-        if "repository" in entry:
-            spec = {**known.models, **known.judges}[name]
-            assert (entry["repository"], entry["revision"]) == (spec.hf_id, spec.revision)
+    downloaded = {name: entry for name, entry in listed.items() if "repository" in entry}
+    assert downloaded
+    for name, entry in downloaded.items():
+        spec = {**known.models, **known.judges}[name]
+        assert (entry["repository"], entry["revision"]) == (spec.hf_id, spec.revision)
 
 
 def test_the_judge_is_of_no_candidates_family() -> None:
@@ -234,10 +239,15 @@ def test_the_servers_addresses_are_services_of_the_overlay() -> None:
 
 
 def test_images_without_a_digest_say_why() -> None:
-    for path in K8S.rglob("*.yaml"):
-        for line in path.read_text().splitlines():
-            if re.match(r"\s+(- )?image: ", line):
-                assert "@sha256:" in line or " # " in line, f"{path.name}: {line.strip()}"
+    images = [
+        (path.name, line.strip())
+        for path in K8S.rglob("*.yaml")
+        for line in path.read_text().splitlines()
+        if re.match(r"\s+(- )?image: ", line)
+    ]
+    assert images
+    for file, line in images:
+        assert "@sha256:" in line or " # " in line, f"{file}: {line}"
 
 
 # ---------------------------------------------------------------- the image
@@ -275,7 +285,9 @@ def test_the_build_context_leaves_out_results_and_history() -> None:
 
 def test_every_file_that_the_documents_name_is_there() -> None:
     for document in (K8S / "README.md", ROOT / "docs" / "kubernetes.md"):
-        for name in re.findall(r"(?<![\w/])(k8s/[\w./-]+|tests/k8s/[\w.-]+)", document.read_text()):
+        names = re.findall(r"(?<![\w/])(k8s/[\w./-]+|tests/k8s/[\w.-]+)", document.read_text())
+        assert names, document.name
+        for name in names:
             assert (ROOT / name.rstrip(".")).exists(), f"{document.name}: {name}"
 
 
@@ -285,9 +297,10 @@ def test_every_rule_is_named_once_in_the_document() -> None:
 
 
 def test_no_file_names_a_machine_of_ours() -> None:
-    for path in K8S.rglob("*"):
-        if path.is_file():
-            assert not re.search(r"/(work|home/(?!vllm)|Users)/", path.read_text()), path
+    files = [path for path in K8S.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        assert not re.search(r"/(work|home/(?!vllm)|Users)/", path.read_text()), path
 
 
 @pytest.mark.parametrize("overlay", ["l4-single", "l4-pair"])
@@ -359,8 +372,9 @@ def test_the_workflow_may_touch_the_jobs_that_it_releases_and_no_others(overlay:
 
 def test_a_step_of_the_workflow_changes_nothing_but_whether_its_job_is_suspended() -> None:
     templates = by_name(render("l4-pair", "argo"), "WorkflowTemplate", "qaeval")["spec"]["templates"]
-    for entry in templates:
-        if "resource" in entry:
-            manifest = yaml.safe_load(entry["resource"]["manifest"])
-            assert manifest["metadata"] == {"name": "{{inputs.parameters.job}}", "namespace": "qaeval"}
-            assert manifest["spec"] == {"suspend": False}
+    resources = [entry["resource"] for entry in templates if "resource" in entry]
+    assert resources
+    for resource in resources:
+        manifest = yaml.safe_load(resource["manifest"])
+        assert manifest["metadata"] == {"name": "{{inputs.parameters.job}}", "namespace": "qaeval"}
+        assert manifest["spec"] == {"suspend": False}

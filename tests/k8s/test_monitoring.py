@@ -152,7 +152,7 @@ def test_the_recording_has_every_metric_that_qaeval_reads() -> None:
 
 def test_every_alert_is_told_apart_and_says_what_to_do() -> None:
     names = [alert["alert"] for alert in alerts()]
-    assert len(set(names)) == len(names)
+    assert len(set(names)) == len(names) > 0
     for alert in alerts():
         assert "{{ $labels.pod }}" in alert["annotations"]["summary"]
         assert len(alert["annotations"]["description"].split()) >= 4
@@ -184,7 +184,8 @@ def test_the_document_has_every_metric_with_its_labels() -> None:
 
 def test_panels_have_ids_of_their_own_a_place_and_a_word_of_explanation() -> None:
     ids = [panel["id"] for panel in dashboard()["panels"]]
-    assert len(set(ids)) == len(ids)
+    assert len(set(ids)) == len(ids) > 0
+    assert panels()
     taken: set[tuple[int, int]] = set()
     for panel in dashboard()["panels"]:
         at = panel["gridPos"]
@@ -200,6 +201,7 @@ def test_panels_have_ids_of_their_own_a_place_and_a_word_of_explanation() -> Non
 def test_the_dashboard_takes_whatever_prometheus_it_is_given() -> None:
     variables = {variable["name"]: variable for variable in dashboard()["templating"]["list"]}
     assert set(variables) == {"datasource", "namespace", "model"}
+    assert panels()
     for panel in panels():
         for part in (panel, *panel["targets"]):
             assert part["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
@@ -232,7 +234,9 @@ def test_the_dashboard_shows_what_a_run_is_watched_for() -> None:
 @pytest.mark.parametrize("overlay", ["l4-single", "l4-pair"])
 def test_each_monitor_scrapes_a_port_that_its_pods_have(overlay: str) -> None:
     objects = render(overlay, "monitoring")
-    for monitor in of_kind(objects, "PodMonitor"):
+    monitors = of_kind(objects, "PodMonitor")
+    assert monitors
+    for monitor in monitors:
         (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
         chosen = [
             pod

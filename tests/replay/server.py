@@ -48,6 +48,7 @@ class LoopbackServer:
         requests: bodies of all chat requests, in order.
         headers: their headers.
         tokenized: texts that /tokenize was asked about.
+        n_counted: how many lists of messages it was asked about.
         most_in_flight: the highest number of chat requests at one time.
     """
 
@@ -72,6 +73,7 @@ class LoopbackServer:
         self.gap_s, self.roots = gap_s, dict(roots or {})
         self.special, self.ordinary = tuple(special), tuple(ordinary)
         self.tokenized: list[str] = []
+        self.n_counted = 0
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
         self.in_flight = self.most_in_flight = 0
@@ -245,6 +247,7 @@ class LoopbackServer:
             self.tokenized.append(body["prompt"])
             ids = token_ids(body["prompt"], self.special, self.ordinary)
             return web.json_response({"count": len(ids), "tokens": ids, "token_strs": None})
+        self.n_counted += 1
         messages = body.get("messages") or [{"role": "user", "content": body.get("prompt", "")}]
         if refusal := self._refusal({"model": body.get("model"), "messages": messages}):
             return refusal

@@ -1,5 +1,7 @@
 """Scores of probabilities, calibration error with its null, and cross-fitting: printed examples, oracles, what a fit may not see."""
 
+import sys
+
 import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
@@ -11,6 +13,7 @@ from qaeval.stats.calibration import (
     brier_score,
     calibration_bins,
     cross_fitted,
+    escalation_threshold,
     expected_calibration_error,
     fit_isotonic,
     fit_threshold,
@@ -87,6 +90,53 @@ def test_no_item_is_judged_by_a_fit_that_saw_its_chunk() -> None:
     assert cross_fitted(fit_isotonic, p, y, chunks, n_folds=20)[:2].tolist() == [0, 1]
     with pytest.raises(ValueError, match="2 clusters"):
         cross_fitted(fit_isotonic, p, y, np.zeros(40))
+
+
+def test_59_items_without_an_error_certify_5_percent_and_58_do_not() -> None:
+    """E11 of the catalogue."""
+    for n, is_certified in ((59, True), (58, False)):
+        result = escalation_threshold(np.full(n, 0.9), np.zeros(n, int), np.arange(n), max_error=0.05)
+        assert (result.threshold <= 0.9) == is_certified
+    result = escalation_threshold(np.full(59, 0.9), np.zeros(59, int), np.arange(59), max_error=0.05)
+    assert (result.n, result.n_wrong, round(result.upper, 4)) == (59, 0, 0.0495)
+
+
+def test_a_threshold_stops_where_errors_begin() -> None:
+    p = np.r_[np.full(100, 0.99), np.full(100, 0.7), np.full(100, 0.3)]
+    wrong = np.r_[np.zeros(100), np.zeros(100), np.ones(100)].astype(int)
+    result = escalation_threshold(p, wrong, np.arange(300), max_error=0.1)
+    assert 0.3 < result.threshold <= 0.7
+    assert (result.n, result.n_wrong) == (200, 0)
+    assert escalation_threshold(p, 1 - wrong, np.arange(300)).threshold == np.inf
+    assert escalation_threshold(p, np.zeros(300, int), np.arange(300)).threshold == 0
+    with pytest.raises(ValueError, match="max_error"):
+        escalation_threshold(p, wrong, np.arange(300), max_error=1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "size", "n_sims"), [(120, 1, 2000), (300, 1, 2000), (80, 4, 400)])
+def test_escalation_keeps_its_promise(n: int, size: int, n_sims: int) -> None:
+    """The share of wrong letters that are kept is at most 10 % in at least 95 % of label sets of n chunks."""
+    rng = np.random.default_rng(11)
+    # the error rises as the confidence falls: kept from t on, its mean is known
+    grid = np.linspace(0, 1, 20001)
+    risk = 0.01 + 0.5 * (1 - grid) ** 2
+    kept = kept_all = 0
+    shares = []
+    for _ in range(n_sims):
+        p = rng.random(n * size)
+        skill = np.repeat(rng.choice([-0.01, 0.01], n), size)
+        wrong = (rng.random(n * size) < np.clip(0.01 + 0.5 * (1 - p) ** 2 + skill, 0, 1)).astype(int)
+        result = escalation_threshold(p, wrong, np.arange(n * size) // size)
+        true = risk[grid >= result.threshold].mean() if np.isfinite(result.threshold) else 0.0
+        kept += true <= 0.1
+        kept_all += np.isfinite(result.threshold)
+        shares.append(1 - result.threshold if np.isfinite(result.threshold) else 0.0)
+    sys.stdout.write(
+        f"{n} chunks of {size}: kept {kept / n_sims:.1%}, keeps {np.mean(shares):.0%} of the letters\n"
+    )
+    assert kept / n_sims >= 0.95
+    assert kept_all > 0
 
 
 def test_the_best_threshold_weighs_rare_outcomes_like_frequent_ones() -> None:

@@ -179,6 +179,7 @@ def test_capital_against_a_lower_mean_is_never_behind() -> None:
     for value in values:
         betting.update(value)
         assert (np.diff(betting.is_above.astype(int)) <= 0).all()
+    assert betting.is_above.any()
 
 
 def test_a_bound_tells_the_margin_exactly() -> None:

@@ -47,6 +47,7 @@ def test_under_a_schema_every_eval_brings_items_and_loses_none(
     assert len(replies) == 6
     assert {row.get("reason") for row in replies} <= {None, "truncated"}
     report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert len(report["candidates"]) == 2
     for candidate in report["candidates"]:
         assert candidate["n_expected"] == 3
         # a random model may give three chunks the same reply

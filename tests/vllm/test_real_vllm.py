@@ -406,6 +406,7 @@ def test_compare_serves_candidate_candidate_judge_in_turns(
         *("mistral", "qwen", "compass-judger")
     ]
     report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert len(report["candidates"]) == 3
     for candidate in report["candidates"]:
         assert candidate["n_expected"] == 36
         assert candidate["n_graded"] + candidate["ungraded"]["n"] + candidate["failed"]["n"] == 36

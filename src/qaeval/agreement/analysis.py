@@ -329,7 +329,7 @@ def _by_candidate(labels: Sequence[Label], graded: pd.DataFrame, best: str) -> t
 def rater_agreement(
     table: pd.DataFrame, labels: Iterable[Label], rubric: RubricFacts, judged: Sequence[RaterAgreement]
 ) -> tuple[RaterPair, ...]:
-    """Compare the raters with each other on the items that both labelled, the ceiling for any judge.
+    """Compare the raters with each other on the items that both labelled.
 
     Args:
         table: The table of letters, with the cluster of each item.
@@ -355,16 +355,18 @@ def rater_agreement(
                 np.array(label_clusters, dtype=object),
                 len(code),
             )
-            pairs.append(rater_pair(a, b, pair, judged))
+            independent = {_kind(first), _kind(second)} != {"model"}
+            pairs.append(rater_pair(a, b, pair, judged, independent=independent))
     return tuple(pairs)
 
 
-def rater_pair(a: str, b: str, pair: Paired, judged: Sequence[RaterAgreement]) -> RaterPair:
+def rater_pair(
+    a: str, b: str, pair: Paired, judged: Sequence[RaterAgreement], *, independent: bool = True
+) -> RaterPair:
     """Compare two raters with each other."""
     coefficients = pair.coefficients()
-    return RaterPair(
-        a=a, b=b, sentence=messages.ceiling(a, b, coefficients, judged), coefficients=coefficients
-    )
+    sentence = messages.between_raters(a, b, coefficients, judged, independent=independent)
+    return RaterPair(a=a, b=b, sentence=sentence, coefficients=coefficients)
 
 
 def compare_all_raters(

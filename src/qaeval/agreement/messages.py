@@ -220,12 +220,36 @@ def quality_sentences(rater: RaterAgreement, *, best: str) -> list[str]:
     return sentences
 
 
-def ceiling(a: str, b: str, numbers: Coefficients, judged: Sequence[RaterAgreement]) -> str:
-    """Describe the agreement of two raters, the ceiling for any judge."""
+CEILING_CHUNKS: Final = 30
+"""Chunks from which the agreement of two raters is called the ceiling for a judge."""
+
+
+def between_raters(
+    a: str, b: str, numbers: Coefficients, judged: Sequence[RaterAgreement], *, independent: bool
+) -> str:
+    """Describe the agreement of two raters; it is the ceiling for any judge where it is known well enough.
+
+    Args:
+        a: First rater.
+        b: Second rater.
+        numbers: Their agreement.
+        judged: Agreement of the judge with the same raters.
+        independent: Whether their errors are their own; two models can share errors.
+    """
     sentence = (
         f"{a} and {b} give the same letter to {rate(numbers.observed)} of the {plural(numbers.n, 'item')} that both "
-        f"labelled (kappa {coefficient(numbers.kappa)}): the ceiling for any judge."
+        f"labelled (kappa {coefficient(numbers.kappa)})"
     )
+    if not independent:
+        sentence += ". Both are models, which can share errors: this is no ceiling for a judge."
+    elif numbers.n_chunks < CEILING_CHUNKS:
+        sentence += (
+            f", on {plural(numbers.n_chunks, 'chunk')}: a ceiling for judges is known from {CEILING_CHUNKS}."
+        )
+    elif numbers.kappa.low is None:
+        sentence += ", without an interval: no ceiling for judges is known."
+    else:
+        sentence += ": the ceiling for any judge."
     kappa = numbers.kappa.value
     judge_kappas = {
         rater.rater: rater.coefficients.kappa.value for rater in judged if rater.coefficients is not None

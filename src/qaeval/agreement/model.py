@@ -198,7 +198,7 @@ class JudgeDiscrimination(Part):
 
 
 class RaterPair(Part):
-    """Agreement of two raters on the items that both labelled, the ceiling for any judge."""
+    """Agreement of two raters on the items that both labelled."""
 
     a: str
     b: str

@@ -164,6 +164,12 @@ def _auc(scores: Floats, outcomes: np.ndarray, clusters: np.ndarray) -> Estimate
     )
     se = float(np.sqrt((n_clusters - 1) / n_clusters * ((left_out - left_out.mean()) ** 2).sum()))
     reason = too_few(n_clusters)
+    if reason is None and value == 1:
+        # pairs of different clusters are independent, and all of them are in order
+        n_pairs = min(*(len(set(codes[outcomes == kind].tolist())) for kind in (0, 1)), n_clusters // 2)
+        low = float(((1 - _LEVEL) / 2) ** (1 / n_pairs))
+        method = "Clopper-Pearson over pairs of clusters"
+        return Estimate(value=1.0, low=low, high=1.0, method=method, n=n, n_clusters=n_clusters)
     if reason is None and (not 0 < value < 1 or not se > 0):
         reason = "without some chunk it is undefined, or no chunk changes it"
     if reason is not None:

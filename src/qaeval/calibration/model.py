@@ -82,3 +82,64 @@ class SoftGrades(Part):
     candidates: tuple[CandidateSoftGrade, ...] = Field(default=(), exclude_if=is_unset)
     checks: tuple[ProbabilityCheck, ...] = Field(default=(), exclude_if=is_unset)
     """By each rater with labels."""
+
+
+class JudgeShare(Part):
+    """Work and agreement of a judge alone, or of the cascade."""
+
+    judge: str
+    n_items: int
+    """Items that it graded, or was asked for."""
+    n_tokens: int | None
+    """Prompt and reply; None where no server counted them."""
+    seconds: float | None
+    """Wall time of its stages; None where none was recorded."""
+    cost: float | None
+    """None without a price of its machine."""
+    is_extrapolated: bool = False
+    """Whether work is scaled up from the items that it graded to all."""
+    kappa: Measure | None
+    """Cohen's kappa with the labels, all judges on the same items; None without labels."""
+
+
+class Escalation(Part):
+    """A second judge grades the items of which the first is unsure, or which are disputed."""
+
+    judge: str
+    second: str
+    cascade: str
+    """Name under which the run keeps the letters of both together."""
+    threshold: float | None
+    """Probability of its letter from which the first judge's letter is kept; None where no threshold is shown to keep the promise."""
+    basis: Literal["labels", "given"]
+    max_error: float
+    """Largest share of wrong letters among those that are kept."""
+    alpha: float
+    """Probability with which that may fail."""
+    n_labels: int
+    """Labelled items with a probability."""
+    n_labels_of_models: int = 0
+    """Those that no person labelled."""
+    n_kept: int
+    """Labelled items from the threshold on."""
+    n_wrong: int
+    """Those whose letter is not that of the label."""
+    upper: float | None
+    """Upper bound of the share of wrong letters that are kept."""
+    n_items: int
+    n_unsure: int
+    """Items below the threshold, or without a probability."""
+    n_disputed: int
+    """Other items to which the first judge, or another one, gave a second letter."""
+    n_without_letter: int
+    """Other items to which the first judge gave no letter."""
+    n_labelled_too: int
+    """Labelled items that the second judge graded besides, for the comparison alone."""
+    currency: str = ""
+    shares: tuple[JudgeShare, ...]
+    """First judge, second judge, cascade."""
+
+    @property
+    def n_escalated(self) -> int:
+        """Items whose letter is that of the second judge."""
+        return self.n_unsure + self.n_disputed + self.n_without_letter

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from qaeval.calibration.model import CandidateSoftGrade, ProbabilityCheck, SoftGrades
+from qaeval.calibration.model import CandidateSoftGrade, Escalation, ProbabilityCheck, SoftGrades
 from qaeval.report.chart import SERIES, Chart, Theme, x_reach
 from qaeval.report.numbers import decimal, p_value, percent, plural, rate
 from qaeval.report.tables import Notes, Section, Table
@@ -46,7 +46,7 @@ def _sentences(check: ProbabilityCheck, best: str) -> Iterator[str]:
     state = "are not calibrated" if check.ece_p <= _ALPHA else "are not shown to be uncalibrated"
     yield (
         f"The probabilities {state}: they are off by {percent(check.ece)} on average, and by chance alone it would be "
-        f"{percent(check.ece_expected)} (p {p_value(check.ece_p)})."
+        f"{percent(check.ece_expected)} ({p_value(check.ece_p)})."
     )
 
 
@@ -119,6 +119,75 @@ def _bins(check: ProbabilityCheck, best: str) -> Table:
             for bin_ in check.bins
         ),
         notes=notes.lines(),
+    )
+
+
+def escalation_section(report: Escalation) -> Section:
+    """Return which items went to a second judge, and what the cascade costs and is worth beside each judge alone."""
+    return Section(
+        anchor="escalation",
+        title=f"Escalation from {report.judge} to {report.second}",
+        paragraphs=tuple(escalation_sentences(report)),
+        tables=(_shares(report),),
+    )
+
+
+def escalation_sentences(report: Escalation) -> Iterator[str]:
+    """Yield what was sent on, and what is promised."""
+    parts = [
+        f"{n:,} {reason}"
+        for n, reason in (
+            (report.n_unsure, "unsure"),
+            (report.n_disputed, "disputed"),
+            (report.n_without_letter, "without a letter"),
+        )
+        if n
+    ]
+    why = f" ({', '.join(parts)})" if parts else ""
+    yield (
+        f"{report.second} decides {report.n_escalated:,} of {plural(report.n_items, 'item')}{why}; the letters of both together are those "
+        f"of {report.cascade} (`qaeval report RUN --decide-by {report.cascade}`)."
+    )
+    error = percent(report.max_error)
+    if report.basis == "given":
+        yield f"The threshold {decimal(report.threshold)} is given: labels promise nothing of it."
+    elif report.threshold is None:
+        yield (
+            f"{plural(report.n_labels, 'label')} show no threshold above which at most {error} of {report.judge}'s letters are wrong, so "
+            f"every item went on."
+        )
+    else:
+        yield (
+            f"From a probability of {decimal(report.threshold, 3)} on, {report.judge}'s letter is kept: {report.n_wrong:,} of "
+            f"{plural(report.n_kept, 'labelled item')} were wrong, at most {percent(report.upper)} with {percent(1 - report.alpha)} "
+            f"certainty; {error} was allowed."
+        )
+    if report.n_labels_of_models:
+        yield f"{plural(report.n_labels_of_models, 'label')} of these are of models: wrong means another letter than a model gave."
+
+
+def _shares(report: Escalation) -> Table:
+    notes = Notes()
+    rows = tuple(
+        (
+            share.judge,
+            f"{share.n_items:,}",
+            f"{share.n_tokens:,}" if share.n_tokens is not None else "–",
+            decimal(share.seconds, 1) if share.seconds is not None else "–",
+            f"{share.cost:.4f} {report.currency}" if share.cost is not None else "–",
+            notes.coefficient(share.kappa, f"kappa of {share.judge}") if share.kappa is not None else "–",
+        )
+        for share in report.shares
+    )
+    scaled = [share.judge for share in report.shares if share.is_extrapolated]
+    extrapolated = (
+        (f"Work of {scaled[0]} alone is scaled up from the items that it graded.",) if scaled else ()
+    )
+    return Table(
+        caption="Each judge alone, and both together; kappa is on the labelled items that all of them graded",
+        header=("judge", "items", "tokens", "seconds", "cost", "kappa with the labels"),
+        rows=rows,
+        notes=(*notes.lines(), *extrapolated),
     )
 
 

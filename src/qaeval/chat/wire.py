@@ -201,6 +201,10 @@ def read_completion(
         )
         raise ChatError("context_overflow", detail)
     message = choice["message"]
+    if isinstance(refusal := message.get("refusal"), str) and refusal and not message.get("content"):
+        raise ChatError(
+            "rejected", f"the model refuses to answer: {masked(refusal, secret)[:_MESSAGE_EXCERPT]!r}"
+        )
     text, finish = _text(message), _COMPLETE[finish_reason]
     if len(text) > (limit := max_tokens * _MAX_TOKEN):
         text, finish = text[:limit], "length"

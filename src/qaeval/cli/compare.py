@@ -14,9 +14,13 @@ from qaeval.cli.options import (
     AsJson,
     ChunksFile,
     Concurrency,
+    ConsentTo,
     DecidingPanel,
     DuplicateIdsOption,
     Endpoints,
+    Escalate,
+    EscalateBelow,
+    EscalateError,
     EvalName,
     Fields,
     JudgeName,
@@ -72,6 +76,9 @@ def compare(
     duplicate_ids: DuplicateIdsOption = "refuse",
     judge: JudgeName = None,
     panel: PanelNames = None,
+    escalate: Escalate = None,
+    escalate_error: EscalateError = 0.1,
+    escalate_below: EscalateBelow = None,
     rubric: RubricName = None,
     allow_same_family: AllowSameFamily = False,
     n: Number = None,
@@ -92,11 +99,12 @@ def compare(
     margin: Margin = None,
     hardware: Machine = None,
     yes: Yes = False,
+    consent: ConsentTo = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare candidates: generate, grade, report. A single candidate is evaluated without a comparison."""
     from qaeval import api
-    from qaeval.cli.progress import confirm_on_stderr, progress_on_stderr
+    from qaeval.cli.progress import confirm_on_stderr, consent_on_stderr, progress_on_stderr
 
     if shard is not None or (out is not None and out.startswith("s3:")):
         from qaeval.cli.shards import print_shard, resumable_shard, shard_of
@@ -108,6 +116,10 @@ def compare(
         if panel is not None:
             raise UsageError(
                 "--panel grades a whole run: use `qaeval grade DIR --panel JUDGE,...` after `qaeval merge`"
+            )
+        if escalate is not None:
+            raise UsageError(
+                "--escalate needs a whole run: use `qaeval grade DIR --escalate JUDGE` after `qaeval merge`"
             )
         if repeat is not None or repeat_judge is not None:
             raise UsageError(
@@ -157,6 +169,9 @@ def compare(
             seed=seed,
             judge=judge,
             panel=panel_names(panel),
+            escalate=escalate,
+            escalate_error=escalate_error,
+            escalate_below=escalate_below,
             rubric=rubric,
             allow_same_family=allow_same_family,
             out=path,
@@ -175,6 +190,7 @@ def compare(
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
             confirm=confirm_on_stderr(yes=yes),
+            consent=consent_on_stderr(consent),
             command=_command(),
         )
     _show(run.report, path, as_json=as_json)
@@ -200,10 +216,11 @@ def generate(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
     yes: Yes = False,
+    consent: ConsentTo = None,
 ) -> None:
     """Generate the items of a new run. `qaeval grade` is the next stage."""
     from qaeval import api
-    from qaeval.cli.progress import confirm_on_stderr, progress_on_stderr
+    from qaeval.cli.progress import confirm_on_stderr, consent_on_stderr, progress_on_stderr
 
     path = out or _new_run()
     with _resumable(path):
@@ -228,6 +245,7 @@ def generate(
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
             confirm=confirm_on_stderr(yes=yes),
+            consent=consent_on_stderr(consent),
             command=_command(),
         )
     say(f"{path}\nnext: qaeval grade {shlex.quote(str(path))}")
@@ -237,6 +255,10 @@ def grade(
     run: RunDirectory,
     judge: JudgeName = None,
     panel: PanelNames = None,
+    escalate: Escalate = None,
+    escalate_error: EscalateError = 0.1,
+    escalate_below: EscalateBelow = None,
+    labels: Labels = None,
     rubric: RubricName = None,
     allow_same_family: AllowSameFamily = False,
     endpoint: Endpoints = None,
@@ -248,15 +270,20 @@ def grade(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
     yes: Yes = False,
+    consent: ConsentTo = None,
 ) -> None:
     """Grade the items of a run. Items that already have a grade keep it; the letters of a further judge are kept beside them."""
     from qaeval import api
-    from qaeval.cli.progress import confirm_on_stderr, progress_on_stderr
+    from qaeval.cli.progress import confirm_on_stderr, consent_on_stderr, progress_on_stderr
 
     api.grade(
         run,
         judge=judge,
         panel=panel_names(panel),
+        escalate=escalate,
+        escalate_error=escalate_error,
+        escalate_below=escalate_below,
+        labels=labels or None,
         rubric=rubric,
         allow_same_family=allow_same_family,
         endpoints=endpoint_urls(endpoint),
@@ -269,9 +296,23 @@ def grade(
         metrics_host=metrics_host,
         progress=progress_on_stderr(),
         confirm=confirm_on_stderr(yes=yes),
+        consent=consent_on_stderr(consent),
     )
+    if escalate is not None:
+        _print_escalation(run)
     options = f" --panel {shlex.quote(panel)}" if panel else ""
     say(f"{run}\nnext: qaeval report {shlex.quote(str(run))}{options}")
+
+
+def _print_escalation(run: Path) -> None:
+    from qaeval.calibration.sections import escalation_sentences
+    from qaeval.comparison.run_data import escalation_of
+    from qaeval.storage.run_directory import RunStore
+
+    with RunStore.open(run) as store:
+        escalation = escalation_of(store)
+    for sentence in () if escalation is None else escalation_sentences(escalation):
+        say(sentence)
 
 
 def report(

@@ -2,19 +2,46 @@
 
 import shlex
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
-from qaeval.cli.options import AllowHosts, Margin, NoBrowser, Port, Registry, RunDirectory
+from qaeval.cli.options import (
+    AllowHosts,
+    ConsentTo,
+    Endpoints,
+    Margin,
+    NoBrowser,
+    Port,
+    Registry,
+    RunDirectory,
+    endpoint_urls,
+)
 from qaeval.cli.terminal import say
 
 if TYPE_CHECKING:
     from qaeval.labelling import Adjudication, Sitting
     from qaeval.web.label import LabelPage
 
+_EVERY: Final = 20
+"""Answers of a model between two lines of progress."""
+
 Rater: TypeAlias = Annotated[
-    str, typer.Option("--rater", metavar="NAME", help="Name of the rater, and of the label file.")
+    str | None,
+    typer.Option(
+        "--rater",
+        metavar="NAME",
+        help="Name of the rater, and of the label file; of a model default: its name.",
+    ),
+]
+LabelModel: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Have a model of the registry label the items, for example a hosted one, in place of a person on the page.",
+    ),
 ]
 Number: TypeAlias = Annotated[int, typer.Option("--n", min=1, help="Number of items to label.")]
 By: TypeAlias = Annotated[
@@ -52,7 +79,8 @@ Mutants: TypeAlias = Annotated[
 
 def label(
     run: RunDirectory,
-    rater: Rater,
+    rater: Rater = None,
+    model: LabelModel = None,
     n: Number = 100,
     by: By = "plan",
     seed: Seed = 0,
@@ -64,8 +92,13 @@ def label(
     no_browser: NoBrowser = False,
     allow_host: AllowHosts = None,
     mutants: Mutants = False,
+    endpoint: Endpoints = None,
+    consent: ConsentTo = None,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, help="With --model: requests in flight.")
+    ] = 8,
 ) -> None:
-    """Label items of a run on a local page.
+    """Label items of a run on a local page, or by a model.
 
     The page shows neither candidates nor grades; every label is on disk before the next item appears. The same command resumes a
     sitting.
@@ -80,6 +113,15 @@ def label(
         raise UsageError(f"--by {by}: expected one of {', '.join(PLANS)}.{closest(by, PLANS)}")
     if estimand not in {"pool", "future"}:
         raise UsageError(f"--estimand {estimand}: expected pool or future")
+    if model is not None:
+        if until_decided or mutants or port is not None or allow_host:
+            raise UsageError(
+                "--model labels without a page: omit --until-decided, --mutants, --port and --allow-host"
+            )
+        _by_model(run, model, rater, n, by, seed, config, endpoint, consent, concurrency)
+        return
+    if rater is None:
+        raise UsageError("expected --rater NAME, the person who labels, or --model NAME")
     audit = run
     if mutants:
         from qaeval.audit.mutants import write_mutants
@@ -107,6 +149,48 @@ def label(
         if progress.labelled:
             status = f"qaeval labels status {shlex.quote(str(sitting.run))}"
             say(f"next: {f'qaeval audit {shlex.quote(str(audit))}' if mutants else status}")
+
+
+def _by_model(
+    run: Path,
+    model: str,
+    rater: str | None,
+    n: int,
+    by: str,
+    seed: int,
+    config: Path | None,
+    endpoint: list[str] | None,
+    consent: list[str] | None,
+    concurrency: int,
+) -> None:
+    from qaeval import api
+    from qaeval.cli.progress import consent_on_stderr
+    from qaeval.labelling.rater_file import LABELS
+
+    def on_answer(done: int, total: int) -> None:
+        if done % _EVERY == 0 or done == total:
+            say(f"label {model}: {done:,}/{total:,}", error=True)
+
+    labels = api.label_by_model(
+        run,
+        model,
+        n=n,
+        by=by,  # type: ignore[arg-type] # checked by the caller
+        seed=seed,
+        rater=rater,
+        endpoints=endpoint_urls(endpoint),
+        config=config,
+        concurrency=concurrency,
+        consent=consent_on_stderr(consent),
+        on_answer=on_answer,
+    )
+    say(f"{labels.n_labelled:,} items labelled by {model}, a model")
+    for reason, count in labels.failures.most_common():
+        say(f"{count:,} without a letter: {reason}")
+    if labels.refusal:
+        say(f"first: {labels.refusal}")
+    say(f"labels: {run / LABELS / (rater or model)}.jsonl")
+    say(f"next: qaeval agreement {shlex.quote(str(run))}")
 
 
 def serve(

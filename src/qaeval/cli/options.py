@@ -80,6 +80,14 @@ DuplicateIdsOption: TypeAlias = Annotated[
         "--duplicate-ids", help="Two chunks with one id: refuse the file, or number the later ones (faq-2)."
     ),
 ]
+ConsentTo: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--consent",
+        metavar="HOST",
+        help="Agree that what a hosted model needs is sent to its host; repeatable. Without it, a terminal asks.",
+    ),
+]
 Number: TypeAlias = Annotated[
     int | None, typer.Option("--n", min=1, help="Number of samples to draw; default: all.")
 ]
@@ -145,6 +153,36 @@ PanelNames: TypeAlias = Annotated[
         metavar="JUDGE,...",
         help="Panel of judges, an odd number from 3: each grades the items, one after the other, and the letter of most "
         "members decides; the first is the judge of the run.",
+    ),
+]
+Escalate: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--escalate",
+        metavar="JUDGE",
+        help="Second judge, which grades the items of which the first is unsure or which are disputed; the letters of both "
+        "together are those of the judge FIRST+SECOND.",
+        autocompletion=complete_judge,
+    ),
+]
+EscalateError: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--escalate-error",
+        metavar="SHARE",
+        min=0.001,
+        max=0.999,
+        help="With --escalate: largest share of wrong letters of the first judge among those that are kept, shown by labels.",
+    ),
+]
+EscalateBelow: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--escalate-below",
+        metavar="P",
+        min=0.0,
+        max=1.0,
+        help="With --escalate: probability of the letter below which an item goes on; default: by labels.",
     ),
 ]
 DecidingPanel: TypeAlias = Annotated[

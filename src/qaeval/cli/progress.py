@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TextIO
 
 from rich.console import Console
@@ -16,6 +16,7 @@ from qaeval.report.numbers import seconds
 
 if TYPE_CHECKING:
     from qaeval.api import RunEstimate
+    from qaeval.run.consent import Disclosure
 
 _PLAIN_EVERY_S: Final = 5.0
 """Seconds between lines: at most 720 lines per hour in a log."""
@@ -244,3 +245,26 @@ def confirm_on_stderr(*, yes: bool, stdin: TextIO | None = None) -> "Callable[[R
             raise Interrupted("not started")
 
     return None if yes else confirm
+
+
+def consent_on_stderr(
+    hosts: Sequence[str] | None, stdin: TextIO | None = None
+) -> "Callable[[Disclosure], bool]":
+    """Return what prints a disclosure on stderr and asks whether somebody agrees.
+
+    Args:
+        hosts: Hosts to which somebody agreed by an option; these are not asked about.
+        stdin: Where the answer is read; without a terminal there is none. Default: the process's.
+    """
+    answers = sys.stdin if stdin is None else stdin
+
+    def agree(disclosure: "Disclosure") -> bool:
+        if disclosure.host in (hosts or ()):
+            say(f"{disclosure.text}: agreed by --consent", error=True)
+            return True
+        if not answers.isatty():
+            return False
+        say(f"{disclosure.text}. Send it? [y/N] ", error=True, end="", flush=True)
+        return answers.readline().strip().lower() in {"y", "yes"}
+
+    return agree

@@ -19,6 +19,7 @@ from qaeval.analysis.model import JudgeSummary
 from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
 from qaeval.calibration.analysis import soft_grades
+from qaeval.calibration.model import Escalation
 from qaeval.comparison.correction import correct_differences, correct_rates
 from qaeval.comparison.differences import by_refuted_judge, compare_candidates, rank_candidates
 from qaeval.comparison.findings import gather_findings, near_duplicates, summarise_pairs
@@ -99,6 +100,9 @@ class RunData:
 
     panel: tuple[str, ...] = ()
     """Members of the panel whose letters decide; empty where a judge decides."""
+
+    escalation: Escalation | None = None
+    """Of a run whose unsure items a second judge graded."""
 
     @property
     def tuned(self) -> frozenset[str]:
@@ -267,6 +271,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         raters=rater_agreement(table, rows.labels, rubric, agreement),
         judges=compare_judges(table, further, rows.labels, judge=judge.name, rubric=rubric, tuned=data.tuned),
         panel=panel,
+        escalation=data.escalation,
         soft=soft if soft is not None and soft.checks else None,
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         types=summarise_types(table, candidates=names, best=rubric.best),

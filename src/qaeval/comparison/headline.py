@@ -241,7 +241,10 @@ def _standing(judge: JudgeSummary, agreement: Sequence[RaterAgreement]) -> list[
     # a file of few labels, a second reading say, is a doubt only where no other file shows more
     cautions += [_doubt(name, rater) for rater in shown or joined if rater.standing != "beats both"]
     if joined and all(rater.rater_kind == "model" for rater in joined):
-        cautions.append("The judge was checked against a hosted model's labels only, not against people's.")
+        cautions.append(
+            "The judge was checked against a model's labels only: no person has labelled items of this run yet. `qaeval label` "
+            "asks for them."
+        )
     return cautions
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 from qaeval.agreement.analysis import require_no_contradiction
 from qaeval.agreement.label_files import read_labels, read_rater_rows
 from qaeval.agreement.panel import panel_grades, panel_name
+from qaeval.calibration.model import Escalation
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
 from qaeval.errors import DataError, NotComparableError, UsageError
@@ -35,7 +36,7 @@ from qaeval.report.facts import (
     RubricFacts,
 )
 from qaeval.report.numbers import plural
-from qaeval.storage.run_directory import RunStore
+from qaeval.storage.run_directory import ESCALATION, RunStore
 
 _log: Final = logging.getLogger("qaeval")
 
@@ -109,6 +110,7 @@ def read_run(
         candidates=tuple(
             _served(_candidate_facts(settings, name), "generate", sessions) for name in settings["candidates"]
         ),
+        escalation=escalation_of(store),
         judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
         further_tuned=frozenset(
             name
@@ -118,6 +120,21 @@ def read_run(
     )
     members = [decider(store, settings, name) for name in panel]
     return _by_panel(data, {name: gradings[name] for name in members}, rows) if members else data
+
+
+def escalation_of(store: RunStore) -> Escalation | None:
+    """Read what came of an escalation; None where there was none.
+
+    Raises:
+        DataError: The file is not readable.
+    """
+    path = store.path / ESCALATION
+    if not path.is_file():
+        return None
+    try:
+        return Escalation.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path}: not the data of an escalation: {str(error).splitlines()[0]}") from error
 
 
 def _by_panel(
@@ -423,7 +440,9 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
         *first.candidates,
         *(facts.model_copy(update={"name": names[facts.name]}) for facts in run.candidates),
     )
-    return replace(first, rows=rows, candidates=candidates, further_tuned=frozenset(), panel=())
+    return replace(
+        first, rows=rows, candidates=candidates, further_tuned=frozenset(), panel=(), escalation=None
+    )
 
 
 def same_letter(first: GradeRow, second: GradeRow) -> bool:

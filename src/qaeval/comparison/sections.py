@@ -13,7 +13,7 @@ from qaeval.agreement.sections import (
     raters_at_a_glance,
 )
 from qaeval.analysis.model import Sentence
-from qaeval.calibration.sections import soft_grade_section
+from qaeval.calibration.sections import escalation_section, soft_grade_section
 from qaeval.comparison import decision as sections_choice
 from qaeval.comparison import findings as sections_checks
 from qaeval.comparison import noise_section as sections_noise
@@ -91,6 +91,11 @@ def soft_grades(report: Report) -> Section | None:
     return soft_grade_section(report.soft, report.judge.facts.name, report.rubric.best)
 
 
+def escalation(report: Report) -> Section | None:
+    """What a second judge for the unsure items costs and is worth."""
+    return None if report.escalation is None else escalation_section(report.escalation)
+
+
 def _is_of_others(rater: RaterAgreement) -> bool:
     """Whether a rater labelled no item of this run, but for those that the judge was tuned on."""
     return (
@@ -122,6 +127,7 @@ SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     controls,
     agreement,
     soft_grades,
+    escalation,
     sections_noise.noise,
     candidates.strata,
     candidates.failures,

@@ -138,16 +138,25 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
 def _n_values(data: object) -> int:
-    """Count the values of a document, those behind aliases each time; stops above `_MAX_VALUES`."""
-    n, pending = 0, [data]
-    while pending and n <= _MAX_VALUES:
-        value = pending.pop()
-        n += 1
-        if isinstance(value, dict):
-            pending += value.values()
-        elif isinstance(value, list):
-            pending += value
-    return n
+    """Count the values of a document, those behind aliases each time, in time linear in its text.
+
+    Above `_MAX_VALUES`, and for a document with an alias to what it is in, the result is `_MAX_VALUES` + 1.
+    """
+    sizes: dict[int, int] = {}
+    pending = [data]
+    while pending:
+        value = pending[-1]
+        children = [*value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+        if id(value) in sizes:
+            pending.pop()
+            size = 1 + sum(sizes.get(id(child), 1) for child in children)  # a scalar is one value
+            sizes[id(value)] = min(size, _MAX_VALUES + 1)
+        else:
+            sizes[id(value)] = _MAX_VALUES + 1  # for an alias from inside
+            pending += [
+                child for child in children if isinstance(child, dict | list) and id(child) not in sizes
+            ]
+    return sizes[id(data)]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

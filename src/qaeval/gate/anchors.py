@@ -1,6 +1,6 @@
 """Anchors: stored items that the judge grades again at each gate, to tell a judge that moved from a model that moved."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,21 +17,18 @@ from qaeval.files.whole import write_file
 from qaeval.gate.certify import write_items
 from qaeval.gate.evidence import Evidence
 from qaeval.gate.model import DriftReport, NetChange
-from qaeval.gate.regrade import judging_by
+from qaeval.gate.regrade import MakeRunner, judging_by
 from qaeval.records import Generation, Grade, Item, Record, Sample, record_id
 from qaeval.registry.config import Config
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import difference, listed, percent, plural
 from qaeval.run.plan import Judging
-from qaeval.run.runner import Runner
 from qaeval.stats.drift import drift_evidence, look_alpha, mean_bounds
 from qaeval.storage.run_directory import RunStore
 
 _ALPHA: Final = 0.05
 """Error rate of *judge moved* over all looks, and of *model moved* at each gate."""
 _UNGRADED: Final = "-"
-
-MakeRunner = Callable[[RunStore], Runner]
 
 
 class Anchor(Record):
@@ -139,6 +136,7 @@ def store_anchors(
 
     Raises:
         NotComparableError: The registry's judge is not the one that graded the run.
+        DataError: The judge gave no anchor a letter.
         EndpointError, Interrupted: As for `regraded_letters`.
         StoreError: The anchors cannot be written.
     """
@@ -156,6 +154,10 @@ def store_anchors(
         }
     drawn = draw_anchors(items, letters, n)
     again = regraded_letters(drawn, judging, settings["eval"], make_runner)
+    if not again:
+        raise DataError(
+            f"{run}: {judge} gave none of {plural(len(drawn), 'anchor')} a letter; ask again when its server answers"
+        )
     anchors = [
         Anchor(sample=sample, item=item, letters=(letters[item.item_id], again[item.item_id]))
         for sample, item in drawn

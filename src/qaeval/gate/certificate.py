@@ -5,7 +5,7 @@ the gate, and the labels are compared with the label files where those exist.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isclose
@@ -18,13 +18,13 @@ from pydantic import Field, ValidationError
 
 from qaeval.agreement.analysis import comparable_labels
 from qaeval.agreement.label_files import read_labels
-from qaeval.agreement.panel import panel_letter
+from qaeval.agreement.reference import Reference, reference_letters
 from qaeval.audit.model import Audit
 from qaeval.errors import DataError
 from qaeval.files.whole import write_file
 from qaeval.gate.model import Certificate, ComparisonKey, TrustVerdict
 from qaeval.gate.policy import Policy, TrustPolicy
-from qaeval.gate.trust import JudgeNumbers, LabelledLetters, RaterKind, decide_trust, numbers_of, outcome_of
+from qaeval.gate.trust import JudgeNumbers, LabelledLetters, decide_trust, numbers_of, outcome_of
 from qaeval.records import Label, digest
 from qaeval.report.facts import Part, RubricFacts, is_unset
 from qaeval.report.numbers import age, coefficient, listed, plural
@@ -180,14 +180,6 @@ class CertifiedItems:
         return tuple(written)
 
 
-@dataclass(frozen=True)
-class Reference:
-    """The letter by which the judge is measured on an item."""
-
-    letter: str
-    kind: RaterKind
-
-
 def admitted_labels(
     labels: Sequence[Label], rubric: RubricFacts, trust: TrustPolicy, *, judge_tuned: bool
 ) -> dict[str, list[Label]]:
@@ -207,29 +199,6 @@ def admitted_labels(
         rubric,
         judge_tuned=judge_tuned,
     )
-
-
-def reference_letters(by_rater: Mapping[str, Sequence[Label]], scale: Sequence[str]) -> dict[str, Reference]:
-    """Return the letter of each labelled item, by people where a person labelled it, else by models.
-
-    Of several raters the most frequent letter counts; of a tie the median, the worse of the middle two, as in a panel.
-
-    Args:
-        by_rater: Labels as of `admitted_labels`.
-        scale: Letters, best first.
-    """
-    given: dict[str, dict[RaterKind, list[int]]] = {}
-    for labels in by_rater.values():
-        for label in labels:
-            of_item = given.setdefault(label.item_id, {})
-            of_item.setdefault(label.rater_kind, []).append(scale.index(label.letter))
-    reference = {}
-    for item_id, by_kind in given.items():
-        kind: RaterKind = "human" if "human" in by_kind else "model"
-        code, _ = panel_letter(by_kind[kind], n_members=len(by_kind[kind]))
-        if code is not None:
-            reference[item_id] = Reference(scale[code], kind)
-    return reference
 
 
 def certificate_path(eval_name: str, judge: str, rubric: str) -> Path:
@@ -423,22 +392,16 @@ def _compare_with_labels(file: JudgeCertificate) -> str:
         return f"; the labels are as the certificate has them, since {absent} is not here"
     try:
         labels = [label for path in present for label in read_labels(path)]
-        # the split of a label may be that of its chunk, which is not known here
-        references = [
-            reference_letters(
-                admitted_labels(labels, file.rubric, file.trust, judge_tuned=is_split), file.rubric.letters
-            )
-            for is_split in {file.judge_tuned, False}
-        ]
+        admitted = admitted_labels(labels, file.rubric, file.trust, judge_tuned=file.judge_tuned)
     except DataError as error:
         raise RefusedCertificateError("stale", f": its labels cannot be read: {error}") from error
     items, scale = file.letters, file.rubric.letters
+    reference = reference_letters(admitted, scale)
     n_changed = 0
     for item_id, code, kind in zip(
         items.item_ids, items.letters.reference.tolist(), items.letters.kinds.tolist(), strict=True
     ):
-        certified = Reference(scale[code], kind)
-        n_changed += all(reference.get(item_id) != certified for reference in references)
+        n_changed += reference.get(item_id) != Reference(scale[code], kind)
     if n_changed:
         raise RefusedCertificateError(
             "stale",

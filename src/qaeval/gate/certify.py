@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from qaeval import __version__
+from qaeval.agreement.reference import reference_letters
 from qaeval.audit.model import Audit
 from qaeval.comparison.run_data import decider, read_run
 from qaeval.corpus.sampling import sample_set_digest
@@ -20,7 +21,6 @@ from qaeval.gate.certificate import (
     JudgeCertificate,
     admitted_labels,
     differs_from_audit,
-    reference_letters,
 )
 from qaeval.gate.evidence import identity_of
 from qaeval.gate.policy import TrustPolicy
@@ -105,10 +105,10 @@ def find_labelled(
             continue
         if not label.answer:
             without_text.append(label.item_id)
-        elif (found := _find(label, by_chunk.get(label.chunk_id, ()))) is None:
+        elif (match := _find(label, by_chunk.get(label.chunk_id, ()))) is None:
             without_sample.append(label.item_id)
         else:
-            by_item[label.item_id] = found
+            by_item[label.item_id] = match
     without_text = [item_id for item_id in without_text if item_id not in by_item]
     advice = "or take the letters of a run with the items: --run RUN"
     if without_text:

@@ -6,10 +6,10 @@ directory. A sequential gate grades the run on the way (`qaeval.gate.early_stop`
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import orjson
 
@@ -48,13 +48,12 @@ from qaeval.gate.policy import (
     default_policy,
     read_policy,
 )
-from qaeval.gate.regrade import judging_by, regrade
+from qaeval.gate.regrade import MakeRunner, judging_by, regrade
 from qaeval.gate.rules import GateInputs, RuleCase, cases_of, verdicts_of
 from qaeval.gate.sequential import require_same_samples, require_sequential
 from qaeval.report.facts import judge_prompt_change
 from qaeval.report.numbers import age, listed, percent, plural, size
 from qaeval.run.plan import Judging, judging_of_run
-from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import MANIFEST, RunStore, model_json
 
 _LOG: Final = logging.getLogger("qaeval")
@@ -62,9 +61,6 @@ GATE: Final = "gate.json"
 """File of the run directory that holds the report."""
 POLICY: Final = Path("gate.yaml")
 """Policy of the working directory, used where none is named."""
-
-MakeRunner: TypeAlias = Callable[[RunStore], Runner]
-"""Makes the engine that grades an open run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -364,7 +360,7 @@ def decide(inputs: GateInputs, cases: Sequence[RuleCase] | None = None) -> GateR
         outcome = "untrusted"
         rules = tuple(_undecided(rule) if _rests_on_letters(rule) else rule for rule in rules)
     notes = (
-        *(() if drift is None else (f"Anchors: {drift.sentence}.",)),
+        *(() if drift is None or drift.outcome == "nothing" else (f"Anchors: {drift.sentence}.",)),
         *_uncounted_failures(inputs, is_graded=cases is None),
         *_notes(inputs, certificate),
     )

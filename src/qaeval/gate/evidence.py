@@ -26,6 +26,7 @@ from qaeval.errors import DataError
 from qaeval.gate.model import ComparisonKey, RunIdentity
 from qaeval.records import TTFT, Generation, Grade, GradeRow, author, digest
 from qaeval.report.facts import MachineFacts, Variant
+from qaeval.run.grade import judge_sees
 from qaeval.run.plan import judge_digest
 
 Codes: TypeAlias = NDArray[np.int8]
@@ -330,7 +331,13 @@ def identity_of(data: RunData, settings: Mapping[str, Any]) -> ComparisonKey:
         judge_digest=judge_digest(judge),
         judge_prompt=data.judge.prompt_sha,
         judge_server=data.judge.server,
-        judged_digest=digest([data.eval_facts.name, data.eval_facts.item_kind]),
+        judged_digest=digest(
+            [
+                data.eval_facts.name,
+                data.eval_facts.item_kind,
+                list(judge_sees(settings)),
+            ]
+        ),
         samples_digest=data.eval_facts.sample_set_digest,
         n_samples=data.eval_facts.n_samples,
     )

@@ -93,7 +93,8 @@ def judge_line(report: GateReport) -> str:
         "off": "the policy asks for no certificate",
     }[certificate.state]
     detail = f" ({certificate.detail})" if certificate.detail else ""
-    return f"{identity.judge} with rubric {identity.rubric}: {state}{detail}"
+    drift = f"; {report.drift.sentence}" if report.drift is not None else ""
+    return f"{identity.judge} with rubric {identity.rubric}: {state}{detail}{drift}"
 
 
 def judge_doubt(doubts: Sequence[Reason], discrimination: JudgeDiscrimination | None) -> str:

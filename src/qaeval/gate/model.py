@@ -91,7 +91,7 @@ class ComparisonKey(Part):
     judge_server: str = Field(default="", exclude_if=is_unset)
     """Server of the judge with its version; empty for an embedded judge, and where it is not recorded."""
     judged_digest: str = Field(default="", exclude_if=is_unset)
-    """Hash of the parts of the eval that the judge's letters depend on: its name and what an item is."""
+    """Hash of the parts of the eval that the judge's letters depend on: its name, what an item is, and what the judge sees besides."""
     samples_digest: str
     n_samples: int
 

@@ -247,7 +247,7 @@ class TrustPolicy(Record):
     """Cohen's kappa of judge and labels must be above."""
     lower_recall: float = Field(default=0.5, ge=0, lt=1)
     """Of the items that are labelled below the best letter, the share that the judge gives another letter than the best must be above."""
-    differential_error: float = Field(default=0.1, gt=0, le=2)
+    differential_error: float = Field(default=0.2, gt=0, le=2)
     """By how much the judge may favour a candidate: the usable rates of two candidates differ by the judge and by the labels; these
     differences must be nearer to each other. Where the labelled items are known by candidate."""
     audit: Literal["if given", "require", "off"] = "if given"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from qaeval.errors import NotComparableError, UsageError
 from qaeval.evals.rubric import Rubric
@@ -16,12 +16,15 @@ from qaeval.run.plan import Judging, described, is_related, recorded_candidates
 from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import GENERATIONS, METRICS, SAMPLES, SESSIONS, RunStore
 
+MakeRunner: TypeAlias = Callable[[RunStore], Runner]
+"""Makes the engine that grades an open run."""
+
 
 def regrade(
     baseline: Path,
     run: Path,
     config: Config,
-    make_runner: Callable[[RunStore], Runner],
+    make_runner: MakeRunner,
     *,
     allow_same_family: bool = False,
 ) -> Path:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from qaeval.agreement.model import LetterAgreement
+from qaeval.agreement.reference import RaterKind
 from qaeval.audit.model import Audit
 from qaeval.gate.model import TrustVerdict
 from qaeval.gate.policy import TrustPolicy
@@ -22,8 +23,6 @@ from qaeval.stats.coefficients import gwet_ac
 from qaeval.stats.correction import differential_error
 from qaeval.stats.estimate import MIN_CLUSTERS
 from qaeval.stats.resampling import jackknife
-
-RaterKind: TypeAlias = Literal["human", "model"]
 
 _POWER: Final = 0.8
 """Probability with which the number of further labels decides, as in the plans of a comparison."""

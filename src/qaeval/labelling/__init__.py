@@ -1,6 +1,7 @@
-"""Labels by people: sittings, adjudication by a third person, status and files of labels."""
+"""Labels by people and models: sittings, adjudication by a third person, status and files of labels."""
 
 from qaeval.labelling.adjudication import Adjudication, Dispute, open_disputes
+from qaeval.labelling.by_model import ModelLabels, label_items
 from qaeval.labelling.model import LabelStatus, MoreLabels, RaterWork, SittingSummary, StoppingDecision
 from qaeval.labelling.question import Question
 from qaeval.labelling.rater_file import require_rater_name
@@ -12,6 +13,7 @@ __all__ = [
     "Adjudication",
     "Dispute",
     "LabelStatus",
+    "ModelLabels",
     "MoreLabels",
     "Question",
     "RaterWork",
@@ -19,6 +21,7 @@ __all__ = [
     "SittingProgress",
     "SittingSummary",
     "StoppingDecision",
+    "label_items",
     "label_status",
     "open_disputes",
     "require_rater_name",

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -77,6 +77,8 @@ class Sitting(Closable):
 
     Attributes:
         rater: Name of the rater.
+        settings: Those of the run.
+        rubric: Rubric of the run.
         notes: Remarks for the rater, for example that an earlier sitting goes on.
     """
 
@@ -96,13 +98,15 @@ class Sitting(Closable):
         margin: float,
         estimand: Estimand,
         until_decided: bool,
+        settings: Mapping[str, Any],
     ) -> None:
         self.run = run
+        self.settings = settings
+        self.rubric = rubric
         self.rater = rater
         self.rater_kind = rater_kind
         self.notes: list[str] = []
         self._items = items
-        self._rubric = rubric
         self._rubric_text = rubric_text
         self._file = file
         self._draw = draw
@@ -224,6 +228,7 @@ class Sitting(Closable):
                 margin=margin,
                 estimand=estimand,
                 until_decided=until_decided,
+                settings=grading.settings,
             )
             if earlier is not None:
                 sitting._note_resumed(n=n, by=by)
@@ -253,6 +258,11 @@ class Sitting(Closable):
             return None
         return self._question(assignment)
 
+    def open_items(self) -> list[tuple[str, GradedItem]]:
+        """Return the id and the item of every question without an answer, in their order."""
+        self._file.refresh()
+        return [(assignment, self._items[self._order[assignment][0]]) for assignment in self._open()]
+
     def record(
         self,
         assignment: str,
@@ -276,7 +286,7 @@ class Sitting(Closable):
             DataError: The file was edited, and holds a line that is not a row.
         """
         item_id, is_repeat = self._assigned(assignment)
-        raised, note = checked_answer(self._rubric, letter, flags, note)
+        raised, note = checked_answer(self.rubric, letter, flags, note)
         self._file.refresh()
         before = self._answers().get(assignment)
         if isinstance(before, Label) and (before.letter, before.flags, before.note) == (letter, raised, note):
@@ -289,7 +299,7 @@ class Sitting(Closable):
                 rater_kind=self.rater_kind,
                 letter=letter,
                 flags=raised,
-                rubric=f"{self._rubric.name}/{self._rubric.version}",
+                rubric=f"{self.rubric.name}/{self.rubric.version}",
                 note=note,
                 split=graded.sample.chunk.split or "held-out",
                 chunk_id=graded.sample.chunk.chunk_id,
@@ -457,7 +467,7 @@ class Sitting(Closable):
             self._items[self._order[assignment][0]],
             assignment=assignment,
             number=list(self._order).index(assignment) + 1,
-            rubric=self._rubric,
+            rubric=self.rubric,
             rubric_text=self._rubric_text,
         )
 

@@ -102,7 +102,7 @@ class Hardware(Record):
 
 
 class HostedPrice(Record):
-    """Token prices of a hosted API, for comparison; nothing is ever sent to it."""
+    """Token prices of a hosted API, for comparison, and for the estimate of an entry of this name with ``kind: hosted``."""
 
     model: str = ""
     """The model at this price."""
@@ -178,6 +178,10 @@ class Config(RegistryFile):
             yield f"{key}: a server needs hf_id (the model to serve) or url (a running server)"
         if spec.replicas and spec.url is None:
             yield f"{key}: replicas need url, the first server"
+        if spec.consented:
+            yield f"{key}: consented is no field of a file; --consent HOST is given for each run"
+        if spec.kind == "hosted" and (spec.url is None or spec.hf_id or spec.replicas):
+            yield f"{key}: a hosted model needs url, and has neither hf_id nor replicas"
         if spec.in_process and (spec.hf_id or spec.url):
             yield f"{key}: {_kind_label(spec)} runs inside qaeval; remove hf_id and url"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, Typ
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from qaeval.evals.definition import NamedPrompt
 from qaeval.records import Record
@@ -103,9 +104,11 @@ class ModelSpec(Record):
 
     name: str
     """The entry's key."""
-    kind: Literal["server", "embedded", "plugin"] = "server"
+    kind: Literal["server", "embedded", "plugin", "hosted"] = "server"
     """``embedded``: a model that ships with qaeval. ``plugin``: a model of an installed package
-    (`registry/plugins.py`)."""
+    (`registry/plugins.py`). ``hosted``: a model behind somebody else's API, at ``url``; every run asks for consent."""
+    consented: SkipJsonSchema[bool] = Field(default=False, exclude=True)
+    """Whether somebody agreed that this run sends to the hosted API; never in a file."""
     hf_id: str | None = Field(default=None, pattern=r"^[^\s-]\S*$")
     """Argument of ``vllm serve``: a Hugging Face id or a folder."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
@@ -186,7 +189,7 @@ class ModelSpec(Record):
     @property
     def in_process(self) -> bool:
         """Whether the model runs inside qaeval's process, without a server."""
-        return self.kind != "server"
+        return self.kind in {"embedded", "plugin"}
 
     @property
     def is_hosted(self) -> bool:

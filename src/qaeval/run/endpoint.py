@@ -15,7 +15,8 @@ from qaeval.chat.protocol import ChatError, ChatModel, ChatRequest, Completion
 from qaeval.errors import EndpointError, QaevalError, UsageError
 from qaeval.registry.config import ModelSpec
 from qaeval.registry.plugins import MODELS, load_plugin
-from qaeval.serving.probe import EndpointFacts, files_digest, probe
+from qaeval.serving.hosted import HostedChat, HostedServer
+from qaeval.serving.probe import EndpointFacts, files_digest, probe, probe_hosted
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
         return Endpoint(spec, factory=load_plugin(MODELS, spec.entry))
     if spec.url is None:
         raise UsageError(without_server(spec))
+    if spec.kind == "hosted":
+        return await _hosted(spec, api_key=api_key, allow_external=allow_external)
     location = check_host(spec.url, allow_external=allow_external)
     exporter = _gpu_addresses(spec, allow_external)
     facts = await probe(
@@ -88,6 +91,27 @@ async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
         replicas=tuple((replica.spec.url or "", replica.addresses) for replica in replicas),
         gpu_addresses=exporter,
     )
+
+
+async def _hosted(spec: ModelSpec, *, api_key: str | None, allow_external: Collection[str]) -> Endpoint:
+    """Find a hosted model, and probe it with its SDK.
+
+    Raises:
+        UsageError: nobody agreed to send to it, or the SDK is not installed.
+        EndpointError: the host is not allowed, or the API cannot be used.
+    """
+    location = check_host(spec.url or "", allow_external=allow_external)
+    if not spec.consented:
+        raise UsageError(
+            f"{spec.name} is hosted at {location.host}, and this command sends nothing to hosted models without consent: "
+            f"`--consent {location.host}` of compare, generate, grade and label agrees to it"
+        )
+    async with HostedServer(spec.url or "", api_key, addresses=location.addresses) as server:
+        facts = await probe_hosted(
+            server, spec.served, omitted=spec.sampling.omitted, reply_names=spec.reply_names
+        )
+    _require(spec, facts)
+    return Endpoint(spec, facts, location.host, location.addresses, external=location.external)
 
 
 def _gpu_addresses(spec: ModelSpec, allow_external: Collection[str]) -> tuple[str, ...]:
@@ -178,6 +202,20 @@ async def connect(
         yield InProcess(spec.name, endpoint.factory)
         return
     assert facts is not None  # noqa: S101 - a server was probed
+    if spec.kind == "hosted":
+        async with HostedChat(
+            HostedServer(spec.url or "", api_key, addresses=endpoint.addresses),
+            model=spec.served,
+            api_key=api_key,
+            structured=spec.structured,
+            system_role=spec.system_role,
+            max_top_logprobs=facts.max_logprobs or 0,
+            fields=facts.fields,
+            reply_names=spec.reply_names,
+            extra_body=spec.request_extras(),
+        ) as hosted:
+            yield hosted
+        return
     async with HttpChat(
         base_url=spec.url or "",
         model=spec.served,

@@ -10,7 +10,16 @@ synchronous form for scripts and the command line, which runs a private event lo
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Container,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import chain, islice
@@ -332,6 +341,7 @@ class Runner:
         *,
         samples: Iterable[Sample] | None = None,
         candidates: Container[str] | None = None,
+        items: Collection[str] | None = None,
         on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
         max_concurrency: int | None = None,
         controls: bool = False,
@@ -344,6 +354,7 @@ class Runner:
             judging: Judge and rubric.
             samples: Samples whose items are graded, in this order, read while the judge works; None: all.
             candidates: Names of the candidates whose items are graded; None: all.
+            items: Ids of the items that are graded; None: all.
             on_row: Called with every row after it is written.
             max_concurrency: Highest number of requests in flight; None: as many as keep the server busy.
             controls: Whether the judge grades planted controls at the end.
@@ -357,6 +368,7 @@ class Runner:
             judging,
             samples=samples,
             candidates=candidates,
+            items=items,
             on_row=on_row,
             max_concurrency=max_concurrency,
             controls=controls,
@@ -370,6 +382,7 @@ class Runner:
         *,
         samples: Iterable[Sample] | None = None,
         candidates: Container[str] | None = None,
+        items: Collection[str] | None = None,
         on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
         max_concurrency: int | None = None,
         controls: bool = False,
@@ -386,6 +399,7 @@ class Runner:
                 file=file,
                 samples=samples,
                 candidates=candidates,
+                items=items,
             )
             stage = GradeStage(
                 judging,

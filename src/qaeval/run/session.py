@@ -31,6 +31,8 @@ from qaeval.storage.run_directory import METRICS, SESSIONS, RunStore
 
 _METRICS_S: Final = 3.0
 """Longest wait for a server's metrics; a busy one must not hold up the stage."""
+HOSTED_CONCURRENCY: Final = 8
+"""Requests in flight to a hosted API, whose limits are not known, unless the user says otherwise."""
 _IN_PROCESS_CONCURRENCY: Final = 4
 """A model inside qaeval computes in the thread that writes rows: more at once only wait."""
 _MAX_RESTARTS: Final = 2
@@ -165,6 +167,8 @@ class _Session(Generic[_Task, _Row]):
         if self._endpoint.facts is None:
             return FixedLimit(_IN_PROCESS_CONCURRENCY)
         maximum, concurrency = self._stage.max_concurrency, self._context.concurrency
+        if concurrency is None and self._endpoint.spec.kind == "hosted":
+            concurrency = HOSTED_CONCURRENCY
         if concurrency is None:
             return AdaptiveLimit() if maximum is None else AdaptiveLimit(maximum=maximum)
         return FixedLimit(concurrency if maximum is None else min(concurrency, maximum))

@@ -5,7 +5,7 @@ grading overlap, a generate stage puts the items of each reply into a `GradingQu
 takes its tasks from.
 """
 
-from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -155,6 +155,7 @@ class StoredReplies:
         file: File of the judge's rows.
         samples: Samples whose items are graded, in this order, read while the judge works; None: all.
         candidates: Candidates whose items are graded; None: all.
+        items: Ids of the items that are graded; None: all.
     """
 
     store: RunStore
@@ -163,6 +164,7 @@ class StoredReplies:
     file: str = GRADES
     samples: Iterable[Sample] | None = None
     candidates: Container[str] | None = None
+    items: Collection[str] | None = None
 
     def pending(self) -> PendingTasks[GradeTask]:
         """Return the items that have no grade."""
@@ -171,8 +173,12 @@ class StoredReplies:
             task
             for sample in (self.store.samples() if self.samples is None else self.samples)
             for task in grade.tasks(self.judge, sample, self._replies_to(sample), done)
+            if self.items is None or task.item.item_id in self.items
         )
-        return PendingTasks(self.replies.n_items, len(done), tasks)
+        if self.items is None:
+            return PendingTasks(self.replies.n_items, len(done), tasks)
+        n_done = sum(grade.task_id(self.judge, item_id) in done for item_id in self.items)
+        return PendingTasks(len(self.items), n_done, tasks)
 
     def _replies_to(self, sample: Sample) -> Iterable[Generation]:
         replies = self.replies.of(sample.sample_id)

@@ -15,6 +15,7 @@ from qaeval.serving.server import (
     environment,
     free_port,
     known_options,
+    require_chat_template,
     serve_command,
 )
 
@@ -69,13 +70,15 @@ class Conductor:
         return tuple(name for name in names if name)[:n]
 
     async def check(self, specs: Collection[ModelSpec]) -> None:
-        """Check arguments against those of the installed vLLM, before a server is started.
+        """Check arguments against those of the installed vLLM, and folders of weights, before a server is started.
 
         Raises:
-            UsageError: vLLM cannot be called, or does not know an argument.
+            UsageError: vLLM cannot be called, does not know an argument, or a folder has no chat template.
         """
         if not specs:
             return
+        for spec in specs:
+            require_chat_template(spec)
         if not self._options:
             self._on_message(f"reading the arguments of {self._serving.command[0]}")
             self._options = await known_options(self._serving.command, self._env)

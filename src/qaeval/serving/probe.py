@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pydantic import Field
 
@@ -159,6 +159,49 @@ async def probe(
     )
 
 
+class _Asked(Protocol):
+    """What the probe asks: a server of our own, or a hosted API."""
+
+    @property
+    def base(self) -> str:
+        """URL up to and with ``/v1``."""
+        ...
+
+    async def ask(self, path: str, body: Mapping[str, Any] | None = None) -> HttpAnswer:
+        """Send GET, or POST with a body."""
+        ...
+
+
+async def probe_hosted(
+    server: _Asked, model: str, *, omitted: Sequence[str] = (), reply_names: Sequence[str] = ()
+) -> EndpointFacts:
+    """Probe a hosted API, with a few requests of a token each.
+
+    Args:
+        server: The API.
+        model: Name of the model.
+        omitted: Sampling fields that are left out of every request.
+        reply_names: Further names of models that may answer.
+
+    Raises:
+        EndpointError: the API does not answer, refuses the key or a plain request, or another model answers.
+    """
+    ask = await _plain(
+        server, model, dict.fromkeys(omitted, ""), {model, *reply_names}, is_dated_allowed=True
+    )
+    (structured, schema_refusal), logprobs = await asyncio.gather(_structured(ask), _max_logprobs(ask))
+    return EndpointFacts(
+        base_url=server.base,
+        model=model,
+        structured_output=structured,
+        schema_refusal=schema_refusal,
+        fields=ask.fields,
+        max_logprobs=logprobs,
+        tokenizer=False,
+        metrics=False,
+    )
+
+
 async def reach(
     base_url: str, *, addresses: Sequence[str], api_key: str | None = None, timeout_s: float = 3.0
 ) -> Reach:
@@ -285,7 +328,7 @@ async def _count(server: Server, model: str, messages: list[dict[str, str]]) -> 
 class _Asker:
     """Asks the model for a short deterministic reply, in the form that the server takes."""
 
-    server: Server
+    server: _Asked
     model: str
     fields: Mapping[str, str]
 
@@ -303,11 +346,19 @@ class _Asker:
         return answer
 
 
-_SAMPLING: Final = ("temperature", "top_p", "seed", "max_tokens")
+_SAMPLING: Final = ("top_p", "seed", "temperature", "max_tokens")
+"""Fields that may be left out or renamed; of two that a server names, the first: at temperature 0 the others say little."""
 _OTHER_LIMIT: Final = "max_completion_tokens"
 
 
-async def _plain(server: Server, model: str, fields: dict[str, str], names: Collection[str]) -> _Asker:
+async def _plain(
+    server: _Asked,
+    model: str,
+    fields: dict[str, str],
+    names: Collection[str],
+    *,
+    is_dated_allowed: bool = False,
+) -> _Asker:
     """Ask without any extra; a sampling field that the server refuses by its name is left out, or renamed, from then on.
 
     Raises:
@@ -326,7 +377,12 @@ async def _plain(server: Server, model: str, fields: dict[str, str], names: Coll
             raise EndpointError(f"{server.base}: the server refuses a plain request: {said}{_advice(said)}")
         fields[refused] = _OTHER_LIMIT if refused == "max_tokens" else ""
     answered = answer.body.get("model") if answer.status == _OK and isinstance(answer.body, dict) else None
-    if isinstance(answered, str) and answered and answered not in names:
+    if is_dated_allowed and answer.status != _OK:  # a server of our own may be loading
+        raise EndpointError(
+            f"{server.base}: expected a reply, got {answer.summary}; check the URL, the key and the model's name"
+        )
+    is_dated = is_dated_allowed and isinstance(answered, str) and answered.startswith(f"{model}-")
+    if isinstance(answered, str) and answered and answered not in names and not is_dated:
         raise EndpointError(f"{server.base}: {another_model(model, answered)}")
     return ask
 

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
+import orjson
+
 from qaeval.errors import EndpointError, Interrupted, UsageError, closest
 from qaeval.registry.config import ModelSpec, Serving
 from qaeval.serving.client import Server
@@ -31,6 +33,31 @@ _LOG_TAIL: Final = 30
 _HELP_S: Final = 120.0
 """Longest wait for ``vllm serve --help=all``, which imports all of vLLM."""
 _OK: Final = 200
+
+
+_TEMPLATES: Final = ("chat_template.jinja", "chat_template.json", "chat_templates")
+"""Files of a chat template beside the tokenizer's settings."""
+
+
+def require_chat_template(spec: ModelSpec) -> None:
+    """Refuse a local folder of a base model: without a chat template its server refuses every request.
+
+    Raises:
+        UsageError: the folder has settings of a tokenizer, and no template in them or beside them.
+    """
+    folder = Path(spec.hf_id or "")
+    settings = folder / "tokenizer_config.json"
+    if any(argument.startswith("--chat-template") for argument in spec.vllm_args) or not settings.is_file():
+        return
+    try:
+        has_template = bool(orjson.loads(settings.read_bytes()).get("chat_template"))
+    except (OSError, ValueError, AttributeError):
+        return  # vLLM says what is wrong with it
+    if not has_template and not any((folder / name).exists() for name in _TEMPLATES):
+        raise UsageError(
+            f"{spec.name}: {folder} has no chat template, as base models do not. Serve a model that is tuned for chat, or add "
+            '`vllm_args: ["--chat-template", FILE]` to its entry in qaeval.yaml'
+        )
 
 
 def serve_command(

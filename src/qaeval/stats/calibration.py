@@ -10,9 +10,11 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression
+from scipy.special import betaincinv
 from scipy.stats import rankdata
 
 from qaeval.stats._arrays import TINY, Bools, Floats, Ints, as_codes, as_values, cluster_codes, same_length
+from qaeval.stats.intervals import clustered_rate
 
 Fit: TypeAlias = Callable[[Floats, Floats], Callable[[Floats], Floats]]
 """Learns from probabilities and outcomes, and returns the function of a probability."""
@@ -124,8 +126,8 @@ def calibration_bins(
     if by == "width":
         raw = np.minimum((p * n_bins).astype(np.int64), n_bins - 1)
     else:
-        # by the rank of the first of equal probabilities
-        raw = ((rankdata(p, method="min") - 1) * n_bins / len(p)).astype(np.int64)
+        # by the mean rank of equal probabilities, so that they share a bin
+        raw = ((rankdata(p) - 0.5) * n_bins / len(p)).astype(np.int64)
     codes = np.unique(raw, return_inverse=True)[1]
     n = np.bincount(codes)
     return CalibrationBins(
@@ -255,6 +257,97 @@ def cross_fitted(
         if len(set(y[~held].tolist())) == 2:
             fitted[held] = fit(p[~held], y[~held])(p[held])
     return fitted
+
+
+# -------------------------------------------------------------------- selective grading
+
+
+@dataclass(frozen=True, slots=True)
+class EscalationThreshold:
+    """Confidence from which a judge's letters are kept; everything below goes to a second judge."""
+
+    threshold: float
+    """Infinite where no threshold is shown to keep the promise."""
+    n: int
+    """Labelled items from the threshold on."""
+    n_wrong: int
+    """Those whose letter is not that of the label."""
+    upper: float
+    """Upper bound of the share of wrong letters from the threshold on; NaN without a threshold."""
+
+
+_STEPS: Final = np.concatenate([1 - 10.0 ** -np.arange(6.0, 0.25, -0.1), np.arange(4, -1, -1) / 10])
+"""Thresholds in the order in which they are tested: fixed beforehand, and finer near 1, where the confidences of a model lie."""
+
+
+def escalation_threshold(
+    confidences: ArrayLike,
+    wrong: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    max_error: float = 0.1,
+    alpha: float = 0.05,
+) -> EscalationThreshold:
+    r"""Find the lowest confidence from which a judge errs in at most `max_error` of the items, by fixed-sequence testing.
+
+    Thresholds that are fixed beforehand are tested from the most confident down, each with the upper bound of `clustered_rate` at the
+    level :math:`1 - \alpha` (Clopper-Pearson with one item for each cluster); the first that fails ends the sequence, so that all are
+    tested at alpha together. The sequence begins where one error would pass, for a sequence that begins with fewer items
+    mostly ends there; with few clusters, where no error would. Source: Jung et al. 2024 (arXiv 2407.18370), *Trust or Escalate*.
+
+    Args:
+        confidences: Confidence of the judge in each labelled item, shape (n,), in [0, 1].
+        wrong: 1 where the judge's letter is not that of the label, else 0, shape (n,).
+        clusters: Cluster of each item, shape (n,).
+        max_error: Largest share of wrong letters among those that are kept, in (0, 1).
+        alpha: Probability with which that may fail, in (0, 1).
+
+    Returns:
+        The threshold; with probability `1 - alpha` the share of wrong letters from it on is at most `max_error`.
+
+    Raises:
+        ValueError: A value is out of range, or the lengths differ.
+    """
+    p, w = _pairs(confidences, wrong)
+    if not 0 < max_error < 1 or not 0 < alpha < 1:
+        raise ValueError(f"max_error and alpha must be between 0 and 1, got {max_error!r} and {alpha!r}")
+    codes, n_clusters = cluster_codes(clusters, n=len(p))
+    least = _first_size(max_error, alpha, n_wrong=1)
+    if n_clusters < 1.5 * least:
+        least = _first_size(max_error, alpha, n_wrong=0)
+    result = EscalationThreshold(float("inf"), 0, 0, float("nan"))
+    for step in _STEPS:
+        kept = p >= step
+        n = int(kept.sum())
+        if len(np.unique(codes[kept])) < least:
+            continue
+        if n == result.n:
+            result = EscalationThreshold(float(step), n, result.n_wrong, result.upper)
+            continue
+        wrongs = np.bincount(codes[kept], weights=w[kept], minlength=n_clusters).astype(np.float64)
+        totals = np.bincount(codes[kept], minlength=n_clusters)
+        present = totals > 0
+        upper = _upper(wrongs[present], totals[present], alpha)
+        if not upper <= max_error:
+            break
+        result = EscalationThreshold(float(step), n, int(wrongs.sum()), upper)
+    return result
+
+
+def _first_size(max_error: float, alpha: float, *, n_wrong: int) -> int:
+    """Return the smallest number of items of which so many may be wrong."""
+    n = n_wrong + 1
+    while betaincinv(n_wrong + 1, n - n_wrong, 1 - alpha) > max_error:
+        n += 1
+    return n
+
+
+def _upper(wrongs: Floats, totals: Ints, alpha: float) -> float:
+    """Return the one-sided upper bound of a rate over clusters."""
+    if (totals == 1).all():
+        n, k = len(totals), int(wrongs.sum())
+        return 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - alpha))
+    return float(clustered_rate(wrongs, totals, level=1 - 2 * alpha).high)
 
 
 def _pairs(probabilities: ArrayLike, outcomes: ArrayLike) -> tuple[Floats, Floats]:

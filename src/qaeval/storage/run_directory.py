@@ -51,7 +51,17 @@ from qaeval.files.rows import (
     read_rows,
 )
 from qaeval.files.whole import write_file
-from qaeval.records import AuditItem, Control, Failure, GenerateRow, GradeRow, Reading, Sample, Session
+from qaeval.records import (
+    AuditItem,
+    Control,
+    Failure,
+    GenerateRow,
+    Generation,
+    GradeRow,
+    Reading,
+    Sample,
+    Session,
+)
 
 SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
@@ -61,6 +71,7 @@ GENERATIONS: Final = "generations.jsonl"
 GRADES: Final = "grades.jsonl"
 CONTROLS: Final = "controls.jsonl"
 AUDIT: Final = "audit.jsonl"
+ESCALATION: Final = "escalation.json"
 GENERATION_REPEATS: Final = "generation_repeats.jsonl"
 GRADE_REPEATS: Final = "grade_repeats.jsonl"
 SESSIONS: Final = "sessions.jsonl"
@@ -282,16 +293,39 @@ class RunStore(Closable):
         self.write_text(SETTINGS, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
     def require_settings(self, settings: Mapping[str, Any]) -> None:
-        """Require that settings equal those of the run.
+        """Require that settings equal those of the run; those of a model without a row yet are replaced.
 
         Raises:
             NotComparableError: they differ; the message names the differences.
         """
-        if different := differences(self.settings(), settings):
+        recorded = self.settings()
+        if not differences(recorded, settings):
+            return
+        replaced = self._with_unused(recorded, settings)
+        if not (different := differences(replaced, settings)):
+            self.write_settings(replaced)
+        else:
             raise NotComparableError(
                 f"{self.path}: made with other settings: {different}. Use the settings of the run, or "
                 f"choose another --out"
             )
+
+    def _with_unused(self, recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the recorded settings with the new ones of every model that has no row: nothing was asked with the old ones."""
+        asked = {
+            row.candidate if isinstance(row, Generation) else row.model
+            for row in (*self.generations(), *self.generation_repeats())
+        }
+        new = settings.get("candidates", {})
+        candidates = {
+            name: own if name in asked else new.get(name, own)
+            for name, own in recorded.get("candidates", {}).items()
+        }
+        result = {**recorded, "candidates": candidates}
+        is_graded = any(True for rows in (self.grades(), self.controls(), self.grade_repeats()) for _ in rows)
+        if not is_graded and recorded.get("grading") and settings.get("grading"):
+            result["grading"] = settings["grading"]
+        return result
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a file of the run by rename, whole or not at all."""

@@ -1,0 +1,240 @@
+"""Escalation: which items a second judge grades, whose letter counts, and what the run says of both together."""
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qaeval
+from qaeval.api import Run
+from qaeval.calibration.model import Escalation
+from qaeval.chat.protocol import Alternatives, ChatError, ChatRequest, Completion
+from qaeval.cli import run as command
+from qaeval.comparison.report_file import load_report
+from qaeval.errors import UsageError
+from qaeval.records import Usage
+from qaeval.testing import ScriptedModel, grade_reply, pairs_reply, registered
+
+TYPES = ("factual", "conceptual", "comparison")
+N_CHUNKS = 40
+
+
+def number(request: ChatRequest) -> int:
+    return sum(map(ord, request.inputs["question"] + request.inputs["answer"]))
+
+
+def writes(request: ChatRequest) -> str:
+    text = request.inputs["chunk"]
+    return pairs_reply(
+        [(kind, f"{kind}: what of {text[:40]}?", text[: 90 + 11 * n]) for n, kind in enumerate(TYPES)]
+    )
+
+
+def is_good(request: ChatRequest) -> bool:
+    return number(request) % 3 > 0
+
+
+class Unsure:
+    """A judge that says A to everything: sure of what is good, and unsure of what is not."""
+
+    def __init__(self, best: Mapping[bool, float]) -> None:
+        self.best = best
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        p = self.best[is_good(request)]
+        top = {"A": float(np.log(p)), "B": float(np.log((1 - p) / 2)), "C": float(np.log((1 - p) / 2))}
+        usage = Usage(prompt_tokens=100, completion_tokens=10)
+        return Completion(grade_reply("A"), "stop", usage, 0.1, alternatives=Alternatives("A", 0, top))
+
+
+class Right:
+    """A judge that knows; it counts what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[ChatRequest] = []
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        self.asked.append(request)
+        letter = "A" if is_good(request) else "C"
+        return Completion(grade_reply(letter), "stop", Usage(prompt_tokens=300, completion_tokens=30), 0.3)
+
+
+def graded(path: Path, **options: Any) -> Run:
+    return qaeval.compare(
+        "writes",
+        judge="unsure",
+        eval_name="qa_pairs",
+        n=N_CHUNKS,
+        out=path,
+        cache=False,
+        controls=False,
+        **options,
+    )
+
+
+def write_labels(run: Run, path: Path) -> Path:
+    """Label everything as it is."""
+    rows = []
+    for item, question, answer in run.items[["item_id", "question", "answer"]].itertuples(index=False):
+        letter = "A" if sum(map(ord, question + answer)) % 3 > 0 else "C"
+        rows.append({"item_id": item, "label": letter, "rater": "anna"})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def second() -> Right:
+    return Right()
+
+
+def both(second: Right, best: Mapping[bool, float] | None = None) -> Any:
+    stack = ExitStack()
+    stack.enter_context(registered("writes", ScriptedModel(writes)))
+    stack.enter_context(registered("unsure", Unsure(best or {True: 0.95, False: 0.55})))
+    stack.enter_context(registered("right", second))
+    return stack
+
+
+def escalation(path: Path) -> Escalation:
+    return Escalation.model_validate_json((path / "escalation.json").read_bytes())
+
+
+@pytest.mark.slow
+def test_labels_set_the_threshold_and_the_second_judge_decides_what_is_below(
+    tmp_path: Path, second: Right, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with both(second):
+        run = graded(tmp_path / "run")
+        labels = write_labels(run, tmp_path / "anna.jsonl")
+        qaeval.grade(run.path, escalate="right", labels=labels, cache=False, controls=False)
+        report = escalation(run.path)
+        n_good = int((run.letters["probability"] > 0.9).sum())
+        n = len(run.letters)
+        assert (report.n_items, report.n_unsure, report.n_disputed) == (n, n - n_good, 0)
+        assert report.threshold is not None
+        assert 0.55 < report.threshold <= 0.95
+        assert (report.n_labels, report.n_kept, report.n_wrong) == (n, n_good, 0)
+        # the labelled items that were not sent on are graded too, for the comparison
+        assert (report.n_labelled_too, len(second.asked)) == (n_good, n)
+        first, right, cascade = report.shares
+        assert (first.judge, right.judge, cascade.judge) == ("unsure", "right", "unsure+right")
+        assert [share.kappa and share.kappa.value for share in report.shares] == [0.0, 1.0, 1.0]
+        assert (first.n_tokens, right.n_tokens) == (110 * n, 330 * n)
+        assert cascade.n_tokens == 110 * n + 330 * (n - n_good)
+        together = qaeval.load_run(run.path, labels=labels, decide_by="unsure+right")
+        assert set(together.letters.loc[together.letters["letter"] == "C", "status"]) == {"graded"}
+        assert (together.letters["letter"] == "A").sum() == n_good
+        (rater,) = together.agreement().agreement
+        assert rater.coefficients is not None
+        assert rater.coefficients.kappa.value == 1
+        path = qaeval.load_run(run.path, labels=labels).write_report()
+    document = load_report(path)
+    assert document.escalation == report
+    assert [other.judge for other in document.judges] == ["right", "unsure+right"]
+    assert "Escalation from unsure to right" in (path / "report.md").read_text()
+    capsys.readouterr()
+    assert command(["report", str(path), "--labels", str(labels)]) == 0
+
+
+def test_without_a_threshold_that_labels_show_everything_goes_on(tmp_path: Path, second: Right) -> None:
+    with both(second):
+        run = graded(tmp_path / "run")
+        qaeval.grade(run.path, escalate="right", labels=[], cache=False, controls=False)
+    report = escalation(run.path)
+    assert (report.threshold, report.n_labels, report.n_unsure) == (None, 0, len(run.letters))
+    assert [share.kappa for share in report.shares] == [None] * 3
+
+
+def test_a_given_threshold_needs_no_label_and_promises_nothing(tmp_path: Path, second: Right) -> None:
+    with both(second):
+        run = graded(tmp_path / "run", escalate="right", escalate_below=0.9, labels=[])
+    report = escalation(run.path)
+    assert (report.basis, report.threshold, report.upper) == ("given", 0.9, None)
+    assert 0 < report.n_unsure == len(second.asked) < report.n_items
+    assert run.report.escalation == report
+    right = report.shares[1]
+    assert right.is_extrapolated
+    assert right.n_tokens == 330 * report.n_items
+
+
+@pytest.mark.slow
+def test_items_with_two_letters_or_none_go_on_however_sure_the_judge_is(
+    tmp_path: Path, second: Right
+) -> None:
+    def third(request: ChatRequest) -> str:
+        return grade_reply("B" if number(request) % 5 == 0 else "A")
+
+    class Silent(Unsure):
+        async def complete(self, request: ChatRequest) -> Completion:
+            if number(request) % 7 == 0:
+                raise ChatError("rejected", "no")
+            return await super().complete(request)
+
+    with (
+        both(second),
+        registered("unsure", Silent({True: 0.95, False: 0.95})),
+        registered("third", ScriptedModel(third)),
+    ):
+        run = graded(tmp_path / "run")
+        qaeval.grade(run.path, judge="third", cache=False)
+        qaeval.grade(run.path, escalate="right", escalate_below=0.5, labels=[], cache=False, controls=False)
+    report = escalation(run.path)
+    sums = [sum(map(ord, q + a)) for q, a in run.items[["question", "answer"]].itertuples(index=False)]
+    assert report.n_without_letter == sum(s % 7 == 0 for s in sums) > 0
+    assert report.n_disputed == sum(s % 5 == 0 and s % 7 > 0 for s in sums) > 0
+    assert report.n_unsure == 0
+    assert len(second.asked) == report.n_escalated
+
+
+@pytest.mark.slow
+def test_a_second_escalation_asks_nothing_twice_and_ignores_the_cascade(
+    tmp_path: Path, second: Right
+) -> None:
+    with both(second):
+        run = graded(tmp_path / "run", escalate="right", escalate_below=0.9, labels=[])
+        asked = len(second.asked)
+        qaeval.grade(run.path, escalate="right", escalate_below=0.9, labels=[], cache=False, controls=False)
+        assert len(second.asked) == asked
+        assert escalation(run.path).n_disputed == 0
+        qaeval.grade(run.path, judge="right", cache=False)
+        assert len(second.asked) == len(run.letters)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"escalate": "unsure"}, {"escalate": "nobody"}, {"escalate": "right", "panel": ["a", "b", "c"]}],
+)
+def test_a_second_judge_that_cannot_be_one_is_refused(
+    tmp_path: Path, second: Right, options: dict[str, Any]
+) -> None:
+    with both(second):
+        run = graded(tmp_path / "run")
+        with pytest.raises(UsageError):
+            qaeval.grade(run.path, cache=False, controls=False, **options)
+
+
+@pytest.mark.slow
+def test_the_command_sends_items_on(
+    tmp_path: Path, second: Right, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with both(second):
+        run = graded(tmp_path / "run")
+        assert (
+            command(["grade", str(run.path), "--escalate", "right", "--escalate-below", "0.9", "--yes"]) == 0
+        )
+        assert f"right decides {escalation(run.path).n_escalated}" in capsys.readouterr().out
+        arguments = [
+            "compare",
+            "writes",
+            "--shard",
+            "0/2",
+            "--out",
+            str(tmp_path / "s"),
+            "--escalate",
+            "right",
+        ]
+        assert command(arguments) == 64
