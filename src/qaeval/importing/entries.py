@@ -11,7 +11,7 @@ from qaeval.errors import DataError, UsageError, closest
 from qaeval.evals.definition import ItemKind
 from qaeval.evals.rubric import Rubric
 from qaeval.files.yaml import LONE_SURROGATE
-from qaeval.importing.reading import SourceRow
+from qaeval.importing.formats.rows import HarnessRow, Score, SourceRow
 from qaeval.records import FAILURES, TRANSIENT_REASONS, FailureReason
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -34,6 +34,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "language": ("language", "lang"),
     "question": ("question", "query", "instruction", "prompt"),
     "answer": ("answer", "response", "output", "completion"),
+    "expected": ("expected", "expected_output", "ground_truth"),
     "prompt": ("prompt", "question", "query", "instruction"),
     "chosen": ("chosen",),
     "rejected": ("rejected",),
@@ -100,12 +101,14 @@ class Entry:
         chunk: Fields of a chunk that the row holds itself.
         question: Question of the sample, in an eval of answers.
         type: Type of the sample, in an eval of answers.
+        expected: What a right answer contains, in an eval of answers.
         slots: Items; empty where the row is a raw reply or an error.
         reply: Raw reply of the model, to be read.
         raw: Raw reply from which the items of the row were read elsewhere.
         error: Message of the error, where the row has no item.
         reason: Reason of the failure that the message describes.
         letters: Letters of a raw reply's only item, by column.
+        scores: What scorers of another harness say of the row's only item, by rater.
     """
 
     where: str
@@ -114,12 +117,14 @@ class Entry:
     chunk: dict[str, str]
     question: str = ""
     type: str = ""
+    expected: str = ""
     slots: list[Slot] = field(default_factory=list)
     reply: str = ""
     raw: str = ""
     error: str = ""
     reason: FailureReason = "reported"
     letters: dict[str, str] = field(default_factory=dict)
+    scores: dict[str, Score] = field(default_factory=dict)
 
 
 class EntryReader:
@@ -211,10 +216,12 @@ class EntryReader:
             self._text(values, "chunk_id", where),
             {name: text for name in CHUNK_FIELDS if (text := self._chunk_text(values, name, where))},
             error=self._error(values),
+            scores=values.scores if isinstance(values, HarnessRow) else {},
         )
         if self._kind == "answer":
             entry.question = self._text(values, "question", where)
             entry.type = self._text(values, "type", where)
+            entry.expected = self._chunk_text(values, "expected", where)
             if not entry.question:
                 raise DataError(
                     f"{where}: no question: an answer is about a chunk and a question; expected one of the columns "
