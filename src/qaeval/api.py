@@ -131,6 +131,7 @@ __all__ = [
     "generate",
     "grade",
     "import_items",
+    "label_by_model",
     "label_status",
     "load_run",
 ]
