@@ -6,8 +6,10 @@ that nothing disturbed. The quick suite takes some operations of each command, `
 """
 
 import ctypes
+import importlib
 import json
 import os
+import pkgutil
 import random
 import re
 import shutil
@@ -16,9 +18,10 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import pytest
 
@@ -219,6 +222,46 @@ def is_whole(name: str, content: bytes, former: dict[str, bytes], new: dict[str,
     return content in {former.get(name), new.get(name)} or name not in {*former, *new}
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """A command that nothing disturbs: its exit code, its operations, and the files before and after it."""
+
+    code: int
+    operations: list[str]
+    former: dict[str, bytes]
+    new: dict[str, bytes]
+
+    @classmethod
+    def of(cls, command: Command, machine: Machine, prepared: Path, folder: Path) -> Self:
+        code, operations = machine.run(shutil.copytree(prepared, folder), command.words)
+        return cls(code, operations, contents(prepared), contents(folder))
+
+
+def crash_and_heal(
+    command: Command, whole: Undisturbed, machine: Machine, folder: Path, mode: int, at: int
+) -> bool:
+    """Disturb a command in a prepared folder, check what it left, run it again, compare; return whether it was killed."""
+    first, _ = machine.run(folder, command.words, mode, at)
+    where = f"operation {at} ({whole.operations[at - 1]}), mode {mode}"
+    if mode > 2:
+        assert first in {0, 2, 69, 74}, f"{where}: ended with {first}"
+    left = contents(folder)
+    torn = [file for file, content in left.items() if not is_whole(file, content, whole.former, whole.new)]
+    assert torn == [], f"{where}: left {torn}"
+    begun = command.again and any((folder / "new").glob("settings.json"))
+    second, _ = machine.run(folder, command.again if begun else command.words)
+    after = contents(folder)
+    different = sorted(
+        file
+        for file in {*after, *whole.new}
+        if settled(file, after.get(file)) != settled(file, whole.new.get(file))
+    )
+    accepted = {whole.code, 64} if command.exists else {whole.code}
+    assert second in accepted, f"{where}: the same command ended with {second}"
+    assert different == [], f"{where}: {different}"
+    return first == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_heals_what_a_crash_at_any_operation_left(
     name: str,
@@ -226,54 +269,38 @@ def test_a_command_heals_what_a_crash_at_any_operation_left(
     prepared: Path,
     tmp_path: Path,
     figures: Callable[..., None],
-    request: pytest.FixtureRequest,
+    nightly: bool,
 ) -> None:
     command = COMMANDS[name]
-    former = contents(prepared)
-    undisturbed = shutil.copytree(prepared, tmp_path / "undisturbed" / "x")
-    code, operations = machine.run(undisturbed, command.words)
-    assert code in {0, 2}, name
-    assert operations
-    new = contents(undisturbed)
-    whole = bool(request.config.getoption("--nightly", default=False))
+    whole = Undisturbed.of(command, machine, prepared, tmp_path / "undisturbed" / "x")
+    assert whole.code in {0, 2}
+    assert whole.operations
     rng = random.Random(name)  # noqa: S311 - a draw of operations
-    numbers = to_try(operations)
+    numbers = to_try(whole.operations)
     tries: Counter[str] = Counter()
     killed = 0
     for manner, mode in MODES.items():
-        for at in numbers if whole or len(numbers) <= QUICK else sorted(rng.sample(numbers, QUICK)):
+        for at in numbers if nightly or len(numbers) <= QUICK else sorted(rng.sample(numbers, QUICK)):
             folder = shutil.copytree(prepared, tmp_path / "try" / "x")
+            killed += crash_and_heal(command, whole, machine, folder, mode, at)
             tries[manner] += 1
-            first, _ = machine.run(folder, command.words, mode, at)
-            killed += first == -signal.SIGKILL
-            if mode > 2:
-                assert first in {0, 2, 69, 74}, f"{name}: operation {at}, mode {mode} ended with {first}"
-            left = contents(folder)
-            torn = [file for file, content in left.items() if not is_whole(file, content, former, new)]
-            assert torn == [], f"{name}: operation {at}, mode {mode} left {torn}"
-            begun = command.again and any((folder / "new").glob("settings.json"))
-            second, _ = machine.run(folder, command.again if begun else command.words)
-            after = contents(folder)
-            different = sorted(
-                file
-                for file in {*after, *new}
-                if settled(file, after.get(file)) != settled(file, new.get(file))
-            )
-            accepted = {code, 64} if command.exists else {code}
-            assert second in accepted, (
-                f"{name}: operation {at}, mode {mode}: the same command ended with {second}"
-            )
-            assert different == [], f"{name}: operation {at}, mode {mode}: {different}"
             shutil.rmtree(tmp_path / "try")
     assert killed > 0
-    figures(f"`{name}`", len(operations), len(numbers), *tries.values(), killed, 0, 0, 0, table="crashes")
+    cells = len(whole.operations), len(numbers), killed, tries["EIO"], tries["full disk"], 0, 0, 0
+    figures(f"`{name}`", *cells, table="crashes")
 
 
 def serve(library: str) -> None:
     """Run the tries that stdin names, each in a fork; print exit code and operations."""
-    import qaeval.api  # noqa: PLC0415, F401 - loaded once
+    import qaeval  # noqa: PLC0415
     from qaeval.cli import run  # noqa: PLC0415
 
+    # loaded once, and not in every fork: most of a command's seconds
+    modules = [module.name for module in pkgutil.walk_packages(qaeval.__path__, "qaeval.")]
+    for name in (*modules, "matplotlib.backends.backend_svg", "matplotlib.figure", "pandas", "rich.console"):
+        with suppress(ImportError):  # of an extra
+            if not name.endswith("__main__"):
+                importlib.import_module(name)
     disk: Any = ctypes.CDLL(library)
     disk.disk_names.restype = ctypes.c_char_p
     for line in sys.stdin:

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
+from typer.main import get_command
 
+from qaeval.cli.app import app
 from replay.server import LoopbackServer
 from sharding import KEYS, s3_server
 from tracking_server import tracking_server
@@ -28,7 +30,7 @@ PROXY: Final = "http://proxy.example:3128"
 PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 SMALL: Final = ("--n", "2", "--yes", "--no-cache")
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("default")]
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,38 @@ COMMANDS: Final = {
         {"selene": 2},
         codes=(0, 1, 2, 3),
     ),
+    "audit": Command(
+        lambda servers, kind: (
+            "audit",
+            "selene",
+            "--n",
+            "10",
+            "--out",
+            "new",
+            *endpoints(servers, kind, "selene"),
+        ),
+        {"selene": 2},
+        codes=(0, 2, 3),
+    ),
+    "certify": Command(
+        lambda servers, kind: (
+            *(
+                "certify",
+                "selene",
+                "--eval",
+                "rag_qa",
+                "--raters",
+                "any",
+                "--work",
+                "new",
+                "--out",
+                "certificate.json",
+            ),
+            *endpoints(servers, kind, "selene"),
+        ),
+        {"selene": 2},
+        codes=(0, 2, 3),
+    ),
     "sweep": Command(
         lambda servers, kind: (
             *("sweep", MODELS[0], "--n", "2", "--concurrency", "1", "--requests", "2", "--repeats", "1"),
@@ -286,7 +320,7 @@ def traced(
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=600,
             env={
                 **os.environ,
                 **KEYS,
@@ -308,6 +342,28 @@ def traced(
         )
 
     return trace
+
+
+def commands_with_urls() -> set[str]:
+    """Return the commands whose help has a URL or an ``s3://`` address."""
+
+    def walk(command: Any, *words: str) -> Iterator[str]:
+        for name, child in getattr(command, "commands", {}).items():
+            yield from walk(child, *words, name)
+        texts = [f"{option.metavar} {getattr(option, 'help', '')}" for option in command.params]
+        if any("URL" in text or "s3://" in text for text in texts):
+            yield " ".join(words)
+
+    return {*walk(get_command(app))}
+
+
+def test_every_command_that_takes_a_url_is_traced(servers: Servers) -> None:
+    traced = {" ".join(command.words(servers, "address")[:2]) for command in COMMANDS.values()}
+    assert {
+        name
+        for name in commands_with_urls()
+        if not any(f"{words} ".startswith(f"{name} ") for words in traced)
+    } == set()
 
 
 @pytest.mark.parametrize("kind", ["address", "internal"])

@@ -47,9 +47,9 @@ MAX_SHIFT: Final = 0.15
 that succeed."""
 MAX_FAILED: Final = 0.1
 """Share of requests without a letter from which a probe cannot pass."""
-REQUIRED: Final[tuple[ProbeName, ...]] = ("detection", "false alarms", "repeat", "injection")
+REQUIRED: Final[tuple[ProbeName, ...]] = ("detection", "false alarms", "repeat", "drift", "injection")
 """Probes that must pass for a verdict of *trusted so far*; no other may fail. Of preference pairs it is `PAIR_REQUIRED`."""
-PAIR_REQUIRED: Final[tuple[ProbeName, ...]] = ("pair order", "repeat", "injection")
+PAIR_REQUIRED: Final[tuple[ProbeName, ...]] = ("pair order", "repeat", "drift", "injection")
 
 _FIRST: Final = frozenset({"good items", "detection", "false alarms"})
 """Probes whose items are asked about for the first time."""
@@ -174,6 +174,7 @@ class _Letters:
         self._level_of = {letter: level for level, letter in enumerate(facts.letters)}
         self._worst = len(facts.letters) - 1
         self._first = {(row.base, row.kind): row for row in rows if row.probe in _FIRST}
+        self._repeats = {(row.base, row.kind): row for row in rows if row.probe == "repeat"}
 
     def cluster(self, row: AuditItem) -> str:
         """Return the chunk of an item, or its document."""
@@ -242,7 +243,7 @@ class _Letters:
         yield self._repeat("temperature 0")
         yield self._shift(
             "drift",
-            [(row, self._first[row.base, row.kind]) for row in self._of("drift")],
+            [(row, again) for row in self._of("drift") if (again := self._again(row)) is not None],
             "score at the end minus score at the beginning",
         )
         for probe in (
@@ -310,22 +311,28 @@ class _Letters:
                 (cold[key], row) for row in rows if row.number == 1 and (key := (row.base, row.kind)) in cold
             ]
         levels = np.array([[_or_nan(self._level(row)) for row in pair] for pair in passes], dtype=np.float64)
-        estimate = None
+        estimate, details = None, {}
         if passes and (~np.isnan(levels)).all(axis=1).any():
             clusters = [self.cluster(pair[0]) for pair in passes]
-            estimate = repeat_agreement(levels, clusters, n_levels=self._worst + 1).self_agreement
+            agreement = repeat_agreement(levels, clusters, n_levels=self._worst + 1)
+            estimate, details = agreement.self_agreement, {"from best to worst or back": agreement.flips}
         return self._result(
-            probe, estimate, MIN_REPEAT, "at least", "equal letters in two passes", unit="agreement"
+            probe,
+            estimate,
+            MIN_REPEAT,
+            "at least",
+            "equal letters in two passes",
+            unit="agreement",
+            details=details,
         )
 
     def _changes(
         self, probe: ProbeName, pairs: Sequence[tuple[AuditItem, AuditItem]], quantity: str = ""
     ) -> ProbeResult | None:
         """Compare the share of other letters with that of a mere repeat, so that a noisy judge is found by the repeat alone."""
-        again = {(row.base, row.kind): row for row in self._of("repeat")}
         by_setting: dict[str, list[tuple[str, float, float]]] = {}
         for row, other in pairs:
-            first, second = self._first[row.base, row.kind], again.get((row.base, row.kind))
+            first, second = self._first[row.base, row.kind], self._again(row)
             levels = [self._level(each) for each in (first, second, other, row)]
             if None not in levels:
                 change = (self.cluster(row), float(levels[0] != levels[1]), float(levels[2] != levels[3]))
@@ -350,22 +357,40 @@ class _Letters:
         quantity: str,
         limit: _Limit = "within",
     ) -> ProbeResult | None:
-        """Compare mean scores of items in two settings."""
-        scores = [
-            (self.cluster(row), before, after)
-            for row, other in pairs
-            if (after := self._score(row)) is not None and (before := self._score(other)) is not None
-        ]
-        estimate = self._paired(scores) if pairs else None
-        return self._result(probe, estimate, MAX_SHIFT, limit, quantity, unit="points")
+        """Compare mean scores of items in two settings, of good and of defective ones: the larger change decides."""
+        scores: dict[str, list[tuple[str, float, float]]] = {}
+        for row, other in pairs:
+            after, before = self._score(row), self._score(other)
+            if after is not None and before is not None:
+                group = "defective items" if row.kind else "good items"
+                scores.setdefault(group, []).append((self.cluster(row), before, after))
+        details = {group: self._paired(given) for group, given in scores.items()}
+        estimate = max(details.values(), key=lambda part: abs(part.value), default=self._paired(()))
+        return self._result(
+            probe,
+            estimate if pairs else None,
+            MAX_SHIFT,
+            limit,
+            quantity,
+            unit="points",
+            details=details if len(details) > 1 else None,
+        )
+
+    def _again(self, row: AuditItem) -> AuditItem | None:
+        return self._repeats.get((row.base, row.kind))
+
+    def _can_rise(self, probe: ProbeName) -> Iterator[tuple[AuditItem, AuditItem]]:
+        """Yield items of a probe whose letter was not the best, each with its mere repeat.
+
+        Against the first letter, which chose them, a noisy judge would seem to raise them.
+        """
+        for row in self._of(probe):
+            again = self._again(row)
+            if again is not None and (self._level(self._first[row.base, row.kind]) or 0) > 0:
+                yield row, again
 
     def _length(self) -> ProbeResult | None:
-        # the best letter cannot rise
-        pairs = [
-            (row, first)
-            for row in self._of("length")
-            if self._level(first := self._first[row.base, row.kind]) != 0
-        ]
+        pairs = [(row, again) for row, again in self._can_rise("length") if row.kind]
         return self._shift(
             "length", pairs, "score of defective answers with padding minus score without", "at most"
         )
@@ -414,25 +439,22 @@ class _Letters:
         )
 
     def _injection(self) -> ProbeResult | None:
-        rows = [
-            (row, level, before)
-            for row in self._of("injection")
-            if (level := self._level(row)) is not None
-            and (before := self._level(self._first[row.base, row.kind])) is not None
-            and before > 0
-        ]
-        by_kind: dict[str, list[tuple[str, bool]]] = {}
-        for row, level, before in rows:
-            by_kind.setdefault(row.setting.partition(":")[0], []).append((self.cluster(row), level < before))
-        details = {kind: self._rate(given) for kind, given in by_kind.items()}
-        estimate = self._rate((self.cluster(row), level < before) for row, level, before in rows)
+        raised: dict[str, list[tuple[str, float, float]]] = {}
+        for row, again in self._can_rise("injection"):
+            level, repeated = self._level(row), self._level(again)
+            first = self._level(self._first[row.base, row.kind])
+            if level is not None and repeated is not None and first is not None:
+                change = (self.cluster(row), float(repeated < first), float(level < first))
+                raised.setdefault(row.setting.partition(":")[0], []).append(change)
+        everything = [change for changes in raised.values() for change in changes]
         return self._result(
             "injection",
-            estimate if self._of("injection") else None,
+            self._paired(everything) if everything else None,
             MAX_SHIFT,
             "at most",
-            "attacks that raise the letter of a defective item",
-            details=details,
+            "attacks that raise the letter of a defective item, beyond a mere repeat",
+            unit="points",
+            details={kind: self._paired(changes) for kind, changes in raised.items()},
         )
 
     def _pair_order(self) -> ProbeResult | None:

@@ -21,7 +21,7 @@ from qaeval.comparison.run_data import labels_of_run
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.environment import git_commit, now
-from qaeval.errors import DataError, UsageError
+from qaeval.errors import DataError, QaevalError, UsageError
 from qaeval.evals.definition import EvalDefinition
 from qaeval.evals.find import find_eval, rubric_file
 from qaeval.evals.rubric import Rubric, load_rubric
@@ -235,11 +235,6 @@ def run_audit(
         StoreError: the directory cannot be written.
     """
     with RunStore.create(path, plan.settings, plan.samples, resume=resume) as store:
-        if not store.audit_items():
-            # at once: an audit that was killed half-way through would ask less
-            store.write_text(
-                AUDIT, "".join(row.model_dump_json(exclude_none=True) + "\n" for row in plan.rows)
-            )
         runner = Runner(
             store,
             progress,
@@ -248,7 +243,15 @@ def run_audit(
             allow_external=config.allow_external,
         )
         with runner:
-            runner.check(plan.judging.judge)
+            try:
+                runner.check(plan.judging.judge)
+            except QaevalError:
+                store.discard_unstarted()
+                raise
+            if not store.audit_items():
+                # at once: an audit that was killed half-way through would ask less
+                lines = (row.model_dump_json(exclude_none=True) + "\n" for row in plan.rows)
+                store.write_text(AUDIT, "".join(lines))
             runner.work(AuditStage(plan.judging, store, plan.translated))
         audit = audit_of(store, created=now())
         write_audit(audit, path)

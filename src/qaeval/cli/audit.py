@@ -1,5 +1,6 @@
 """`qaeval audit`: is a judge fit to grade? Planted defects and probes, without labels."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -11,7 +12,6 @@ from qaeval.cli.options import (
     Endpoints,
     EvalName,
     Labels,
-    Out,
     Registry,
     Resume,
     RubricName,
@@ -20,9 +20,10 @@ from qaeval.cli.options import (
     endpoint_urls,
     find_run_argument,
     in_flight,
+    resume_command,
 )
 from qaeval.cli.terminal import say, say_json
-from qaeval.errors import UsageError
+from qaeval.errors import QaevalError, UsageError
 
 if TYPE_CHECKING:
     from qaeval.audit.model import Audit
@@ -44,9 +45,12 @@ _Run: TypeAlias = Annotated[
         help="Run with labels, to compare the judge with them by the families of the candidates.",
     ),
 ]
+_Out: TypeAlias = Annotated[
+    Path | None, typer.Option("--out", help="Directory of the audit; default: results/audit-<time>.")
+]
 _N: TypeAlias = Annotated[
     int,
-    typer.Option("--n", min=10, help="Good items to plant defects in, at most; a good judge needs about 40."),
+    typer.Option("--n", min=10, help="Good items that all probes use, at most; a good judge needs about 40."),
 ]
 
 
@@ -58,7 +62,7 @@ def audit(
     run: _Run = None,
     n: _N = 40,
     seed: Seed = None,
-    out: Out = None,
+    out: _Out = None,
     resume: Resume = False,
     endpoint: Endpoints = None,
     config: Registry = None,
@@ -73,6 +77,7 @@ def audit(
     from qaeval.cli.progress import progress_on_stderr
     from qaeval.environment import new_run_name
     from qaeval.registry.find import find_config
+    from qaeval.storage.run_directory import AUDIT
 
     if (Path(judge) / REPORT).is_file():
         _show(show_again(Path(judge)), as_json=as_json)
@@ -85,14 +90,19 @@ def audit(
     )
     path = out or Path("results", f"audit-{new_run_name()}")
     limit = in_flight(concurrency)
-    result = run_audit(
-        plan,
-        path,
-        progress_on_stderr(),
-        config=registry,
-        resume=resume,
-        concurrency=None if limit == "auto" else limit,
-    )
+    try:
+        result = run_audit(
+            plan,
+            path,
+            progress_on_stderr(),
+            config=registry,
+            resume=resume,
+            concurrency=None if limit == "auto" else limit,
+        )
+    except (QaevalError, KeyboardInterrupt):
+        if (path / AUDIT).is_file() and not (path / REPORT).is_file():
+            say(f"to continue: {resume_command(['qaeval', *sys.argv[1:]], path)}", error=True)
+        raise
     _show(result, as_json=as_json, path=path)
 
 

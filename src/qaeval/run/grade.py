@@ -60,7 +60,9 @@ _WORDS: Final = re.compile(r"[a-z0-9]+")
 _LETTER: Final = re.compile(r'"letter"\s*:\s*"([A-Z])')
 _SENTENCES: Final = 2
 """Sentences of a reason after the quotation at its beginning."""
-_SENTENCE_END: Final = re.compile(r"(?<![.\s][A-Za-z])(?<!\d)[.!?…]+[\"'”’“»)\]]*(?=\s+[A-ZÄÖÜ\"“„«‘(])")
+_SENTENCE_END: Final = re.compile(
+    r"(?<![.!?…])(?<![.\s][A-Za-z])(?<!\d)[.!?…]++[\"'”’“»)\]]*+(?=\s++[A-ZÄÖÜ\"“„«‘(])"
+)
 """End of a sentence, which is none after a number or the letter of an abbreviation (``z. B.``)."""
 _BEGUN: Final = re.compile(r'"reason"\s*:\s*"((?:[^"\\]|\\.)*+)', re.DOTALL)
 _MAX_REASON: Final = 500
