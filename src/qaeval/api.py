@@ -1206,6 +1206,7 @@ def certify(
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
+    consent: Consent = (),
     progress: ProgressCallback | Progress | None = None,
 ) -> JudgeCertificate:
     """Issue the certificate of a judge: how far it agrees with labels, and whether a gate may trust it.
@@ -1232,6 +1233,7 @@ def certify(
         config: Registry file.
         concurrency: Requests in flight, or ``"auto"``.
         cache: Whether replies of earlier runs are used.
+        consent: As for `compare`.
         progress: Called after each finished task.
 
     Returns:
@@ -1271,6 +1273,7 @@ def certify(
                 concurrency=concurrency,
                 cache=cache,
                 controls=False,
+                consent=consent,
                 progress=progress,
             )
     else:
@@ -1293,7 +1296,8 @@ def certify(
         def runner_of(store: RunStore) -> Runner:
             return make_runner(store, registry, concurrency, cache=False, progress=shown)
 
-        sha256 = store_anchors(AnchorFiles(path_out), path, judge, anchors, registry, runner_of)
+        files = AnchorFiles(path_out)
+        sha256 = store_anchors(files, path, judge, anchors, registry, runner_of, consent=consent)
         certificate = certificate.model_copy(update={"anchors_sha256": sha256})
     certificate.write(path_out)
     return certificate

@@ -30,7 +30,7 @@ PROXY: Final = "http://proxy.example:3128"
 PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 SMALL: Final = ("--n", "2", "--yes", "--no-cache")
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("default")]
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,7 @@ def traced(
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=600,
             env={
                 **os.environ,
                 **KEYS,

@@ -8,6 +8,7 @@ import typer
 from qaeval.cli.options import (
     AsJson,
     Concurrency,
+    ConsentTo,
     Endpoints,
     NoCache,
     Registry,
@@ -110,6 +111,7 @@ def certify(
     endpoint: Endpoints = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    consent: ConsentTo = None,
     config: Registry = None,
     as_json: AsJson = False,
 ) -> int:
@@ -118,7 +120,7 @@ def certify(
     Exit codes: 0 trusted, 2 not enough labels, 3 not trusted.
     """
     from qaeval import api
-    from qaeval.cli.progress import progress_on_stderr
+    from qaeval.cli.progress import consent_on_stderr, progress_on_stderr
     from qaeval.gate.certificate import certificate_path
 
     certificate = api.certify(
@@ -138,6 +140,7 @@ def certify(
         config=config,
         concurrency=in_flight(concurrency),
         cache=not no_cache,
+        consent=consent_on_stderr(consent),
         progress=progress_on_stderr(),
     )
     if as_json:

@@ -22,6 +22,7 @@ from qaeval.records import Generation, Grade, Item, Record, Sample, record_id
 from qaeval.registry.config import Config
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import difference, listed, percent, plural
+from qaeval.run.consent import Consent, judging_with_consent
 from qaeval.run.plan import Judging
 from qaeval.stats.drift import drift_evidence, look_alpha, mean_bounds
 from qaeval.storage.run_directory import RunStore
@@ -117,7 +118,14 @@ def regraded_letters(
 
 
 def store_anchors(
-    files: AnchorFiles, run: Path, judge: str, n: int, config: Config, make_runner: MakeRunner
+    files: AnchorFiles,
+    run: Path,
+    judge: str,
+    n: int,
+    config: Config,
+    make_runner: MakeRunner,
+    *,
+    consent: Consent = (),
 ) -> str:
     """Draw anchors from the items of a run, have the judge grade them once more, and write them beside the certificate.
 
@@ -130,11 +138,13 @@ def store_anchors(
         n: Anchors, at most.
         config: The registry.
         make_runner: As for `regraded_letters`.
+        consent: Hosts of hosted judges that may be sent the anchors.
 
     Returns:
         The hash of the file.
 
     Raises:
+        UsageError: The judge is hosted, and there is no consent.
         NotComparableError: The registry's judge is not the one that graded the run.
         DataError: The judge gave no anchor a letter.
         EndpointError, Interrupted: As for `regraded_letters`.
@@ -153,6 +163,9 @@ def store_anchors(
             for item in row.items
         }
     drawn = draw_anchors(items, letters, n)
+    judging = judging_with_consent(
+        judging, consent, lambda: [sample.chunk.text for sample, _ in drawn], prices=config.hosted_prices
+    )
     again = regraded_letters(drawn, judging, settings["eval"], make_runner)
     if not again:
         raise DataError(
