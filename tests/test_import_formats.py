@@ -572,6 +572,20 @@ def test_a_folder_that_no_version_of_datasets_wrote_is_refused(
         list(reading.read_source(folder))
 
 
+def test_a_damaged_arrow_file_is_refused_before_its_texts_are_read(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"question": ["Q?", "Why?"], "answer": ["A.", "B."]})
+    path = tmp_path / "x.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    offsets = b"".join(n.to_bytes(4, "little") for n in (0, 2, 6))
+    content = path.read_bytes()
+    assert content.count(offsets) == 1
+    path.write_bytes(content.replace(offsets, offsets[:8] + (2**31 - 1).to_bytes(4, "little")))
+    with pytest.raises(DataError, match=r"x\.arrow: not readable as Arrow"):
+        list(reading.read_source(path))
+
+
 def test_epochs_errors_chats_and_choices_of_inspect(tmp_path: Path) -> None:
     log = pytest.importorskip("inspect_ai.log")
     model = pytest.importorskip("inspect_ai.model")
@@ -658,6 +672,17 @@ def test_a_file_of_no_known_format_names_those_that_are_read(content: str, tmp_p
     for name in ("promptfoo", "DeepEval", "Ragas", "lm-eval", "EvalScope", "Inspect", "Hugging Face"):
         assert name in READ
         assert name in typed.stderr.replace("\n", " ")
+
+
+def test_a_row_without_a_known_column_names_the_harnesses(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="lm-eval, EvalScope"):
+        api.import_items(written(tmp_path / "x.jsonl", {"frage": "Q?", "id": 1}), out=tmp_path / "run")
+
+
+def test_a_generic_file_of_multiple_choice_questions_is_no_review(tmp_path: Path) -> None:
+    row = {"index": 0, "choices": ["10", "17"], "question": "Q?", "answer": "A.", "context": CONTEXTS[0]}
+    out = api.import_items(written(tmp_path / "ours.jsonl", row), out=tmp_path / "run").path
+    assert counts(out) == {"ours": {"valid": 1}}
 
 
 def test_a_folder_without_data_names_what_is_read_and_the_command_that_reads_it(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from qaeval.errors import DataError, UsageError, closest
 from qaeval.evals.definition import ItemKind
 from qaeval.evals.rubric import Rubric
 from qaeval.files.yaml import LONE_SURROGATE
+from qaeval.importing.formats import HARNESS_NAMES
 from qaeval.importing.formats.rows import HarnessRow, Score, SourceRow
 from qaeval.records import FAILURES, TRANSIENT_REASONS, FailureReason
 
@@ -174,8 +175,7 @@ class EntryReader:
         self._dotted = frozenset(column for column in taken if "." in column)
         self._required = [*own, *letter_columns, *([candidate_field] if candidate_field else [])]
         self._letter_columns = letter_columns
-        self._letters = {level.name.casefold(): level.letter for level in rubric.scale}
-        self._letters |= {level.letter.casefold(): level.letter for level in rubric.scale}
+        self._letters = letters_of(rubric)
         self._rubric = rubric
 
     def require_columns(self, names: Iterable[str], source: object) -> None:
@@ -422,6 +422,8 @@ class EntryReader:
         accepted = {column for columns in self._columns.values() for column in columns}
         unknown = [column for column in present if column not in accepted]
         advice = ""
+        if present and len(unknown) == len(present):
+            advice = f" It is of no harness that is read ({HARNESS_NAMES})"
         for name in names:
             if not any(column in present for column in self._columns[name]):
                 pairs = ((column, get_close_matches(column, self._columns[name], n=1)) for column in unknown)
@@ -429,6 +431,12 @@ class EntryReader:
                     advice = f" `--field {name}={match}` maps the closest one"
                     break
         return f"The row has {shown or 'no column'}.{advice}"
+
+
+def letters_of(rubric: Rubric) -> dict[str, str]:
+    """Return the letter of a rubric by each folded text that means it: the letter itself, and the name of its level."""
+    names = {level.name.casefold(): level.letter for level in rubric.scale}
+    return names | {level.letter.casefold(): level.letter for level in rubric.scale}
 
 
 def _lost_slot(error: str, slot: Slot) -> Slot:

@@ -1,7 +1,7 @@
 """Files of items as rows, one at a time: JSON Lines, a JSON array, CSV, Parquet or Arrow, told apart by content.
 
-No line, cell or object above `MAX_ROW_BYTES` is read, and no file is held in memory but those that are one JSON object, as some
-harnesses write them (`formats`).
+No line, cell or object above `MAX_ROW_BYTES` is read, and no file is held in memory but logs of Inspect and those that are one JSON
+object, as some harnesses write them (`formats`).
 """
 
 import csv
@@ -72,7 +72,7 @@ def format_of(path: Path) -> Format:
             raise DataError(f"{path}: expected {READ}; got {what}")
     if b"\0" in head:
         raise DataError(
-            f"{path}: expected UTF-8 text or Parquet, got a NUL byte at offset {head.index(0)} (UTF-16, or not "
+            f"{path}: expected {READ}; got a NUL byte at offset {head.index(0)} (UTF-16, or not "
             "text); save the file as UTF-8"
         )
     return _text_format(path, head)
@@ -436,11 +436,13 @@ def _of_arrow(path: Path) -> Iterator[SourceRow]:
             batches = reader if is_stream else map(reader.get_batch, range(reader.num_record_batches))
             number = 0
             for batch in batches:
+                # offsets of a damaged file may point anywhere, and end the process
+                batch.validate(full=True)
                 for start in range(0, batch.num_rows, _BATCH_ROWS):
                     for row in batch.slice(start, _BATCH_ROWS).to_pylist():
                         number += 1
                         yield f"{path.name}: row {number}", row
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: not readable as Arrow: {error}") from error
 
 
@@ -487,7 +489,9 @@ def _listed(path: Path, key: str) -> list[str]:
         for entry in (listed if isinstance(listed, list) else ())
     ]
     if not names or any(name in {"", ".."} or Path(name).name != name for name in names):
-        raise DataError(f"{path}: expected names of files of the folder in {key!r}, as `datasets` writes them")
+        raise DataError(
+            f"{path}: expected names of files of the folder in {key!r}, as `datasets` writes them"
+        )
     return names
 
 

@@ -28,7 +28,7 @@ from qaeval.evals.rubric import Rubric
 from qaeval.files.rows import EachRow, explained
 from qaeval.files.whole import whole_folder
 from qaeval.files.yaml import validated
-from qaeval.importing.entries import Entry, EntryReader, Slot
+from qaeval.importing.entries import Entry, EntryReader, Slot, letters_of
 from qaeval.importing.formats.rows import HarnessRow, Score
 from qaeval.importing.reading import read_source
 from qaeval.importing.sources import KnownSamples, SampleFinder
@@ -224,6 +224,7 @@ def _read(request: ImportRequest, spill: _Spill) -> _Grouped:
         get=lambda offset: Chunk.model_validate(spill.get(offset)),
     )
     grouped = _Grouped()
+    letters = letters_of(request.rubric)
     names = _source_names(request)
     no_source: list[str] = []
     stems: dict[str, Source] = {}
@@ -235,7 +236,7 @@ def _read(request: ImportRequest, spill: _Spill) -> _Grouped:
         for row in read_source(source):
             n_rows += 1
             entry = reader.read(row)
-            _note_scores(grouped, entry, request.rubric)
+            _note_scores(grouped, entry, letters)
             seen |= dict.fromkeys(reader.columns_of(row))
             resolved = finder.resolve(entry)
             if isinstance(row[1], HarnessRow) and _is_repeat(grouped, entry, resolved.sample, source):
@@ -296,7 +297,7 @@ def _is_repeat(grouped: _Grouped, entry: Entry, sample: Sample, source: Source) 
     return is_repeat
 
 
-def _note_scores(grouped: _Grouped, entry: Entry, rubric: Rubric) -> None:
+def _note_scores(grouped: _Grouped, entry: Entry, letters: Mapping[str, str]) -> None:
     """Note what raters of other harnesses call their letters; a rater with any other one has another scale.
 
     Raises:
@@ -305,14 +306,8 @@ def _note_scores(grouped: _Grouped, entry: Entry, rubric: Rubric) -> None:
     for rater, (letter, _) in entry.scores.items():
         if rater not in grouped.words:
             _require_name(rater, "rater", entry.where, grouped.words)
-        if not grouped.words.setdefault(rater, "") and rubric_letter(letter, rubric) is None:
+        if not grouped.words.setdefault(rater, "") and letter.casefold() not in letters:
             grouped.words[rater] = letter
-
-
-def rubric_letter(text: str, rubric: Rubric) -> str | None:
-    """Return the letter of a rubric that a letter or the name of a level means, in any case; None: neither."""
-    names = {level.name.casefold(): level.letter for level in rubric.scale}
-    return (names | {level.letter.casefold(): level.letter for level in rubric.scale}).get(text.casefold())
 
 
 def _without_source(entry: Entry) -> Entry:
@@ -816,6 +811,7 @@ class _Ratings:
         self._files = files
         self._words = words
         """Raters of other harnesses, as `_Grouped.words`."""
+        self._letters = letters_of(request.rubric)
         self._letters_of: dict[str, tuple[str, ...]] = {}
         self._shared: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._columns = [*request.label_fields.values(), *request.grade_fields.values()]
@@ -861,18 +857,12 @@ class _Ratings:
                 self._files.write(
                     f"{LABELS}/{rater}.jsonl", _label(rater, sample, item, letters[column], own)
                 )
-        for rater, (letter, note) in given.scores.items():
-            # a scorer with any letter of another scale has another scale: then its rubric is its name
-            rubric_of = "" if self._words[rater] else own
-            label = _label(
-                rater,
-                sample,
-                item,
-                (rubric_letter(letter, rubric) if rubric_of else None) or letter,
-                rubric_of or rater,
-                rater_kind="model",
-                note=note,
-            )
+        for rater, (text, note) in given.scores.items():
+            # the rubric of a scorer with a scale of its own is its name
+            is_other = bool(self._words[rater])
+            letter = text if is_other else self._letters[text.casefold()]
+            rubric_of = rater if is_other else own
+            label = _label(rater, sample, item, letter, rubric_of, rater_kind="model", note=note)
             self._files.write(f"{LABELS}/{rater}.jsonl", label)
 
 

@@ -20,6 +20,9 @@ READ: Final = (
 """What is read, for error messages."""
 
 
+HARNESS_NAMES: Final = "Inspect, promptfoo, DeepEval, Ragas, lm-eval, EvalScope"
+
+
 @dataclass(frozen=True)
 class Harness:
     """The reader of a harness's files.

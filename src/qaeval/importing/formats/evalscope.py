@@ -1,6 +1,6 @@
 """Reviews of EvalScope 1.0 and later: ``outputs/DATE/reviews/MODEL/BENCHMARK_SUBSET.jsonl``.
 
-Format: https://evalscope.readthedocs.io/en/latest/get_started/basic_usage.html (output folder), with the fields of `ReviewResult` in
+Format: https://modelscope.github.io/evalscope/zh/visualization (output folder), with the fields of `ReviewResult` in
 `evalscope/api/evaluator/cache.py` and `Score` in `evalscope/api/metric/scorer.py` of https://github.com/modelscope/evalscope.
 """
 
@@ -28,7 +28,9 @@ _ROLE: Final = re.compile(r"(?m)^\*\*(\w+)\*\*: *\n?")
 
 def is_row(row: Mapping[str, Any]) -> bool:
     """Return whether a row is a review of EvalScope."""
-    return "index" in row and bool({"sample_score", "choices"} & row.keys())
+    choices = row.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return "index" in row and ("sample_score" in row or (isinstance(first, Mapping) and "review" in first))
 
 
 def read(rows: Rows, path: Path | None) -> Iterator[SourceRow]:
