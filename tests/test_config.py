@@ -190,7 +190,7 @@ def test_a_secret_in_the_file_is_refused_and_not_repeated(load: Load, entry: str
         ("models: {m: {hf_id: --help}}", "models.m.hf_id: expected"),
         (
             "models: {m: {hf_id: a/b, kind: sever}}",
-            "models.m.kind: expected one of 'server', 'embedded' or 'plugin', got 'sever'. Did you",
+            "models.m.kind: expected one of 'server', 'embedded', 'plugin' or 'hosted', got 'sever'. Did you",
         ),
         ("defaults: {judge: m}", "defaults.judge: unknown model or judge 'm'"),
         ("allow_external: ['https://api.example.com']", "allow_external[1]: expected"),

@@ -104,7 +104,7 @@ async def _hosted(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
     if not spec.consented:
         raise UsageError(
             f"{spec.name} is hosted at {location.host}, and this command sends nothing to hosted models without consent: "
-            f"`--consent {location.host}` of compare, generate, grade and label agrees to it"
+            f"`--consent {location.host}` of compare, generate, grade, label and certify agrees to it"
         )
     async with HostedServer(spec.url or "", api_key, addresses=location.addresses) as server:
         facts = await probe_hosted(
