@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 
 from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
+from qaeval.chat.wire import without_prefix_items
 from qaeval.cli import run
 from qaeval.errors import DataError, NotComparableError, StoreError, UsageError
 from qaeval.evals.definition import item_schema
@@ -868,9 +869,9 @@ def environment(server: LoopbackServer, tmp_path: Path) -> dict[str, str]:
 
 
 def bodies(requests: list[dict[str, Any]]) -> Counter[str]:
-    """Requests that are more than a probe, without what says nothing."""
+    """Requests that are more than a probe, without what says nothing, and without what Inspect's schema cannot hold."""
     shown = [
-        json.dumps(without_nothing(body), sort_keys=True)
+        json.dumps(without_nothing(without_prefix_items(body)), sort_keys=True)
         for body in requests
         if body.get("max_tokens", 0) > PROBE
     ]
