@@ -140,7 +140,7 @@ ci-nightly: $(VENV)/.dev  ## what takes long or measures time: all kills, fuzzin
 	@$(MAKE) small-model  # its test is one of test-vllm
 	@$(MAKE) test-vllm ARGS=--nightly
 	@$(MAKE) fuzz SECONDS=300
-	@$(MAKE) mutation ARGS=--hold
+	@$(MAKE) mutation
 	@$(MAKE) bench ARGS=--hold
 	@$(MAKE) test-newcomer ARGS=--hold
 

@@ -17,6 +17,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from command import qaeval
 from qaeval.agreement.label_files import read_labels
 from qaeval.comparison.csv import escape_formula
 from qaeval.errors import DataError, UsageError
@@ -466,13 +467,31 @@ def test_answers_are_preferred_under_chunk_and_question(tmp_path: Path) -> None:
 def test_a_preference_pair_is_a_row_of_its_own(tmp_path: Path) -> None:
     replies = {"m": [[("Do it", "well", "A"), ("Do that", "well too", "C")]]}
     items = items_of(tmp_path, replies, parts={REJECTED: "badly"})
-    (row,) = pairs_of(items)
+    (row,) = pairs_of(items, chosen=lambda item: item.letter == "A")
     assert row["prompt"] == [{"role": "user", "content": "Do it"}]
     assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("well", "badly")
     assert sft_examples(items[:1], with_context=True)[0].row["messages"] == [
         {"role": "user", "content": "Do it"},
         {"role": "assistant", "content": "well"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("letters", "prompts"),
+    [((), ["Do A"]), (("B",), ["Do B"]), (("B", "C"), ["Do B", "Do C"]), (("A", "C"), ["Do A", "Do C"])],
+)
+def test_preference_pairs_of_the_letters_that_are_named_are_exported(
+    letters: tuple[str, ...], prompts: list[str], tmp_path: Path
+) -> None:
+    replies = {"m": [[(f"Do {letter}", f"well, {letter}", letter)] for letter in "ABC"]}
+    build(tmp_path / "run", replies, parts={REJECTED: "badly"}, item_kind="preference_pair").close()
+    options = [word for letter in letters for word in ("--letter", letter)]
+    typed = qaeval("export", "run", "--to", "dpo", "--split", "1,0,0", "--out", "out", *options, cwd=tmp_path)
+    assert typed.returncode == 0, typed.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
+    assert sorted(row["prompt"][0]["content"] for row in rows) == prompts
+    assert all(row["letter_chosen"] == row["prompt"][0]["content"][-1] for row in rows)
+    assert all(row["rejected"][0]["content"] == "badly" for row in rows)
 
 
 def test_a_sample_gives_so_many_pairs_and_the_widest_gaps_first(tmp_path: Path) -> None:

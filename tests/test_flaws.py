@@ -124,7 +124,7 @@ def test_every_kind_of_fault_belongs_to_a_flaw_of_the_rubric() -> None:
         ("At which pressure do the pumps start?", "Pumps do not start at 3 bar.", "wrong"),
         ("How many bar do the pumps take?", "Pumps start.", "omission"),
         ("Which colour has the heating of the greenhouse?", "Pumps start at 3 bar.", "off-question"),
-        ("According to the text, at which pressure do the pumps start?", "Pumps start at 3 bar.", "wording"),
+        ("According to the text, at which pressure do the pumps start?", "Pumps start at 3 bar.", "question"),
         ("At which pressure do the pumps start?", "", "format"),
     ],
 )

@@ -66,12 +66,18 @@ def test_a_file_names_its_schema_and_is_valid_under_it(path: Path) -> None:
 def test_a_wrong_key_is_refused_at_every_level(path: Path) -> None:
     data = read_yaml(path)
     assert problems(FILES[path], {**data, "typo": 1})
-    assert any(isinstance(value, dict) and value for value in data.values())
+    n_tried = 0
     for key, value in data.items():
-        if isinstance(value, dict):
-            for name in value:
-                changed = {**data, key: {**value, name: {"typo": {}}}}
-                assert problems(FILES[path], changed), (key, name)
+        # an object, or the first of a list of objects
+        first = value[0] if isinstance(value, list) and value else value
+        if not isinstance(first, dict):
+            continue
+        for name in first:
+            wrong = {**first, name: {"typo": {}}}
+            changed = {**data, key: [wrong, *value[1:]] if isinstance(value, list) else wrong}
+            assert problems(FILES[path], changed), (key, name)
+            n_tried += 1
+    assert n_tried
 
 
 def test_short_forms_that_the_reader_takes_are_valid() -> None:

@@ -131,6 +131,7 @@ __all__ = [
     "generate",
     "grade",
     "import_items",
+    "label_by_model",
     "label_status",
     "load_run",
 ]
@@ -936,13 +937,15 @@ def import_items(
     all columns. Every row counts: an error, a reply that cannot be read and an item without its chunk are failures.
 
     Args:
-        items: Table of items, or files: JSON Lines, a JSON array, CSV or Parquet.
+        items: Table of items, or files: JSON Lines, a JSON array, CSV, Parquet, a `datasets` folder, or the results of Inspect, promptfoo,
+            DeepEval, Ragas, lm-eval or EvalScope, whose scores become labels of models.
         out: Run directory, new or empty; default: ``results/<time>``.
         chunks: JSONL file of the chunks that rows refer to by ``chunk_id``; default: the eval's.
         candidate: Name of the candidate, or one for each file; default: the column ``candidate`` or ``model``, else the
             name of the file.
         candidate_field: Column of the candidate.
-        eval_name: Name or folder of the eval, which says what an item is and how it is graded; default: the registry's.
+        eval_name: Name or folder of the eval, which says what an item is and how it is graded; default: the registry's, and `rag_qa` for
+            results of other harnesses.
         rubric: Name or file of the rubric; default: the eval's.
         fields: Column by field name, for example ``{"question": "q"}``; common names are recognised.
         grade_field: Column of letters by judge: grades of the run; the first judge decides.

@@ -50,9 +50,9 @@ FLAWS: Final[Mapping[Kind, str]] = MappingProxyType(
         "no date": "omission",
         "unfinished": "format",
         "example": "wording",
-        "leans on text": "wording",
-        "vague": "wording",
-        "cut topic": "wording",
+        "leans on text": "question",
+        "vague": "question",
+        "cut topic": "question",
         "pronoun": "wording",
         "reference": "wording",
     }

@@ -241,7 +241,7 @@ COMMANDS: Final = {
             ),
             *endpoints(servers, kind, "selene"),
         ),
-        {"selene": 2},
+        {"selene": 1},
         codes=(0, 2, 3),
     ),
     "sweep": Command(

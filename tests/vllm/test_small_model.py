@@ -29,6 +29,9 @@ ARGUMENTS = (
     "--max-num-seqs=16",
     "--max-model-len=8192",
     "--gpu-memory-utilization=0.5",
+    # vLLM 0.32 on a CPU dies when it splits the prompt of a seeded request
+    "--no-enable-chunked-prefill",
+    "--max-num-batched-tokens=8192",
 )
 SHORT_PROMPT = """# user
 

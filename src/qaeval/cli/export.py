@@ -338,7 +338,8 @@ def import_(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="Files of items (JSON Lines, JSON array, CSV, Parquet), or Inspect .eval logs; one candidate per file, unless a column names candidates.",
+            help="Files of items (JSON Lines, JSON array, CSV, Parquet, a datasets folder), results of promptfoo, DeepEval, Ragas, lm-eval or "
+            "EvalScope, or Inspect logs; one candidate per file, unless a column names candidates.",
         ),
     ],
     out: Out = None,
@@ -397,16 +398,18 @@ def import_(
     ] = None,
     config: Registry = None,
 ) -> None:
-    """Import items or Inspect logs as a run.
+    """Import items, or results of other harnesses, as a run.
 
-    The next step is `qaeval grade`; for logs and graded items `qaeval report`.
+    The next step is `qaeval grade`; for logs of qaeval's tasks and graded items `qaeval report`.
     """
     from qaeval.environment import new_run_name
     from qaeval.importing.reading import format_of
 
     target = out or Path("results", new_run_name())
-    formats = {format_of(path) for path in files}
-    if formats == {"inspect"}:
+    is_run = {format_of(path) for path in files} == {"inspect"} and all(
+        _bridge().is_own_log(path) for path in files
+    )
+    if is_run:
         of_items = {
             "--chunks": chunks,
             "--candidate": candidate,
@@ -422,7 +425,7 @@ def import_(
         for option, value in of_items.items():
             if value:
                 raise UsageError(
-                    f"{option} does nothing with logs of Inspect, which name all of it themselves"
+                    f"{option} does nothing with logs of qaeval's tasks in Inspect, which name all of it themselves"
                 )
         _bridge().import_log(files, target)
         say(f"{target}\nnext: qaeval report {target}")

@@ -64,23 +64,24 @@ def dpo_examples(
     """Return preference pairs: an item with the best letter and a worse one of the same sample and type.
 
     Pairs with the widest gap between letters come first, and pairs of unused items precede the others. An
-    item that is itself a preference pair becomes a row if it has the best letter.
+    item that is itself a preference pair becomes a row, whatever its letter.
 
     Args:
         items: All items with a letter, including those that can only be rejected.
-        best: Letter of chosen items.
+        best: Letter of chosen items that are no pairs themselves.
         scale: Letters, best first.
         prompt: Templates ``system`` and ``user`` of a candidate, the prompt of question/answer pairs. A row has the prompt of
             the candidate that wrote the chosen item.
-        chosen: Whether an item can be the chosen one.
+        chosen: Whether an item passed the filters: it can be the chosen one, or is a pair to export.
         per_sample: Maximum number of pairs per sample.
     """
     examples: list[Example] = []
     for _, sample_items in groupby(items, key=lambda item: item.sample.sample_id):
         # the same text of several candidates is one item
         distinct = list({item.item.item_id: item for item in reversed(list(sample_items))}.values())[::-1]
-        good = [item for item in distinct if item.letter == best and chosen(item)]
-        candidates = [_preference_pair_example(item) for item in good if REJECTED in item.item.parts]
+        passed = [item for item in distinct if chosen(item)]
+        good = [item for item in passed if item.letter == best]
+        candidates = [_preference_pair_example(item) for item in passed if REJECTED in item.item.parts]
         candidates += [
             _dpo_example(*pair, prompt(pair[0].candidate)) for pair in _pairs(good, distinct, scale)
         ]

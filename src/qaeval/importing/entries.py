@@ -11,7 +11,8 @@ from qaeval.errors import DataError, UsageError, closest
 from qaeval.evals.definition import ItemKind
 from qaeval.evals.rubric import Rubric
 from qaeval.files.yaml import LONE_SURROGATE
-from qaeval.importing.reading import SourceRow
+from qaeval.importing.formats import HARNESS_NAMES
+from qaeval.importing.formats.rows import HarnessRow, Score, SourceRow
 from qaeval.records import FAILURES, TRANSIENT_REASONS, FailureReason
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -34,6 +35,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "language": ("language", "lang"),
     "question": ("question", "query", "instruction", "prompt"),
     "answer": ("answer", "response", "output", "completion"),
+    "expected": ("expected", "expected_output", "ground_truth"),
     "prompt": ("prompt", "question", "query", "instruction"),
     "chosen": ("chosen",),
     "rejected": ("rejected",),
@@ -100,12 +102,14 @@ class Entry:
         chunk: Fields of a chunk that the row holds itself.
         question: Question of the sample, in an eval of answers.
         type: Type of the sample, in an eval of answers.
+        expected: What a right answer contains, in an eval of answers.
         slots: Items; empty where the row is a raw reply or an error.
         reply: Raw reply of the model, to be read.
         raw: Raw reply from which the items of the row were read elsewhere.
         error: Message of the error, where the row has no item.
         reason: Reason of the failure that the message describes.
         letters: Letters of a raw reply's only item, by column.
+        scores: What scorers of another harness say of the row's only item, by rater.
     """
 
     where: str
@@ -114,12 +118,14 @@ class Entry:
     chunk: dict[str, str]
     question: str = ""
     type: str = ""
+    expected: str = ""
     slots: list[Slot] = field(default_factory=list)
     reply: str = ""
     raw: str = ""
     error: str = ""
     reason: FailureReason = "reported"
     letters: dict[str, str] = field(default_factory=dict)
+    scores: dict[str, Score] = field(default_factory=dict)
 
 
 class EntryReader:
@@ -169,8 +175,7 @@ class EntryReader:
         self._dotted = frozenset(column for column in taken if "." in column)
         self._required = [*own, *letter_columns, *([candidate_field] if candidate_field else [])]
         self._letter_columns = letter_columns
-        self._letters = {level.name.casefold(): level.letter for level in rubric.scale}
-        self._letters |= {level.letter.casefold(): level.letter for level in rubric.scale}
+        self._letters = letters_of(rubric)
         self._rubric = rubric
 
     def require_columns(self, names: Iterable[str], source: object) -> None:
@@ -211,10 +216,12 @@ class EntryReader:
             self._text(values, "chunk_id", where),
             {name: text for name in CHUNK_FIELDS if (text := self._chunk_text(values, name, where))},
             error=self._error(values),
+            scores=values.scores if isinstance(values, HarnessRow) else {},
         )
         if self._kind == "answer":
             entry.question = self._text(values, "question", where)
             entry.type = self._text(values, "type", where)
+            entry.expected = self._chunk_text(values, "expected", where)
             if not entry.question:
                 raise DataError(
                     f"{where}: no question: an answer is about a chunk and a question; expected one of the columns "
@@ -415,6 +422,8 @@ class EntryReader:
         accepted = {column for columns in self._columns.values() for column in columns}
         unknown = [column for column in present if column not in accepted]
         advice = ""
+        if present and len(unknown) == len(present):
+            advice = f" It is of no harness that is read ({HARNESS_NAMES})"
         for name in names:
             if not any(column in present for column in self._columns[name]):
                 pairs = ((column, get_close_matches(column, self._columns[name], n=1)) for column in unknown)
@@ -422,6 +431,12 @@ class EntryReader:
                     advice = f" `--field {name}={match}` maps the closest one"
                     break
         return f"The row has {shown or 'no column'}.{advice}"
+
+
+def letters_of(rubric: Rubric) -> dict[str, str]:
+    """Return the letter of a rubric by each folded text that means it: the letter itself, and the name of its level."""
+    names = {level.name.casefold(): level.letter for level in rubric.scale}
+    return names | {level.letter.casefold(): level.letter for level in rubric.scale}
 
 
 def _lost_slot(error: str, slot: Slot) -> Slot:

@@ -11,6 +11,7 @@ from qaeval.evals.definition import EvalDefinition
 from qaeval.evals.find import find_eval, find_rubric
 from qaeval.evals.rubric import Rubric
 from qaeval.importing.entries import CHUNK_FIELDS
+from qaeval.importing.reading import is_harness_file
 from qaeval.importing.run import ImportRequest, Source
 from qaeval.importing.sources import KnownSamples
 from qaeval.registry.config import Config
@@ -19,6 +20,9 @@ from qaeval.storage.run_directory import RunStore
 
 _DESCRIPTION: Final = ("hf_id", "licence", "openness", "released", "family", "parameters")
 """What the registry says of a model and what does not depend on how it was asked."""
+
+_OF_ANSWERS: Final = "rag_qa"
+"""Eval of files of other harnesses, whose test cases ask the question."""
 
 
 def make_request(
@@ -46,9 +50,7 @@ def make_request(
         raise UsageError(f"{min(both)!r} is named as judge and as rater; choose one")
     if join is not None and (eval_name is not None or chunks is not None):
         raise UsageError(f"--join has eval and chunks of {join.path}; leave --eval and --chunks out")
-    definition = (
-        find_eval(eval_name or config.defaults.eval) if join is None else _definition_of(join.settings())
-    )
+    definition = _eval(config, sources, eval_name) if join is None else _definition_of(join.settings())
     return ImportRequest(
         sources=sources,
         definition=definition,
@@ -65,6 +67,14 @@ def make_request(
         join=join,
         model_facts=lambda name: _model_facts(config, name),
     )
+
+
+def _eval(config: Config, sources: Sequence[Source], name: str | None) -> EvalDefinition:
+    """Return the eval that is named, else the registry's; for files of other harnesses one of answers."""
+    definition = find_eval(name or config.defaults.eval)
+    if name is None and definition.item_kind != "answer" and all(map(is_harness_file, sources)):
+        return find_eval(_OF_ANSWERS)
+    return definition
 
 
 def _definition_of(settings: Mapping[str, Any]) -> EvalDefinition:

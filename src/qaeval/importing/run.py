@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any, Final, Self, TypeAlias
+from typing import IO, Any, Final, Literal, Self, TypeAlias
 
 import numpy as np
 import orjson
@@ -28,7 +28,8 @@ from qaeval.evals.rubric import Rubric
 from qaeval.files.rows import EachRow, explained
 from qaeval.files.whole import whole_folder
 from qaeval.files.yaml import validated
-from qaeval.importing.entries import Entry, EntryReader, Slot
+from qaeval.importing.entries import Entry, EntryReader, Slot, letters_of
+from qaeval.importing.formats.rows import HarnessRow, Score
 from qaeval.importing.reading import read_source
 from qaeval.importing.sources import KnownSamples, SampleFinder
 from qaeval.records import (
@@ -195,6 +196,11 @@ class _Grouped:
     kinds: "array[int]" = field(default_factory=lambda: array("b"))
     n_slots: "array[int]" = field(default_factory=lambda: array("i"))
     files: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
+    """Hashes of what candidates were asked in files of other harnesses, whose epochs and repetitions ask again."""
+    words: dict[str, str] = field(default_factory=dict)
+    """By rater of another harness: the first of its letters that is not one of the rubric's; empty where all are."""
 
 
 def _read(request: ImportRequest, spill: _Spill) -> _Grouped:
@@ -218,6 +224,7 @@ def _read(request: ImportRequest, spill: _Spill) -> _Grouped:
         get=lambda offset: Chunk.model_validate(spill.get(offset)),
     )
     grouped = _Grouped()
+    letters = letters_of(request.rubric)
     names = _source_names(request)
     no_source: list[str] = []
     stems: dict[str, Source] = {}
@@ -225,21 +232,20 @@ def _read(request: ImportRequest, spill: _Spill) -> _Grouped:
     for source, name in zip(request.sources, names, strict=True):
         before = n_rows
         seen: dict[str, None] = {}
+        repeats: list[str] = []
         for row in read_source(source):
             n_rows += 1
             entry = reader.read(row)
+            _note_scores(grouped, entry, letters)
             seen |= dict.fromkeys(reader.columns_of(row))
             resolved = finder.resolve(entry)
+            if isinstance(row[1], HarnessRow) and _is_repeat(grouped, entry, resolved.sample, source):
+                repeats.append(entry.where)
+                continue
             if request.rubric.needs_source and not resolved.sample.chunk.text:
                 no_source.append(entry.where)
                 entry = _without_source(entry)
-            candidate = name if request.candidates else entry.candidate or name
-            if not entry.candidate and request.candidate_field:
-                raise DataError(
-                    f"{entry.where}: no candidate in column {request.candidate_field!r}; fill it in every row"
-                )
-            if not entry.candidate and not request.candidates:
-                _require_own_name(stems, name, source)
+            candidate = _candidate_of(request, entry, source, name, stems)
             _add(
                 grouped,
                 entry,
@@ -252,16 +258,56 @@ def _read(request: ImportRequest, spill: _Spill) -> _Grouped:
         if n_rows == before:
             raise DataError(f"{source_name}: no rows; expected items, one a line")
         reader.require_columns(seen, source_name)
+        if repeats:
+            grouped.notes.append(
+                f"{source_name}: {len(repeats):,} further answers of a candidate to the same question and context are left out, "
+                f"the first in {repeats[0]}"
+            )
         grouped.files.append(
             {"name": "table" if isinstance(source, pd.DataFrame) else source.name, "rows": n_rows - before}
         )
-    if len(no_source) == n_rows:
+    if len(no_source) == len(grouped.offsets):
         raise DataError(
             f"{no_source[0]}: no row has a chunk that is known: expected a column with the text (text, chunk, context), or "
             "a chunk_id of --chunks FILE; rubric "
-            f"{request.rubric.name} grades against the chunk"
+            f"{request.rubric.name} grades against the chunk, one with `needs_source: false` (--rubric) grades the item alone"
         )
     return grouped
+
+
+def _candidate_of(
+    request: ImportRequest, entry: Entry, source: Source, name: str, stems: dict[str, Source]
+) -> str:
+    """Return the candidate of an entry, from a column or the name of its source."""
+    if not entry.candidate and request.candidate_field:
+        raise DataError(
+            f"{entry.where}: no candidate in column {request.candidate_field!r}; fill it in every row"
+        )
+    if not entry.candidate and not request.candidates:
+        _require_own_name(stems, name, source)
+    return name if request.candidates else entry.candidate or name
+
+
+def _is_repeat(grouped: _Grouped, entry: Entry, sample: Sample, source: Source) -> bool:
+    """Return whether a harness's file has an earlier answer of the candidate to the question about the context."""
+    questions = (slot.question for slot in entry.slots)
+    key = record_id("" if entry.candidate else str(source), entry.candidate, sample.sample_id, *questions)
+    is_repeat = key in grouped.asked
+    grouped.asked.add(key)
+    return is_repeat
+
+
+def _note_scores(grouped: _Grouped, entry: Entry, letters: Mapping[str, str]) -> None:
+    """Note what raters of other harnesses call their letters; a rater with any other one has another scale.
+
+    Raises:
+        DataError: a rater's name cannot be that of a file.
+    """
+    for rater, (letter, _) in entry.scores.items():
+        if rater not in grouped.words:
+            _require_name(rater, "rater", entry.where, grouped.words)
+        if not grouped.words.setdefault(rater, "") and letter.casefold() not in letters:
+            grouped.words[rater] = letter
 
 
 def _without_source(entry: Entry) -> Entry:
@@ -370,7 +416,7 @@ def _group(request: ImportRequest, grouped: _Grouped) -> _Groups:
         NotComparableError: the candidates answer different samples.
         DataError: a sample has more items than can be.
     """
-    notes: list[str] = []
+    notes = [*grouped.notes, *_notes_about_scores(request, grouped)]
     samples, candidates = np.asarray(grouped.sample_of), np.asarray(grouped.candidate_of)
     is_kept = _kept_samples(request, grouped, samples, candidates, notes)
     n = len(grouped.candidates)
@@ -395,6 +441,24 @@ def _group(request: ImportRequest, grouped: _Grouped) -> _Groups:
     rank[sorted(range(len(rank)), key=lambda index: grouped.sample_keys[index])] = np.arange(len(rank))
     order = np.argsort(rank[samples], kind="stable")
     return _Groups(definition, is_kept, order[is_kept[samples[order]]], n_whole, notes)
+
+
+def _notes_about_scores(request: ImportRequest, grouped: _Grouped) -> list[str]:
+    """Say which labels of other harnesses' scorers are compared with the judge's letters."""
+    other = {rater: letter for rater, letter in grouped.words.items() if letter}
+    same = [rater for rater, letter in grouped.words.items() if not letter]
+    notes = []
+    if same:
+        notes.append(
+            f"labels of {', '.join(same)} are letters of {request.rubric.name}: the report compares them, as those of models"
+        )
+    if other:
+        shown = ", ".join(f"{rater} ({letter})" for rater, letter in other.items())
+        notes.append(
+            f"labels of {shown} have a scale of their own: they are in {LABELS}/, and not compared with letters of "
+            f"{request.rubric.name}"
+        )
+    return notes
 
 
 def _kept_samples(
@@ -527,7 +591,7 @@ def _write(request: ImportRequest, grouped: _Grouped, spill: _Spill, folder: Pat
     _require_names(request, names, base)
     counts = {name: Counter[str]() for name in names}
     with _Files(folder) as files:
-        ratings = _Ratings(request, files)
+        ratings = _Ratings(request, files, grouped.words)
         if request.join is not None:
             kept = {sample_id for sample_id, index in grouped.samples.items() if groups.is_kept[index]}
             _copy_base(request.join, kept, files, ratings, folder)
@@ -582,6 +646,14 @@ def _count(counts: "Counter[str]", row: GenerateRow, n: int) -> None:
 
 
 @dataclass(frozen=True)
+class _Rated:
+    """What came with an item: letters by column of the file, and scores by rater of another harness."""
+
+    letters: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, Score] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class _Reply:
     """What a candidate wrote about one sample, from the rows of the files."""
 
@@ -592,8 +664,8 @@ class _Reply:
     n_whole: int
     """Items of the reply, where it failed as a whole."""
 
-    def row(self) -> tuple[GenerateRow, list[dict[str, str]]]:
-        """Return the row of the run, and the letters of each of its items by column.
+    def row(self) -> tuple[GenerateRow, list[_Rated]]:
+        """Return the row of the run, and what came with each of its items.
 
         Raises:
             DataError: two rows are about the same item.
@@ -609,7 +681,7 @@ class _Reply:
             return self._failure(first.reason, first.error), []
         return self._of_slots()
 
-    def _of_reply(self, entry: Entry) -> tuple[GenerateRow, list[dict[str, str]]]:
+    def _of_reply(self, entry: Entry) -> tuple[GenerateRow, list[_Rated]]:
         if entry.error:
             return self._failure(entry.reason, entry.error, entry.reply), []
         try:
@@ -621,18 +693,20 @@ class _Reply:
                 f"{entry.where}: one letter for a reply with {len(items)} items; give the items in a list, each with its "
                 "letter"
             )
-        return self._generation(items, None, entry.reply), [entry.letters for _ in items]
+        return self._generation(items, None, entry.reply), [_Rated(entry.letters) for _ in items]
 
-    def _of_slots(self) -> tuple[GenerateRow, list[dict[str, str]]]:
+    def _of_slots(self) -> tuple[GenerateRow, list[_Rated]]:
         slots: list[tuple[str, Slot]] = []
+        scores: dict[str, Mapping[str, Score]] = {}
         for entry in self.entries:
             lost = Slot(reason=entry.reason, detail=entry.error)
             slots += [(entry.where, slot) for slot in entry.slots or [lost]]
+            scores[entry.where] = entry.scores
         self._require_different(slots)
         slots.sort(key=lambda pair: -1 if pair[1].position is None else pair[1].position)
         raw = next((entry.raw for entry in self.entries if entry.raw), "")
-        items, lost_items, letters = [], [], []
-        for position, (_, slot) in enumerate(slots):
+        items, lost_items, rated = [], [], []
+        for position, (where, slot) in enumerate(slots):
             if slot.reason is not None:
                 lost_items.append(LostItem(position=position, reason=slot.reason, detail=slot.detail))
                 continue
@@ -643,13 +717,13 @@ class _Reply:
                 lost_items.append(LostItem(position=position, reason=error.reason, detail=error.detail))
                 continue
             items.append(item)
-            letters.append(slot.letters)
+            rated.append(_Rated(slot.letters, scores[where]))
         checked = (
             run_checks(items, self.sample, raw, self.definition.checks, CHECKS)
             if self.definition.checks
             else tuple(items)
         )
-        return self._generation(checked, tuple(lost_items), raw), letters
+        return self._generation(checked, tuple(lost_items), raw), rated
 
     def _require_different(self, slots: Sequence[tuple[str, Slot]]) -> None:
         if self.definition.item_kind != "qa_pair" and len(slots) > 1:
@@ -726,15 +800,18 @@ class _Reply:
 
 
 class _Ratings:
-    """The letters that came with the items: grades of a judge, and labels of raters.
+    """The letters that came with the items: grades of a judge, labels of raters, and scores of other harnesses.
 
     An item that two candidates wrote and that came with different letters becomes two items, as in
     `join_runs`: each candidate keeps its own.
     """
 
-    def __init__(self, request: ImportRequest, files: _Files) -> None:
+    def __init__(self, request: ImportRequest, files: _Files, words: Mapping[str, str]) -> None:
         self._request = request
         self._files = files
+        self._words = words
+        """Raters of other harnesses, as `_Grouped.words`."""
+        self._letters = letters_of(request.rubric)
         self._letters_of: dict[str, tuple[str, ...]] = {}
         self._shared: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._columns = [*request.label_fields.values(), *request.grade_fields.values()]
@@ -742,48 +819,76 @@ class _Ratings:
     def known(self, item_id: str, letter: str) -> None:
         """Note the letter of an item of the run that is joined."""
         if self._request.grade_fields:
-            self._letters_of[item_id] = (*[""] * len(self._request.label_fields), letter)
+            blank = [""] * len(self._request.label_fields)
+            self._letters_of[item_id] = (*blank, letter, *[""] * len(self._words))
 
-    def rate(
-        self, candidate: str, sample: Sample, row: GenerateRow, letters: Sequence[Mapping[str, str]]
-    ) -> GenerateRow:
+    def rate(self, candidate: str, sample: Sample, row: GenerateRow, rated: Sequence[_Rated]) -> GenerateRow:
         """Write grades and labels of a reply's items; return the reply, with the ids that its items have now."""
-        if not self._columns or isinstance(row, Failure):
+        if not (self._columns or self._words) or isinstance(row, Failure):
             return row
         items = []
-        for item, given in zip(row.items, letters, strict=True):
-            letters_of_item = tuple(given.get(column, "") for column in self._columns)
-            rated, own = item, self._shared.setdefault(letters_of_item, letters_of_item)
+        for item, given in zip(row.items, rated, strict=True):
+            letters_of_item = (
+                *(given.letters.get(column, "") for column in self._columns),
+                *(given.scores.get(rater, ("", ""))[0] for rater in self._words),
+            )
+            new_item, own = item, self._shared.setdefault(letters_of_item, letters_of_item)
             earlier = self._letters_of.get(item.item_id)
             if earlier is not None and earlier != own:
                 item_id = record_id("item", item.item_id, candidate)
-                rated, earlier = item.model_copy(update={"item_id": item_id}), self._letters_of.get(item_id)
-            items.append(rated)
+                new_item, earlier = (
+                    item.model_copy(update={"item_id": item_id}),
+                    self._letters_of.get(item_id),
+                )
+            items.append(new_item)
             if earlier is None:
-                self._letters_of[rated.item_id] = own
-                self._write(sample, rated, given)
+                self._letters_of[new_item.item_id] = own
+                self._write(sample, new_item, given)
         return row.model_copy(update={"items": tuple(items)})
 
-    def _write(self, sample: Sample, item: Item, letters: Mapping[str, str]) -> None:
-        rubric = self._request.rubric
+    def _write(self, sample: Sample, item: Item, given: _Rated) -> None:
+        rubric, letters = self._request.rubric, given.letters
+        own = f"{rubric.name}/{rubric.version}"
         for number, (judge, column) in enumerate(self._request.grade_fields.items()):
             file = further_files(judge)[1] if number else GRADES
             self._files.write(file, _grade(judge, rubric, sample, item, letters.get(column, ""), column))
         for rater, column in self._request.label_fields.items():
             if column in letters:
-                label = Label(
-                    item_id=item.item_id,
-                    rater=rater,
-                    rater_kind="human",
-                    letter=letters[column],
-                    rubric=f"{rubric.name}/{rubric.version}",
-                    split=sample.chunk.split or "held-out",
-                    chunk_id=sample.chunk.chunk_id,
-                    question=item.question,
-                    answer=item.answer,
-                    rejected=item.parts.get(REJECTED, ""),
+                self._files.write(
+                    f"{LABELS}/{rater}.jsonl", _label(rater, sample, item, letters[column], own)
                 )
-                self._files.write(f"{LABELS}/{rater}.jsonl", label)
+        for rater, (text, note) in given.scores.items():
+            # the rubric of a scorer with a scale of its own is its name
+            is_other = bool(self._words[rater])
+            letter = text if is_other else self._letters[text.casefold()]
+            rubric_of = rater if is_other else own
+            label = _label(rater, sample, item, letter, rubric_of, rater_kind="model", note=note)
+            self._files.write(f"{LABELS}/{rater}.jsonl", label)
+
+
+def _label(
+    rater: str,
+    sample: Sample,
+    item: Item,
+    letter: str,
+    rubric: str,
+    *,
+    rater_kind: Literal["human", "model"] = "human",
+    note: str = "",
+) -> Label:
+    return Label(
+        item_id=item.item_id,
+        rater=rater,
+        rater_kind=rater_kind,
+        letter=letter,
+        rubric=rubric,
+        split=sample.chunk.split or "held-out",
+        note=note,
+        chunk_id=sample.chunk.chunk_id,
+        question=item.question,
+        answer=item.answer,
+        rejected=item.parts.get(REJECTED, ""),
+    )
 
 
 def _grade(judge: str, rubric: Rubric, sample: Sample, item: Item, letter: str, column: str) -> GradeRow:

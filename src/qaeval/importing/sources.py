@@ -101,7 +101,7 @@ class SampleFinder:
                 is_placed = bool(asked)
                 chunk_id = f"question-{record_id('question', asked)}" if asked else entry.where
             chunk = Chunk(chunk_id=chunk_id, text="")
-        given = {"type": entry.type} if entry.type else {}
+        given = {name: value for name, value in (("type", entry.type), ("expected", entry.expected)) if value}
         sample = Sample.of(chunk, entry.question if self._kind == "answer" else "", given)
         if self._known is not None and self._known.chunks.get(chunk.chunk_id) is chunk:
             sample = self._known.samples.get(sample.sample_id, sample)

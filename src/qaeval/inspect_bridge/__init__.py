@@ -16,7 +16,7 @@ from inspect_ai import Task, task
 
 from qaeval.inspect_bridge.chat import recorded
 from qaeval.inspect_bridge.exporting import export_logs
-from qaeval.inspect_bridge.importing import import_log
+from qaeval.inspect_bridge.importing import import_log, is_own_log
 from qaeval.inspect_bridge.scoring import failed, usable_rate
 from qaeval.inspect_bridge.tasks import ask, letters, task_of, usable
 
@@ -26,6 +26,7 @@ __all__ = [
     "export_logs",
     "failed",
     "import_log",
+    "is_own_log",
     "letters",
     "qa_pairs",
     "rag_qa",

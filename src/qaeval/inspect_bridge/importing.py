@@ -1,7 +1,7 @@
 """Import Inspect logs as a run.
 
-Logs over the same samples become candidates of one run. Only logs of qaeval's tasks or of `export_logs` can
-be imported: other logs do not record chunk, rubric and judge of a score.
+Logs over the same samples become candidates of one run. Only logs of qaeval's tasks or of `export_logs` are read here: other logs do
+not record chunk, rubric and judge of a score, and are files of items (`qaeval.importing`).
 """
 
 import re
@@ -95,17 +95,30 @@ def import_log(paths: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def _read(path: Path) -> _LogPart:
+def is_own_log(path: Path) -> bool:
+    """Return whether a log is of one of qaeval's tasks; `qaeval.importing` reads the others as files of items.
+
+    Raises:
+        DataError: it is no log.
+    """
+    return METADATA in (_log(path, header_only=True).eval.metadata or {})
+
+
+def _log(path: Path, *, header_only: bool = False) -> EvalLog:
     try:
-        log = read_eval_log(str(path), resolve_attachments=True)
+        return read_eval_log(str(path), header_only=header_only, resolve_attachments=not header_only)
     except Exception as error:  # the reader raises many types for invalid files
         raise DataError(f"{path}: not an Inspect log: {type(error).__name__}: {error}") from error
+
+
+def _read(path: Path) -> _LogPart:
+    log = _log(path)
     metadata = (log.eval.metadata or {}).get(METADATA)
     if not isinstance(metadata, dict):
         raise DataError(
             f"{path}: log of another task ({log.eval.task!r}): its metadata has no {METADATA!r} with "
-            "chunk, rubric and judge of its scores. Import logs of `inspect eval qaeval/…`, or of `qaeval "
-            "export --to inspect`"
+            "chunk, rubric and judge of its scores. This reads logs of `inspect eval qaeval/…` and of `qaeval export --to inspect`; "
+            "`qaeval import` reads others as files of items"
         )
     if metadata.get("format") != FORMAT:
         raise DataError(f"{path}: format {metadata.get('format')!r}; this version of qaeval reads {FORMAT}")
