@@ -6,13 +6,13 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from test_real_vllm import ROOT, SETTINGS, VLLM
 
 from command import qaeval
-from qaeval.audit.model import Audit
+from qaeval.audit.model import Audit, ProbeName
 from qaeval.corpus.samples import load_samples
 from qaeval.evals.definition import load_eval
 from qaeval.records import Sample
@@ -169,6 +169,7 @@ def test_the_audit_does_not_trust_a_small_judge(tmp_path: Path) -> None:
     assert {row["grade"]["letter"] for row in asked} <= {"A", "B", "C"}
     without = {row["setting"] for row in asked if not row["grade"].get("probabilities")}
     assert without == {"letters renamed"}
-    not_applied = {probe.probe for probe in audit.probes if probe.verdict == "not applicable"}
-    assert not_applied == {"temperature 0", "translated rubric", "self-preference", "pair order"}
-    assert all(probe.effect is not None for probe in audit.probes if probe.probe not in not_applied)
+    verdicts = {probe.probe: probe.verdict for probe in audit.probes}
+    assert {*verdicts} == {*get_args(ProbeName)} - {"pair order"}
+    not_applied = {probe for probe, verdict in verdicts.items() if verdict == "not applicable"}
+    assert not_applied == {"temperature 0", "translated rubric", "self-preference"}
