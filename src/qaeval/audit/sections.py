@@ -86,6 +86,11 @@ def _probes(audit: Audit) -> Section:
         if probe.details
     ]
     notes += [
+        f"{probe.probe}: {probe.sentence}"
+        for probe in audit.probes
+        if probe.effect is None and probe.verdict != "not applicable"
+    ]
+    notes += [
         f"{probe.probe}: {probe.n_failed:,} requests gave no letter."
         for probe in audit.probes
         if probe.n_failed
@@ -178,7 +183,7 @@ def _stability(audit: Audit) -> Section:
         )
     signs = {
         True: "The difference keeps its sign in every repeat and wording",
-        False: "The difference changes its sign with repeat or wording",
+        False: "The difference does not have one sign in every repeat and wording",
         None: "Whether the difference keeps its sign is not known",
     }[stability.keeps_sign]
     span = (
