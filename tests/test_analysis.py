@@ -539,6 +539,7 @@ def test_raters_are_compared_on_the_items_that_both_labelled() -> None:
     assert "ceiling for any judge" not in pair.sentence, "six chunks are too few"
 
 
+@pytest.mark.slow
 def test_only_independent_raters_of_many_chunks_are_called_a_ceiling() -> None:
     made = case({"alpha": ["ABC"] * 30}, items_per_sample=3)
     letters = "ABC" * 30

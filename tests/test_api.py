@@ -83,6 +83,7 @@ def test_items_are_the_texts_of_the_letters_row_for_row(run: qaeval.Run) -> None
     )
 
 
+@pytest.mark.slow
 def test_labels_are_columns_of_the_letters(run: qaeval.Run, tmp_path: Path) -> None:
     graded = run.letters[run.letters["status"] == "graded"].drop_duplicates("item_id").head(5)
     rows = "".join(f"{item},B\n" for item in graded["item_id"])
@@ -103,6 +104,7 @@ def test_a_run_is_shown_in_a_notebook_with_everything_escaped(run: qaeval.Run) -
     assert "<script>" not in hostile._repr_html_()
 
 
+@pytest.mark.slow
 def test_one_model_alone_is_evaluated() -> None:
     alone = qaeval.compare("embedded-lead", n=10)
     assert len(alone.report.candidates) == 1

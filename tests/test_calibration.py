@@ -73,6 +73,7 @@ def test_expected_grades_are_spaced_evenly_from_worst_to_best(soft: Run) -> None
     assert grades.lowest < candidate.probability.value < grades.highest
 
 
+@pytest.mark.slow
 def test_probabilities_that_follow_no_label_tell_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {"mistral": WORDS}, labels={"anna": {"mistral": WORDS}})
     rng = np.random.default_rng(2)
@@ -89,6 +90,7 @@ def test_probabilities_that_follow_no_label_tell_nothing(tmp_path: Path) -> None
     assert check.auc.low < 0.5 < check.auc.high
 
 
+@pytest.mark.slow
 def test_a_perfect_order_has_a_lower_bound(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {"mistral": WORDS}, labels={"anna": {"mistral": WORDS}})
     labels = {row["item_id"]: row["label"] for row in rows_of(run.path / "labels" / "anna.jsonl")}
@@ -113,6 +115,7 @@ def test_a_run_without_probabilities_says_nothing_of_them(tmp_path: Path) -> Non
     assert run.report.soft is None
 
 
+@pytest.mark.slow
 def test_the_report_has_section_and_diagram_where_there_are_labels(
     soft: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -129,6 +129,7 @@ def test_fewer_pairs_are_for_pairs_alone() -> None:
         EvalDefinition.model_validate(content)
 
 
+@pytest.mark.slow
 def test_pairs_that_were_not_asked_for_are_no_failures_in_the_report(tmp_path: Path) -> None:
     chunks = tmp_path / "chunks.jsonl"
     texts = [

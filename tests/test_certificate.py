@@ -267,6 +267,7 @@ def gate(graded: Path, *, code: int, policy: str = LIMIT) -> None:
     assert command(["gate", str(graded)]) == code
 
 
+@pytest.mark.slow
 def test_a_run_and_labels_give_a_certificate_that_its_gate_accepts(graded: Path) -> None:
     gate(graded, code=3)
     labels = graded / "labels" / "anna.jsonl"

@@ -884,6 +884,7 @@ def everything(text: str) -> CheckedItem:
 @example("😀" * 1_000)
 @example("word " * 20_000)
 @example("\x00")
+@pytest.mark.slow
 def test_no_check_raises_on_any_text(text: str) -> None:
     whole = everything(text)
     for name, check in CHECKS.items():

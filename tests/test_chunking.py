@@ -176,6 +176,7 @@ def test_long_runs_of_marks_and_spaces_take_no_time(read: Read, text: str) -> No
         (" ".join("`" * n for n in range(1, 630)), "a.txt"),
     ],
 )
+@pytest.mark.slow
 def test_no_pattern_of_200_kb_takes_long(read: Read, text: str, name: str, bar: Bar) -> None:
     began = process_time()
     cut(read(text, name), size=400, count=words_counter())

@@ -226,6 +226,7 @@ def test_a_judge_that_is_gone_during_the_controls_costs_nothing(tmp_path: Path) 
     assert not any(control.is_pending for control in controls_of(out))
 
 
+@pytest.mark.slow
 def test_an_answer_that_fails_for_a_while_is_asked_again(tmp_path: Path) -> None:
     failing = [ChatError("endpoint", "503")]
 

@@ -122,6 +122,7 @@ def test_existing_items_are_graded_by_the_first_two_commands_of_the_page(tmp_pat
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
+@pytest.mark.slow
 def test_the_first_python_of_a_page_works(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (block, *_) = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)

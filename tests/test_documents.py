@@ -54,6 +54,7 @@ def test_plain_values_follow_yaml_1_2(tmp_path: Path) -> None:
         ("", ": expected a mapping", "got an empty file"),
     ],
 )
+@pytest.mark.slow
 def test_what_is_wrong_with_yaml_is_said_with_its_place(
     tmp_path: Path, text: str, line: str, words: str
 ) -> None:

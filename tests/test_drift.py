@@ -78,6 +78,7 @@ def test_fewer_than_two_looks_are_an_error(scores: np.ndarray) -> None:
         drift_evidence(scores)
 
 
+@pytest.mark.slow
 def test_bounds_hold_their_mean_and_narrow() -> None:
     rng = np.random.default_rng(4)
     values = rng.choice([-1.0, 0.0, 1.0], p=[0.15, 0.8, 0.05], size=(1000, 150))

@@ -149,6 +149,7 @@ def test_without_a_threshold_that_labels_show_everything_goes_on(tmp_path: Path,
     assert [share.kappa for share in report.shares] == [None] * 3
 
 
+@pytest.mark.slow
 def test_a_given_threshold_needs_no_label_and_promises_nothing(tmp_path: Path, second: Right) -> None:
     with both(second):
         run = graded(tmp_path / "run", escalate="right", escalate_below=0.9, labels=[])
@@ -208,6 +209,7 @@ def test_a_second_escalation_asks_nothing_twice_and_ignores_the_cascade(
     "options",
     [{"escalate": "unsure"}, {"escalate": "nobody"}, {"escalate": "right", "panel": ["a", "b", "c"]}],
 )
+@pytest.mark.slow
 def test_a_second_judge_that_cannot_be_one_is_refused(
     tmp_path: Path, second: Right, options: dict[str, Any]
 ) -> None:

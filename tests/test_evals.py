@@ -150,6 +150,7 @@ def test_each_eval_has_labels_that_belong_to_its_items(name: str) -> None:
         assert all(label["note"] for label in labels)
 
 
+@pytest.mark.slow
 def test_a_run_without_anything_usable_takes_nobody(here: Path) -> None:
     shutil.copytree(PAIRS_RUN, here / "run")
     assert run(["report", "run"]) == 0
@@ -298,6 +299,7 @@ def test_the_schema_is_what_the_parser_takes(definition: EvalDefinition) -> None
 # ---------------------------------------------------------------------------- samples
 
 
+@pytest.mark.slow
 def test_questions_about_one_chunk_are_one_cluster(here: Path) -> None:
     chunks = here / "chunks.jsonl"
     chunks.write_text(
@@ -416,6 +418,7 @@ def test_what_sample_draws_is_what_a_run_draws(
 
 
 @pytest.mark.parametrize("kind", ["qa_pair", "answer", "preference_pair"])
+@pytest.mark.slow
 def test_a_new_eval_works_at_once(kind: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["new-eval", "mine", "--kind", kind]) == 0
     verb = "generate" if kind == "preference_pair" else "compare"
@@ -501,6 +504,7 @@ def test_the_report_counts_what_checks_found_among_the_items_that_they_look_at(h
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("n", ["1", "2", "5"])
+@pytest.mark.slow
 def test_a_check_with_nothing_to_look_at_says_so(n: str) -> None:
     assert (
         run(["compare", "embedded-lead", "embedded-salient", "--eval", "rag_qa", "--n", n, "--out", "run"])

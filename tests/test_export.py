@@ -215,6 +215,7 @@ def test_the_same_run_gives_the_same_bytes(example: RunStore, tmp_path: Path, to
     assert [path.read_bytes() for path in made[0]] == [path.read_bytes() for path in made[1]]
 
 
+@pytest.mark.slow
 def test_datasets_loads_what_is_written(example: RunStore, tmp_path: Path) -> None:
     import datasets  # type: ignore[import-untyped]  # noqa: PLC0415 - takes seconds
 

@@ -105,6 +105,7 @@ def test_a_changed_rubric_ends_4_and_regrading_the_baseline_makes_it_comparable(
     assert (copy / "grades.jsonl").read_bytes() == graded
 
 
+@pytest.mark.slow
 def test_replies_that_changed_since_a_baseline_was_regraded_are_graded_again(
     demo: Path, other_rubric: Path, tmp_path: Path
 ) -> None:

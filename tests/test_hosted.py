@@ -110,6 +110,7 @@ def test_a_field_can_be_omitted_and_a_wrong_key_is_named(
         assert "sk-wrong" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_labels_by_a_model_are_those_of_a_proxy(tmp_path: Path, run: Path) -> None:
     with HostedApi(refuses=7) as hosted:
         config = registry(tmp_path, hosted)

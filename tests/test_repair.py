@@ -71,6 +71,7 @@ def next_command(run: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("is_reported", [True, False])
+@pytest.mark.slow
 def test_a_repair_prints_the_command_that_completes_the_run(run: Path, *, is_reported: bool) -> None:
     before = letters(run)
     damage(run / "generations.jsonl", 3, b"\xff")

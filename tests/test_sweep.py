@@ -734,6 +734,7 @@ def test_no_prompt_finds_itself_in_the_prefix_cache_but_what_prompts_share_is_fo
     assert max(map(salts.count, salts)) == 3
 
 
+@pytest.mark.slow
 def test_a_judge_is_measured_with_the_items_of_a_run(
     server: LoopbackServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

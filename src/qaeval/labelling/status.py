@@ -46,7 +46,8 @@ def label_status(run: Path, *, margin: float = 0.05) -> LabelStatus:
     raters = tuple(
         work for agreement in report.agreement if (work := _work(agreement.rater, analysis, files))
     )
-    n_settled = len({label.item_id for label in labels if label.settles and fits(label, report.rubric)})
+    settled = {label.item_id for label in labels if label.settles and fits(label, report.rubric)}
+    n_settled = len(settled & set(analysis.table["item_id"]))
     people = {work.rater for work in raters if work.rater_kind != "model"}
     return LabelStatus(
         source=str(run),
