@@ -171,8 +171,8 @@ FILTERS: dict[str, Callable[[list[dict[str, str]]], int]] = {
     "#items?show=mismatch": lambda rows: sum(
         any(given.rpartition(":")[2] != row["letter"] for given in row["labels"].split()) for row in rows
     ),
-    "#items?stratum=energy&type=factual": lambda rows: sum(
-        (row["stratum"], row["type"]) == ("energy", "factual") for row in rows
+    "#items?stratum=self-hosting&type=factual": lambda rows: sum(
+        (row["stratum"], row["type"]) == ("self-hosting", "factual") for row in rows
     ),
     "#items?without=A+B": lambda rows: sum(row["letter"] == "C" or row["status"] == "failed" for row in rows),
 }
@@ -184,7 +184,7 @@ def test_the_address_says_which_items_are_shown(page: Page, report: Path, fragme
 
 
 def test_strata_and_types_are_found(page: Page, embedded: Path) -> None:
-    fragment = "#items?stratum=energy&type=factual"
+    fragment = "#items?stratum=self-hosting&type=factual"
     count = shown(opened(page, embedded, fragment))
     assert count == FILTERS[fragment](rows_of(embedded)) > 0
 
