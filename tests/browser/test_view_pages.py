@@ -87,8 +87,8 @@ def test_the_report_of_the_server_looks_and_works_like_the_file(page: Page, serv
         .first.locator("span")
         .evaluate_all("all => all.map(span => span.getBoundingClientRect().width)")
     )
-    # 11 A, 19 B and 6 C of 36
-    assert [round(36 * width / sum(widths)) for width in widths] == [11, 19, 6]
+    # 17 A, 17 B and 2 C of 36
+    assert [round(36 * width / sum(widths)) for width in widths] == [17, 17, 2]
     page.get_by_role("link", name="All runs").click()
     page.get_by_role("heading", name="Runs").wait_for()
 
