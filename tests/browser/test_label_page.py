@@ -335,7 +335,9 @@ def test_the_page_reveals_neither_candidate_nor_grade(run: Path, new_context: Ne
             press(page, "a")
             texts.append(page.content())
     assert len(texts) > 12
-    assert not [text for text in texts if re.search(r"secret|scripted|candidate\W+:|item_id|repeat\W+:", text)]
+    assert not [
+        text for text in texts if re.search(r"secret|scripted|candidate\W+:|item_id|repeat\W+:", text)
+    ]
 
 
 def test_hostile_text_is_shown_as_text(tmp_path: Path, new_context: NewContext) -> None:

@@ -244,6 +244,13 @@ COMMANDS: Final = {
         {"selene": 1},
         codes=(0, 2, 3),
     ),
+    "label --model": Command(
+        lambda servers, kind: (
+            *("label", RUN, "--model", MODELS[0], "--n", "3", "--by", "random"),
+            *endpoints(servers, kind, MODELS[0]),
+        ),
+        {MODELS[0]: 1},
+    ),
     "sweep": Command(
         lambda servers, kind: (
             *("sweep", MODELS[0], "--n", "2", "--concurrency", "1", "--requests", "2", "--repeats", "1"),
