@@ -334,9 +334,11 @@ def test_a_pull_request_that_changes_a_prompt_is_gated_and_the_comment_names_it(
 ) -> None:
     (tools / "qaeval").symlink_to(Path(sys.executable).with_name("qaeval"))
     path = f"{tools}:{os.environ['PATH']}"
-    folder, baseline, policy = tmp_path / "qa_pairs", tmp_path / "baseline.json", tmp_path / "gate.yaml"
-    # the shipped labels refute the embedded judge, and the gate would say so
+    folder, baseline, policy = tmp_path / "ours", tmp_path / "baseline.json", tmp_path / "gate.yaml"
+    # another name: the labels of the shipped eval refute the embedded judge, and the gate would say so
     shutil.copytree(ROOT / "evals" / "qa_pairs", folder, ignore=shutil.ignore_patterns("labels"))
+    definition = folder / "eval.yaml"
+    definition.write_text(definition.read_text().replace("name: qa_pairs", "name: ours", 1))
     policy.write_text("rules: [{quantity: usable_rate, margin: 0.05}]\n")
     models = {"QAEVAL_MODELS": "embedded-lead embedded-salient", "QAEVAL_EVAL": folder}
     assert sh("evaluate.sh", path, QAEVAL_RUN=tmp_path / "release", **models).returncode == 0
