@@ -166,7 +166,7 @@ _NUMBER: Final = re.compile(
 )
 _FORMULA: Final = re.compile(r"\d\s*[=×*/+−]|[=×*/+−]\s*\d")
 _MULTIPLES: Final = (2, 3, 0.5, 1.5, 4, 5)
-_ORDINALS: Final = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s", re.MULTILINE)
+_ORDINALS: Final = re.compile(r"^[ \t]*+(?:\d+[.)]|[-*•])\s", re.MULTILINE)
 _YEAR: Final = re.compile(
     r"(?P<before>\b(?:in|since|until|of|from|by|im Jahr|Jahr|seit|bis|vom|January|February|March|April|May|June|July|August"
     r"|September|October|November|December|Januar|Februar|März|Mai|Juni|Juli|Oktober|Dezember)\s|\d{1,2}\.\d{1,2}\.)"
