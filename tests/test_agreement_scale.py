@@ -188,3 +188,8 @@ def test_the_published_cases_of_the_documentation_come_out_as_it_says() -> None:
     }
     (weighted,) = checks["21,12,0,0/4,17,1,0/3,9,15,2/0,0,0,1"].warnings
     assert "linear weights" in weighted
+
+
+def test_shares_that_no_counts_give_are_refused_at_once() -> None:
+    with pytest.raises(UsageError, match="no whole numbers"):
+        check_claim("30,30,20,10:30,30,20,10", items=2_000_000)

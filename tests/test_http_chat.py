@@ -713,3 +713,10 @@ async def test_plain_http_to_a_server_of_tls_names_https() -> None:
     async with listening:
         with pytest.raises(EndpointError, match="https://"):
             await probe(url, "m", addresses=("127.0.0.1",))
+
+
+async def test_an_overload_with_status_200_asks_for_fewer_requests(server: LoopbackServer) -> None:
+    busy: list[int] = []
+    server.answer(200, {"error": {"message": "slow down", "code": 429}})
+    assert (await ask(server, on_busy=lambda: busy.append(1))).text
+    assert busy == [1]

@@ -179,3 +179,49 @@ def test_what_is_none_of_these_names_the_tools_that_are_read(written: Written, n
     assert {"Label", "Studio,", "Argilla,", "Prodigy", "doccano"} <= set(
         str(refused.value).replace("doccano;", "doccano").replace(".", " ").split()
     )
+
+
+def studio_task(item: str, *results: dict[str, Any]) -> dict[str, Any]:
+    choice = {"type": "choices", "value": {"choices": ["B"]}}
+    return {"data": {"item_id": item}, "annotations": [{"completed_by": 1, "result": [choice, *results]}]}
+
+
+def test_a_note_is_a_text_or_a_list_of_lines(written: Written) -> None:
+    tasks = [
+        studio_task("i1", {"type": "textarea", "value": {"text": "vague"}}),
+        studio_task("i2", {"type": "textarea", "value": {"text": ["vague", "short"]}}),
+    ]
+    assert [label.note for label in read_labels(written("s.json", json.dumps(tasks)))] == [
+        "vague",
+        "vague short",
+    ]
+
+
+def test_a_line_separator_in_a_text_does_not_end_a_row(written: Written) -> None:
+    rows = [{"id": n, "text": "one\u2028two", "item_id": f"i{n}", "label": ["A"]} for n in range(2)]
+    text = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    assert letters(written("d.jsonl", text)) == {"i0": "A", "i1": "A"}
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"annotations": [{"result": [{"type": "textarea", "value": 3}]}], "data": {"item_id": "i"}},
+        {
+            "annotations": [{"result": [{"type": "textarea", "value": {"text": [1]}}]}],
+            "data": {"item_id": "i"},
+        },
+        {"item_id": "i", "id": 1, "responses": [{"values": "B"}]},
+        {"item_id": "i", "id": 1, "grade.responses": 3},
+    ],
+)
+def test_fields_in_another_form_are_refused_in_words(written: Written, task: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="Label Studio"):
+        read_labels(written("x.json", json.dumps([task])))
+
+
+def test_odd_extras_of_an_annotation_are_no_crash(written: Written) -> None:
+    task = studio_task("i1")
+    task["annotations"][0]["lead_time"] = ["long"]
+    with pytest.raises(DataError, match="row 1"):
+        read_labels(written("x.json", json.dumps([task])))

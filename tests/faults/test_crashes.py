@@ -119,13 +119,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     shutil.copy(ROOT / "docs" / "examples" / "pairs.jsonl", folder / "pairs.jsonl")
     items = [json.loads(line) for line in lines[:6]]
+    rubric = json.loads((run / "settings.json").read_text())["grading"]["rubric"]
     rows = [
         {
             "item_id": row["item_id"],
             "letter": "B",
             "rater": "anna",
             "rater_kind": "human",
-            "rubric": "qa_pair_abc/2",
+            "rubric": f"{rubric['name']}/{rubric['version']}",
         }
         for row in items
     ]

@@ -97,11 +97,18 @@ def _foreign_labels(path: Path) -> Iterator[LabelRow]:
     """
     text = read_text(path)
     try:
-        whole = json.loads(text) if text.lstrip().startswith("[") else [*map(json.loads, text.splitlines())]
+        # not splitlines(): JSON strings may hold U+2028
+        lines = (line for line in text.split("\n") if line.strip())
+        whole = json.loads(text) if text.lstrip().startswith("[") else [*map(json.loads, lines)]
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}; expected {READ}") from error
     own = [value for value in whole if isinstance(value, dict) and is_own(value)]
-    rows = own if len(own) == len(whole) else [*rows_of_json(whole)]
+    try:
+        rows = own if len(own) == len(whole) else [*rows_of_json(whole)]
+    except (AttributeError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{path}: fields in another form than a labelling tool writes; expected {READ}"
+        ) from error
     if not rows or not any(row.get("label") or row.get("letter") for row in rows):
         raise DataError(f"{path}: holds no letter; expected {READ}")
     raters = {row["rater"] for row in rows if row.get("rater")}

@@ -20,6 +20,8 @@ _TOOL: Final = frozenset(
     {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement", "inner_id"}
 )
 """Columns that Label Studio adds to a flat export."""
+_KNOWN: Final = _TOOL | {_ITEM, *_NOTE, "rater", "rater_kind", "rubric", "chunk_id"}
+"""Columns that hold no letter."""
 _OTHERS: Final = _TOOL | {"_input_hash", "_task_hash"}
 """Columns that qaeval's own rows never have."""
 _MAX_LETTER: Final = 12
@@ -29,9 +31,8 @@ _MAX_LETTER: Final = 12
 def rows_of_table(cells: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     """Return the rows of a CSV file with the names of a sheet, whatever the case of its header."""
     rows = [{_named(name): value for name, value in row.items()} for row in cells]
-    for row in rows:
-        if "label" not in row and (name := _letter_column(row, rows)):
-            row["label"] = row[name]
+    if "label" not in rows[0] and (column := _letter_column(rows)):
+        rows = [{**row, "label": row[column]} for row in rows]
     return [_flat(row) for row in rows]
 
 
@@ -48,6 +49,7 @@ def is_own(value: Any) -> bool:  # noqa: ANN401 - a JSON value
 def rows_of_json(values: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a labelling tool's JSON objects as rows of a sheet; without an item or letter these are empty."""
     objects = [value for value in values if isinstance(value, dict)]
+    column = _letter_column(objects) if objects else ""
     for value in objects:
         if isinstance(value.get("annotations"), list):
             yield from _label_studio(value)
@@ -58,16 +60,12 @@ def rows_of_json(values: Sequence[Any]) -> Iterator[dict[str, Any]]:
         elif "_input_hash" in value or {"accept", "answer"} <= value.keys():
             yield from _prodigy(value)
         else:
-            yield _plain(value, objects)
+            yield _plain(value, column)
 
 
 def _named(name: str) -> str:
     known = name.strip().casefold().replace(" ", "_").replace("-", "_")
-    return (
-        known
-        if known in {_ITEM, *_LETTER, *_NOTE, *_TOOL, "rater", "rater_kind", "rubric", "chunk_id"}
-        else name
-    )
+    return known if known in _KNOWN or known in _LETTER else name
 
 
 def _flat(row: Mapping[str, str]) -> dict[str, str]:
@@ -79,15 +77,15 @@ def _flat(row: Mapping[str, str]) -> dict[str, str]:
     return result
 
 
-def _letter_column(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the column of letters: by its name, or the only one whose texts are all short."""
-    if by_name := next((name for name in _LETTER if name in row), ""):
+def _letter_column(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the column of letters, of which the first row has the names: by its name, or the only one whose texts are all short."""
+    if by_name := next((name for name in _LETTER if name in rows[0]), ""):
         return by_name
-    known = {_ITEM, *_NOTE, *_TOOL, "rater", "rater_kind", "rubric", "chunk_id", "question", "answer", "text"}
+    others = _KNOWN | {"question", "answer", "text"}
     short = [
         name
-        for name in row
-        if name not in known and all(0 < len(_letter(other.get(name))) <= _MAX_LETTER for other in rows)
+        for name in rows[0]
+        if name not in others and all(0 < len(_letter(row.get(name))) <= _MAX_LETTER for row in rows)
     ]
     return short[0] if len(short) == 1 else ""
 
@@ -115,7 +113,7 @@ def _row(row: Mapping[str, Any], letter: str, rater: Any = "", **fields: Any) ->
     return {
         name: value
         for name, value in given.items()
-        if value not in {"", None} or name in {"item_id", "label"}
+        if (value != "" and value is not None) or name in {"item_id", "label"}
     }
 
 
@@ -128,11 +126,7 @@ def _label_studio(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         letters = [
             _letter(result.get("value")) for result in results if result.get("type") in {"choices", "rating"}
         ]
-        notes = [
-            " ".join(result["value"].get("text") or ())
-            for result in results
-            if result.get("type") == "textarea" and isinstance(result.get("value"), dict)
-        ]
+        notes = [_text(result["value"]) for result in results if result.get("type") == "textarea"]
         by = annotation.get("completed_by")
         yield _row(
             task,
@@ -142,6 +136,12 @@ def _label_studio(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             time=annotation.get("created_at"),
             note=" ".join(notes),
         )
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    """Return what was typed into a text area: a text, or a list of lines."""
+    text = value.get("text") or ""
+    return text if isinstance(text, str) else " ".join(text)
 
 
 def _argilla(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -179,13 +179,12 @@ def _prodigy(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield _row(task, letter, task.get("_annotator_id") or task.get("_session_id"))
 
 
-def _plain(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _plain(row: Mapping[str, Any], column: str) -> dict[str, Any]:
     """Return the row of doccano or of Label Studio's JSON-MIN: the fields of the item beside the letter."""
-    name = _letter_column(row, rows)
     note = next((_letter(row[key]) for key in _NOTE if key in row), "")
     return _row(
         row,
-        _letter(row.get(name)) if name else "",
+        _letter(row.get(column)),
         row.get("annotator"),
         seconds=row.get("lead_time"),
         time=row.get("created_at"),

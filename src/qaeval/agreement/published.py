@@ -159,6 +159,8 @@ def _sums(ranges: Sequence[range], total: int) -> Iterator[tuple[int, ...]]:
         if total == 0:
             yield ()
         return
+    if not all(ranges) or not sum(r[0] for r in ranges) <= total <= sum(r[-1] for r in ranges):
+        return
     for n in ranges[0]:
         for others in _sums(ranges[1:], total - n):
             yield (n, *others)

@@ -24,12 +24,11 @@ from qaeval.chat.transport import Transport, origin
 from qaeval.chat.wire import (
     FIXED_FIELDS,
     TransientError,
-    another_model,
     as_sent,
     encode,
     is_overflow,
     masked,
-    read_completion,
+    read_answer,
     retry_after_s,
     server_message,
 )
@@ -41,7 +40,6 @@ a minute each."""
 _BACKOFF_S: Final = 0.5
 """Upper end of the first wait; it doubles with every attempt."""
 _MAX_BACKOFF_S: Final = 30.0
-_EXCERPT: Final = 200
 _LEAST_SECRET: Final = 12
 """Characters of the shortest key that is masked in replies."""
 
@@ -139,7 +137,7 @@ class HttpChat:
         self._max_top_logprobs = max_top_logprobs
         self._prefix_items = prefix_items
         self._fields = dict(fields)
-        self._answering = frozenset({"", model, *reply_names})
+        self._reply_names = frozenset(reply_names)
         self._context = context
         self._tokenizer = tokenizer
         self._special: dict[str, asyncio.Future[bool]] = {}
@@ -360,29 +358,18 @@ class HttpChat:
         if status != _OK:
             raise self._refusal(server, status, headers, content)
         latency_s = perf_counter() - started
-        try:
-            completion = read_completion(
-                content,
-                latency_s=latency_s,
-                max_tokens=max_tokens,
-                pattern=request.alternatives_at,
-                secret=self._api_key,
-            )
-        except TransientError as error:
-            raise TransientError(error.reason, f"{server.url}: {error.detail}") from None
-        except ChatError as error:
-            raise ChatError(error.reason, f"{server.url}: {error.detail}") from None
-        except (LookupError, TypeError, ValueError, AttributeError):
-            excerpt = repr(masked(content[: 4 * _EXCERPT].decode(errors="replace"), self._api_key)[:_EXCERPT])
-        else:
-            if completion.model not in self._answering:
-                raise ChatError("rejected", f"{server.url}: {another_model(self._model, completion.model)}")
-            self._adaptive_timeout.learn(latency_s)
-            return self._without_key(completion)
-        detail = (
-            f"{server.url}: expected a chat completion, got {excerpt}; is this an OpenAI-compatible server?"
+        completion = read_answer(
+            content,
+            where=str(server.url),
+            asked=self._model,
+            names=self._reply_names,
+            latency_s=latency_s,
+            max_tokens=max_tokens,
+            pattern=request.alternatives_at,
+            secret=self._api_key,
         )
-        raise TransientError("endpoint", detail)
+        self._adaptive_timeout.learn(latency_s)
+        return self._without_key(completion)
 
     def _without_key(self, completion: Completion) -> Completion:
         """Mask the key in a reply that repeats it; short ones, as servers without keys take, may be words."""

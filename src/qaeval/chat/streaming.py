@@ -68,6 +68,7 @@ class StreamingChat:
         merge_system: whether the system message goes to the head of the first user turn.
         max_top_logprobs: the server's limit.
         prefix_items: whether the server knows ``prefixItems`` of a schema.
+        fields: name under which the server takes a sampling field; empty for one that it refuses.
         extra_body: further fields of every request.
 
     Raises:
@@ -85,6 +86,7 @@ class StreamingChat:
         merge_system: bool = False,
         max_top_logprobs: int = 20,
         prefix_items: bool = True,
+        fields: Mapping[str, str] = MappingProxyType({}),
         extra_body: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._server = Transport(base_url, addresses)
@@ -94,6 +96,7 @@ class StreamingChat:
         self._merge_system = merge_system
         self._max_top_logprobs = max_top_logprobs
         self._prefix_items = prefix_items
+        self._fields = dict(fields)
         self._extra_body = dict(extra_body)
         self._timeout = AdaptiveTimeout()
 
@@ -127,6 +130,7 @@ class StreamingChat:
             merge_system=self._merge_system,
             max_top_logprobs=self._max_top_logprobs,
             prefix_items=self._prefix_items,
+            fields=self._fields,
             extra_body={**self._extra_body, **extra_fields, **_STREAMED},
         )
         stream = _Stream()

@@ -6,7 +6,7 @@ import os
 import re
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from itertools import accumulate
 from types import MappingProxyType
@@ -220,8 +220,65 @@ def read_completion(
     )
 
 
-def another_model(asked: str, answered: str) -> str:
-    """Describe a reply by another model than asked, and what to do if that is intended."""
+def read_answer(
+    content: bytes,
+    *,
+    where: str,
+    asked: str,
+    names: Collection[str],
+    is_dated_allowed: bool = False,
+    latency_s: float,
+    max_tokens: int,
+    pattern: re.Pattern[str] | None = None,
+    secret: str | None = None,
+) -> Completion:
+    """Read the body of a 200 by a model of the right name; errors say where it came from.
+
+    Args:
+        content: the body.
+        where: the route.
+        asked: name of the model in the request.
+        names: further names of models that may answer.
+        is_dated_allowed: as in `another_model`.
+        latency_s: as in `read_completion`, like the arguments after it.
+        max_tokens: the limit of the request.
+        pattern: finds the token whose alternatives are kept.
+        secret: is masked where the server is quoted.
+
+    Raises:
+        TransientError: the body is not a chat completion, or the server stopped the reply before its end.
+        ChatError: as in `read_completion`, or another model answered.
+    """
+    try:
+        completion = read_completion(
+            content, latency_s=latency_s, max_tokens=max_tokens, pattern=pattern, secret=secret
+        )
+    except TransientError as error:
+        raise TransientError(error.reason, f"{where}: {error.detail}", error.kind) from None
+    except ChatError as error:
+        raise ChatError(error.reason, f"{where}: {error.detail}") from None
+    except (LookupError, TypeError, ValueError, AttributeError):
+        excerpt = repr(masked(content[: 4 * _BODY_EXCERPT].decode(errors="replace"), secret)[:_BODY_EXCERPT])
+        detail = f"{where}: expected a chat completion, got {excerpt}; is this an OpenAI-compatible server?"
+        raise TransientError("endpoint", detail) from None
+    if problem := another_model(asked, completion.model, names, is_dated_allowed=is_dated_allowed):
+        raise ChatError("rejected", f"{where}: {problem}")
+    return completion
+
+
+def another_model(
+    asked: str, answered: str, names: Collection[str], *, is_dated_allowed: bool = False
+) -> str:
+    """Describe a reply by another model than asked, and what to do if that is intended; empty where the name fits or is missing.
+
+    Args:
+        asked: name of the model in the request.
+        answered: name in the reply.
+        names: further names of models that may answer.
+        is_dated_allowed: whether a version of the model (``NAME-2026-01-01``) may answer too.
+    """
+    if answered in {"", asked, *names} or (is_dated_allowed and answered.startswith(f"{asked}-")):
+        return ""
     return (
         f"asked for {asked!r}, {answered[:_BODY_EXCERPT]!r} answered; if that is the same model, list the name in `reply_names:` of "
         "its entry in qaeval.yaml"

@@ -16,11 +16,10 @@ import orjson
 from qaeval.chat.protocol import ChatError, ChatRequest, Completion
 from qaeval.chat.wire import (
     TransientError,
-    another_model,
     encode,
     is_overflow,
     masked,
-    read_completion,
+    read_answer,
     server_message,
 )
 from qaeval.errors import UsageError
@@ -160,7 +159,7 @@ class HostedChat:
         self._merge_system = system_role == "merge"
         self._max_top_logprobs = max_top_logprobs
         self._fields = dict(fields)
-        self._names = frozenset({"", model, *reply_names})
+        self._reply_names = frozenset(reply_names)
         self._extra_body = dict(extra_body)
 
     async def __aenter__(self) -> Self:
@@ -194,23 +193,19 @@ class HostedChat:
         if answer.status != _OK:
             raise _refusal(where, answer)
         try:
-            completion = read_completion(
+            return read_answer(
                 answer.content,
+                where=where,
+                asked=self._model,
+                names=self._reply_names,
+                is_dated_allowed=True,
                 latency_s=perf_counter() - started,
                 max_tokens=request.sampling.max_tokens,
                 pattern=request.alternatives_at,
                 secret=self._api_key,
             )
-        except TransientError as error:
-            raise ChatError(error.reason, f"{where}: {error.detail}") from None
-        except ChatError as error:
-            raise ChatError(error.reason, f"{where}: {error.detail}") from None
-        except (LookupError, TypeError, ValueError, AttributeError):
-            excerpt = repr(answer.content[:_EXCERPT].decode(errors="replace"))
-            raise ChatError("endpoint", f"{where}: expected a chat completion, got {excerpt}") from None
-        if completion.model not in self._names and not completion.model.startswith(f"{self._model}-"):
-            raise ChatError("rejected", f"{where}: {another_model(self._model, completion.model)}")
-        return completion
+        except TransientError as error:  # the SDK has tried again
+            raise ChatError(error.reason, error.detail) from None
 
 
 def _refusal(where: str, answer: HttpAnswer) -> ChatError:

@@ -131,7 +131,7 @@ async def probe(
     async with Server(base_url, api_key, timeout_s, addresses=addresses) as server:
         served = await _served(server)
         _require(server, served, model)
-        ask = await _plain(server, model, dict.fromkeys(omitted, ""), {model, *reply_names})
+        ask = await _plain(server, model, dict.fromkeys(omitted, ""), reply_names)
         version, tokens, schema, logprobs, metrics = await asyncio.gather(
             _version(server),
             _system_by_tokenizer(server, model),
@@ -186,9 +186,7 @@ async def probe_hosted(
     Raises:
         EndpointError: the API does not answer, refuses the key or a plain request, or another model answers.
     """
-    ask = await _plain(
-        server, model, dict.fromkeys(omitted, ""), {model, *reply_names}, is_dated_allowed=True
-    )
+    ask = await _plain(server, model, dict.fromkeys(omitted, ""), reply_names, is_dated_allowed=True)
     (structured, schema_refusal), logprobs = await asyncio.gather(_structured(ask), _max_logprobs(ask))
     return EndpointFacts(
         base_url=server.base,
@@ -381,9 +379,9 @@ async def _plain(
         raise EndpointError(
             f"{server.base}: expected a reply, got {answer.summary}; check the URL, the key and the model's name"
         )
-    is_dated = is_dated_allowed and isinstance(answered, str) and answered.startswith(f"{model}-")
-    if isinstance(answered, str) and answered and answered not in names and not is_dated:
-        raise EndpointError(f"{server.base}: {another_model(model, answered)}")
+    named = answered if isinstance(answered, str) else ""
+    if problem := another_model(model, named, names, is_dated_allowed=is_dated_allowed):
+        raise EndpointError(f"{server.base}: {problem}")
     return ask
 
 

@@ -202,6 +202,7 @@ def streaming(endpoint: Endpoint) -> StreamingChat:
         merge_system=no_system or spec.system_role == "merge",
         max_top_logprobs=20 if limit is None else limit,
         prefix_items=facts is not None and facts.version is not None,
+        fields={} if facts is None else facts.fields,
         addresses=endpoint.addresses,
         extra_body=spec.request_extras(),
     )
