@@ -1350,7 +1350,7 @@ def label_by_model(
 ) -> labelling.ModelLabels:
     """Have a model label items of a run, for example a hosted one; its labels are those of a model, never pooled with people's.
 
-    The same call goes on with a sitting that was broken off.
+    The same call continues an interrupted sitting.
 
     Args:
         run: Directory of a graded and finished run.

@@ -93,7 +93,7 @@ def _foreign_labels(path: Path) -> Iterator[LabelRow]:
     """Yield the labels of a labelling tool's export.
 
     Raises:
-        DataError: The file is not JSON, or a row has no item_id, or its letter is not to be told from other fields.
+        DataError: The file is not JSON, or a row has no item_id, or no field of it can be the letter.
     """
     text = read_text(path)
     try:

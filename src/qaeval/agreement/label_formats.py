@@ -139,7 +139,7 @@ def _label_studio(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _text(value: Mapping[str, Any]) -> str:
-    """Return what was typed into a text area: a text, or a list of lines."""
+    """Return the content of a text area: a text, or a list of lines."""
     text = value.get("text") or ""
     return text if isinstance(text, str) else " ".join(text)
 

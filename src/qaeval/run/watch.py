@@ -166,6 +166,6 @@ class RowRecorder:
         if len(self._reasons) == 1:
             raise DataError(
                 f"{outcome.model}: the first {_MAX_ALIKE} tasks failed alike ({outcome.reason}: {outcome.detail}); finished rows are "
-                "kept. Mend what the reason names, or go on with --resume if such failures are the result"
+                "kept. Fix what the reason names, or continue with --resume if such failures are the result"
             )
         self._reasons = None
