@@ -48,9 +48,8 @@ def uses() -> list[Use]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and node.attr in _METHODS:
-                base = node.value
-                name = base.id if isinstance(base, ast.Name) else getattr(base, "attr", "")
-                methods[_key(module, name)].add(node.attr)
+                for name in _names(node.value):
+                    methods[_key(module, name)].add(node.attr)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 found += _literal(node, module)
         names += [(module, name) for name in _assigned(tree)]
@@ -65,6 +64,13 @@ def uses() -> list[Use]:
                     for method in methods[_key(module, name)] or {"search"}
                 ]
     return found
+
+
+def _names(base: ast.expr) -> list[str]:
+    """Return the names of the patterns that a method is called on: two where a condition chooses."""
+    if isinstance(base, ast.IfExp):
+        return [*_names(base.body), *_names(base.orelse)]
+    return [base.id if isinstance(base, ast.Name) else getattr(base, "attr", "")]
 
 
 def _key(module: str, name: str) -> str:

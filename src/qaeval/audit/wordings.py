@@ -24,7 +24,7 @@ LEVELS, EXAMPLES, RENAMED, TRANSLATED = (
 LETTERS: Final = "LPTVX"
 """Letters in place of a scale's: in alphabetical order, and ``an`` fits L and X as it does A and E."""
 
-_ARTICLE: Final = re.compile(r"(?:^|[.:;!?\n\"“(]\s*|[-*] )$")
+_BEFORE_ARTICLE: Final = ('.', ':', ';', '!', '?', '"', "“", "(")
 _AFTER_ARTICLE: Final = re.compile(r" [a-zäöü]")
 _SYNONYMS: Final = (
     ("source text", "reference text"), ("Judge", "Assess"), ("is supported by", "is backed by"), ("supported", "backed"),
@@ -32,6 +32,17 @@ _SYNONYMS: Final = (
     ("states", "says"), ("Grade", "Rate"), ("rubric", "marking scheme"), ("Ausgangstext", "Quelltext"), ("falsch", "unrichtig"),
     ("fehlt", "ist nicht vorhanden"),
 )  # fmt: skip
+
+
+def _begins_sentence(before: str) -> bool:
+    """Whether what follows a text begins a sentence, a line or an item of a list."""
+    stripped = before.rstrip()
+    return (
+        not before
+        or stripped.endswith(_BEFORE_ARTICLE)
+        or "\n" in before[len(stripped) :]
+        or before.endswith(("- ", "* "))
+    )
 
 
 def with_other_letters(rubric: Rubric) -> Rubric:
@@ -48,7 +59,7 @@ def with_other_letters(rubric: Rubric) -> Rubric:
         def letter(match: re.Match[str]) -> str:
             is_article = (
                 match[0] == "A"
-                and _ARTICLE.search(value[: match.start()])
+                and _begins_sentence(value[: match.start()])
                 and _AFTER_ARTICLE.match(value[match.end() :])
             )
             return match[0] if is_article else new[match[0]]
