@@ -372,7 +372,7 @@ def _judge(facts: ModelFacts, rows: RunRows, replies: ReplyTotals, *, tuned: boo
             sessions,
             n_items=replies.n,
             server=server_span(rows.readings, "grade", facts.name),
-            alongside=any(session.alongside for session in rows.sessions),
+            alongside=any(session.alongside for session in sessions),
         ),
     )
 
