@@ -30,7 +30,12 @@ class TaskQueue(Generic[_Task]):
     @property
     def is_starved(self) -> bool:
         """Whether a consumer waits for a task."""
-        return self._n_waiting > 0 and self._queue.empty()
+        return self._n_waiting > 0 and self.is_empty
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no task waits."""
+        return self._queue.empty()
 
     def add(self, tasks: Iterable[_Task]) -> None:
         """Add tasks, however many the queue holds; a producer then waits for `room`."""
