@@ -547,7 +547,7 @@ class Session(Record):
     external: bool = False
     """Whether the host is outside the user's own network: the chunks left it."""
     alongside: bool = False
-    """Whether the other stage ran at the same time."""
+    """Whether another stage ran at the same time: that of the judge, or of another candidate."""
     shard: str = Field(default="", exclude_if=_nothing)
     """Of a merged run, the shard, ``0/4``; sessions of other shards may have run at the same time."""
     stored: str = Field(default="", exclude_if=_nothing)
