@@ -5,7 +5,7 @@ import math
 import os
 import re
 import zlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from itertools import accumulate
@@ -119,6 +119,8 @@ def encode(
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if top := min(request.top_logprobs, max_top_logprobs):
         body |= {"logprobs": True, "top_logprobs": top}
+    elif request.probability_of is not None and max_top_logprobs:
+        body["logprobs"] = True
     try:
         return orjson.dumps(body, default=dict)
     except TypeError as error:
@@ -164,6 +166,7 @@ def read_completion(
     latency_s: float,
     max_tokens: int,
     pattern: re.Pattern[str] | None = None,
+    probability_of: re.Pattern[str] | None = None,
     secret: str | None = None,
 ) -> Completion:
     """Read the body of a 200.
@@ -175,6 +178,7 @@ def read_completion(
         latency_s: becomes part of the completion.
         max_tokens: the limit of the request; a reply that was cut earlier was cut by the context.
         pattern: finds the token whose alternatives are kept.
+        probability_of: finds the parts whose probability is kept.
         secret: is masked where the server is quoted.
 
     Raises:
@@ -217,6 +221,7 @@ def read_completion(
         n_thinking=_n_thinking(message),
         remark="; ".join(remarks),
         model=name if isinstance(name := reply.get("model"), str) else "",
+        probability=_guarded_probability(choice.get("logprobs"), probability_of, remarks),
     )
 
 
@@ -230,6 +235,7 @@ def read_answer(
     latency_s: float,
     max_tokens: int,
     pattern: re.Pattern[str] | None = None,
+    probability_of: re.Pattern[str] | None = None,
     secret: str | None = None,
 ) -> Completion:
     """Read the body of a 200 by a model of the right name; errors say where it came from.
@@ -243,6 +249,7 @@ def read_answer(
         latency_s: as in `read_completion`, like the arguments after it.
         max_tokens: the limit of the request.
         pattern: finds the token whose alternatives are kept.
+        probability_of: finds the parts whose probability is kept.
         secret: is masked where the server is quoted.
 
     Raises:
@@ -251,7 +258,12 @@ def read_answer(
     """
     try:
         completion = read_completion(
-            content, latency_s=latency_s, max_tokens=max_tokens, pattern=pattern, secret=secret
+            content,
+            latency_s=latency_s,
+            max_tokens=max_tokens,
+            pattern=pattern,
+            probability_of=probability_of,
+            secret=secret,
         )
     except TransientError as error:
         raise TransientError(error.reason, f"{where}: {error.detail}", error.kind) from None
@@ -367,6 +379,28 @@ def _guarded_alternatives(
     """Return the alternatives; None, with a remark, where they are not in the form of the API: the text counts all the same."""
     try:
         return _alternatives(logprobs, pattern)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        remarks.append("log-probabilities in another form")
+        return None
+
+
+def _guarded_probability(
+    logprobs: Any,  # noqa: ANN401 - any JSON value
+    pattern: re.Pattern[str] | None,
+    remarks: list[str],
+) -> float | None:
+    """Return the joint probability of the tokens that overlap the matches; None, with a remark, as for alternatives."""
+    if pattern is None:
+        return None
+    try:
+        tokens = (logprobs or {}).get("content") or ()
+        texts = [token["token"] for token in tokens]
+        ends = list(accumulate(map(len, texts)))
+        spans = [match.span(1) for match in pattern.finditer("".join(texts))]
+        named = {
+            at for start, end in spans for at in range(bisect_right(ends, start), bisect_left(ends, end) + 1)
+        }
+        return math.exp(min(0.0, sum(_logprob(tokens[at]["logprob"]) for at in named))) if named else None
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         remarks.append("log-probabilities in another form")
         return None
