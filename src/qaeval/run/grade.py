@@ -49,8 +49,12 @@ from qaeval.text.control import Escaped, escape, unknown_pieces
 SAMPLING: Final = Sampling(temperature=0.0, top_p=1.0, max_tokens=512, seed=0)
 """512 tokens hold a paragraph of reasons; a longer reply is ``truncated``, and no letter is read from it."""
 
-_TOP_LOGPROBS: Final = 20
-"""vLLM's default upper limit; enough for every letter in each tokenisation."""
+_TOP_LOGPROBS: Final = 5
+"""Alternatives that are asked for at each token; 20 make a reply of 95 tokens 150 kB (docs/decisions/0012)."""
+_SPELLINGS: Final = 2
+"""Alternatives beyond the letters of a longer scale: a letter may be spelled with and without a quotation mark."""
+_UNSEEN: Final = 0.01
+"""Share of letters outside the alternatives that is worth a remark."""
 
 _NOT_BARE: Final = re.compile(r"[\s\\\"'`“”„‘’]+")
 _CODED: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
@@ -227,7 +231,7 @@ def build_request(
         schema=instructions.schema,
         sampling=instructions.sampling,
         inputs=MappingProxyType(inputs),
-        top_logprobs=_TOP_LOGPROBS if gives_letter else 0,
+        top_logprobs=max(_TOP_LOGPROBS, len(instructions.rubric.letters) + _SPELLINGS) if gives_letter else 0,
         alternatives_at=_LETTER if gives_letter else None,
         probability_of=None
         if gives_letter or instructions.cascade is None
@@ -495,14 +499,33 @@ def letter_probabilities(alternatives: Alternatives, letters: Iterable[str]) -> 
     Returns:
         Probability by letter, or None when no letter of the scale is among the alternatives.
     """
+    mass = _letter_mass(alternatives, letters)
+    total = sum(mass.values())
+    return {letter: value / total for letter, value in mass.items()} if total > 0 else None
+
+
+def unseen_letters(alternatives: Alternatives, letters: Iterable[str]) -> str:
+    """Say which letters have a probability of 0 because no alternative spells them, where they may have more than 1 %.
+
+    What the alternatives leave of the probability is the most that these letters have together.
+    """
+    mass = _letter_mass(alternatives, letters)
+    left = 1 - sum(map(math.exp, alternatives.top.values()))
+    unseen = [letter for letter, value in mass.items() if not value]
+    if not unseen or left <= 0 or (most := left / (left + sum(mass.values()))) <= _UNSEEN:
+        return ""
+    return f"{', '.join(unseen)}: not among the {len(alternatives.top)} likeliest tokens, counted as 0, at most {most:.0%}"
+
+
+def _letter_mass(alternatives: Alternatives, letters: Iterable[str]) -> dict[str, float]:
+    """Add up the probabilities of the alternatives that spell each letter."""
     at = alternatives.at
     before, mass = alternatives.token[:at], dict.fromkeys(letters, 0.0)
     for text, logprob in alternatives.top.items():
         letter, rest = text[at : at + 1], text[at + 1 :]
         if text[:at] == before and letter in mass and rest.strip(' "},') == "":
             mass[letter] += math.exp(logprob)
-    total = sum(mass.values())
-    return {letter: value / total for letter, value in mass.items()} if total > 0 else None
+    return mass
 
 
 async def grade_one(
@@ -648,6 +671,9 @@ def _row(
     except ReplyError as error:
         detail = f"{error.detail}{completion.lost_to_thinking}"
         return _failure(task, error.reason, detail, completion, request.escaped)
+    alternatives = completion.alternatives
+    probabilities = letter_probabilities(alternatives, rubric.letters) if alternatives else None
+    unseen = unseen_letters(alternatives, rubric.letters) if alternatives and probabilities else ""
     return Grade(
         task_id=task.task_id,
         judge=task.judge,
@@ -660,10 +686,8 @@ def _row(
         flaw=reply.flaw,
         facts=reply.facts,
         reason=reply.reason,
-        remark="; ".join(filter(None, (reply.remark, completion.remark))),
-        probabilities=letter_probabilities(completion.alternatives, rubric.letters)
-        if completion.alternatives
-        else None,
+        remark="; ".join(filter(None, (reply.remark, completion.remark, unseen))),
+        probabilities=probabilities,
         answers_probability=completion.probability,
         text=completion.text,
         usage=completion.usage,
