@@ -373,6 +373,7 @@ class HttpChat:
             latency_s=latency_s,
             max_tokens=max_tokens,
             pattern=request.alternatives_at,
+            probability_of=request.probability_of,
             secret=self._api_key,
         )
         self._adaptive_timeout.learn(latency_s)

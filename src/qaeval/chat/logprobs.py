@@ -8,7 +8,7 @@ form is read whole.
 
 import math
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Final
@@ -74,6 +74,31 @@ def alternatives(
         return _in_bytes(tokens, pattern)
     except NOT_READABLE:
         return _in_list(orjson.loads(b"[%b]" % tokens), pattern)
+
+
+def joint_probability(
+    logprobs: Mapping[str, Any] | None, tokens: bytes, pattern: re.Pattern[str] | None
+) -> float | None:
+    """Return the product over the tokens of all matches, 0 to 1; None where there is no match, or nothing was asked for.
+
+    Args:
+        logprobs: of the reply.
+        tokens: what `load_reply` left of them.
+        pattern: finds the parts: the first group of each match in the text of all tokens.
+
+    Raises:
+        NOT_READABLE: they are not in the form of the API.
+    """
+    if pattern is None:
+        return None
+    listed = orjson.loads(b"[%b]" % tokens) if tokens else (logprobs or {}).get("content") or ()
+    texts = [token["token"] for token in listed]
+    ends = list(accumulate(map(len, texts)))
+    spans = [match.span(1) for match in pattern.finditer("".join(texts))]
+    named = {
+        at for start, end in spans for at in range(bisect_right(ends, start), bisect_left(ends, end) + 1)
+    }
+    return math.exp(min(0.0, sum(_logprob(listed[at]["logprob"]) for at in named))) if named else None
 
 
 def _in_bytes(tokens: bytes, pattern: re.Pattern[str]) -> Alternatives | None:

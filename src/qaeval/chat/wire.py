@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import aiohttp
 import orjson
 
-from qaeval.chat.logprobs import NOT_READABLE, alternatives, load_reply
+from qaeval.chat.logprobs import NOT_READABLE, alternatives, joint_probability, load_reply
 from qaeval.chat.protocol import Alternatives, ChatError, ChatRequest, Completion, FinishReason, Message
 from qaeval.records import FailureReason, Usage
 
@@ -115,6 +115,8 @@ def encode(
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if top := min(request.top_logprobs, max_top_logprobs):
         body |= {"logprobs": True, "top_logprobs": top}
+    elif request.probability_of is not None and max_top_logprobs:
+        body["logprobs"] = True
     try:
         return orjson.dumps(body, default=dict)
     except TypeError as error:
@@ -160,6 +162,7 @@ def read_completion(
     latency_s: float,
     max_tokens: int,
     pattern: re.Pattern[str] | None = None,
+    probability_of: re.Pattern[str] | None = None,
     secret: str | None = None,
 ) -> Completion:
     """Read the body of a 200.
@@ -171,6 +174,7 @@ def read_completion(
         latency_s: becomes part of the completion.
         max_tokens: the limit of the request; a reply that was cut earlier was cut by the context.
         pattern: finds the token whose alternatives are kept.
+        probability_of: finds the parts whose probability is kept.
         secret: is masked where the server is quoted.
 
     Raises:
@@ -213,6 +217,7 @@ def read_completion(
         n_thinking=_n_thinking(message),
         remark="; ".join(remarks),
         model=name if isinstance(name := reply.get("model"), str) else "",
+        probability=_guarded_probability(choice.get("logprobs"), tokens, probability_of, remarks),
     )
 
 
@@ -226,6 +231,7 @@ def read_answer(
     latency_s: float,
     max_tokens: int,
     pattern: re.Pattern[str] | None = None,
+    probability_of: re.Pattern[str] | None = None,
     secret: str | None = None,
 ) -> Completion:
     """Read the body of a 200 by a model of the right name; errors say where it came from.
@@ -239,6 +245,7 @@ def read_answer(
         latency_s: as in `read_completion`, like the arguments after it.
         max_tokens: the limit of the request.
         pattern: finds the token whose alternatives are kept.
+        probability_of: finds the parts whose probability is kept.
         secret: is masked where the server is quoted.
 
     Raises:
@@ -247,7 +254,12 @@ def read_answer(
     """
     try:
         completion = read_completion(
-            content, latency_s=latency_s, max_tokens=max_tokens, pattern=pattern, secret=secret
+            content,
+            latency_s=latency_s,
+            max_tokens=max_tokens,
+            pattern=pattern,
+            probability_of=probability_of,
+            secret=secret,
         )
     except TransientError as error:
         raise TransientError(error.reason, f"{where}: {error.detail}", error.kind) from None
@@ -364,6 +376,20 @@ def _guarded_alternatives(
     """Return the alternatives; None, with a remark, where they are not in the form of the API: the text counts all the same."""
     try:
         return alternatives(logprobs, tokens, pattern)
+    except NOT_READABLE:
+        remarks.append("log-probabilities in another form")
+        return None
+
+
+def _guarded_probability(
+    logprobs: Any,  # noqa: ANN401 - any JSON value
+    tokens: bytes,
+    pattern: re.Pattern[str] | None,
+    remarks: list[str],
+) -> float | None:
+    """Return the probability of parts of the reply; None, with a remark, as for alternatives."""
+    try:
+        return joint_probability(logprobs, tokens, pattern)
     except NOT_READABLE:
         remarks.append("log-probabilities in another form")
         return None
