@@ -443,6 +443,7 @@ async def test_a_busy_server_is_obeyed_beside_the_attempts_and_not_for_ever(serv
     completion = await ask(server, max_attempts=3, sleep=naps, on_busy=lambda: asked_for_less.append(1))
     assert completion.finish_reason == "stop"
     assert len(asked_for_less) == 20
+    assert len(naps.taken) == 20
     assert all(nap >= 7 for nap in naps.taken)  # what Retry-After says
     server.fail("rate_limit")
     assert "(attempts: 3)" in (await refused(server, max_attempts=3)).detail
