@@ -198,6 +198,21 @@ def test_extra_fields_may_not_change_what_is_recorded(running: LoopbackServer) -
         chat(running, extra_body={"temperature": 1})
 
 
+async def test_fields_have_the_names_that_the_server_takes(server: LoopbackServer) -> None:
+    await ask(server, fields={"max_tokens": "max_completion_tokens", "top_p": ""})
+    (sent,) = server.requests
+    assert sent["max_completion_tokens"] == ASK.sampling.max_tokens
+    assert not {"max_tokens", "top_p"} & set(sent)
+
+
+async def test_prefix_items_are_left_out_where_the_server_does_not_know_them(server: LoopbackServer) -> None:
+    schema = {"type": "array", "prefixItems": [{"type": "string"}]}
+    await ask(server, ChatRequest(ASK.messages, schema))
+    await ask(server, ChatRequest(ASK.messages, schema), prefix_items=False)
+    sent = [body["response_format"]["json_schema"]["schema"] for body in server.requests]
+    assert sent == [schema, {"type": "array"}]
+
+
 async def test_no_more_alternatives_are_asked_for_than_the_server_gives(server: LoopbackServer) -> None:
     await ask(server, ChatRequest(ASK.messages, top_logprobs=20), max_top_logprobs=5)
     await ask(server, ChatRequest(ASK.messages, top_logprobs=20), max_top_logprobs=0)
@@ -473,6 +488,7 @@ async def test_a_busy_server_is_obeyed_beside_the_attempts_and_not_for_ever(serv
     completion = await ask(server, max_attempts=3, sleep=naps, on_busy=lambda: asked_for_less.append(1))
     assert completion.finish_reason == "stop"
     assert len(asked_for_less) == 20
+    assert len(naps.taken) == 20
     assert all(nap >= 7 for nap in naps.taken)  # what Retry-After says
     server.fail("rate_limit")
     assert "(attempts: 3)" in (await refused(server, max_attempts=3)).detail
@@ -546,6 +562,39 @@ async def test_the_waits_grow_are_jittered_and_bounded(server: LoopbackServer) -
     limits = [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert all(0 <= nap <= limit for nap, limit in zip(naps.taken, limits, strict=True))
     assert len(set(naps.taken)) == 9
+
+
+class Bounds(random.Random):
+    """Draws one end of every range."""
+
+    def __init__(self, *, upper: bool) -> None:
+        super().__init__(0)
+        self._upper = upper
+
+    def uniform(self, a: float, b: float) -> float:
+        return b if self._upper else a
+
+
+@pytest.mark.parametrize(
+    ("upper", "waits"), [(True, [0.5, 1, 2, 4, 8, 16, 30, 30]), (False, [0, 0, 0, 0, 0, 0, 0, 0])]
+)
+async def test_a_wait_is_between_nothing_and_a_limit_that_doubles_up_to_30_seconds(
+    server: LoopbackServer, upper: bool, waits: list[float]
+) -> None:
+    server.fail("error_500")
+    naps = Naps()
+    await refused(server, sleep=naps, max_attempts=9, rng=Bounds(upper=upper))
+    assert naps.taken == waits
+
+
+@pytest.mark.parametrize(("upper", "wait"), [(True, 10.5), (False, 7)])
+async def test_a_busy_server_waits_as_long_as_it_said_and_up_to_half_more(
+    server: LoopbackServer, upper: bool, wait: float
+) -> None:
+    server.fail("rate_limit", times=1)
+    naps = Naps()
+    await ask(server, sleep=naps, rng=Bounds(upper=upper))
+    assert naps.taken == [wait]
 
 
 async def test_the_server_says_how_long_to_wait(server: LoopbackServer) -> None:
