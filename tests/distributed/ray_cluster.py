@@ -23,7 +23,7 @@ N_CHUNKS, BLOCK, LIMIT = 120, 10, 4
 ITEMS = 3
 """Items of each reply of the eval."""
 POISON = "The poisoned valve is opened first."
-_STORE = 80 << 20
+_NODE = {"object_store_memory": 80 << 20, "node_ip_address": "127.0.0.1"}
 
 
 class Server(LoopbackServer):
@@ -46,7 +46,7 @@ class Cluster:
     def add_worker(self) -> None:
         # Ray gives a node 30 s to start, which a busy machine exceeds; a node that is late is another worker
         with contextlib.suppress(Exception):
-            self.workers.append(self.ray.add_node(num_cpus=2, object_store_memory=_STORE))
+            self.workers.append(self.ray.add_node(num_cpus=2, **_NODE))
 
     def kill_worker(self) -> None:
         """A node that loses power: no process of it says a word."""
@@ -80,7 +80,7 @@ def cluster() -> Iterator[Cluster]:
         os.environ.update({**KEYS, "AWS_ENDPOINT_URL": url})
         ray = RayCluster(
             initialize_head=True,
-            head_node_args={"num_cpus": 0, "object_store_memory": _STORE, "include_dashboard": False},
+            head_node_args={"num_cpus": 0, "include_dashboard": False, **_NODE},
         )
         try:
             yield Cluster(ray, url)
