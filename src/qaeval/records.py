@@ -29,6 +29,7 @@ FailureReason: TypeAlias = Literal[
     "placeholder",
     "no_source",
     "reported",
+    "internal",
 ]
 """Why a task has no result; ``FAILURES`` has the meanings."""
 
@@ -46,6 +47,7 @@ FAILURES: Mapping[FailureReason, str] = {
     "placeholder": "the reply repeats the prompt's example or dots in place of a text, or is the same for three chunks or more",
     "no_source": "the imported item came without its chunk, and the rubric needs one",
     "reported": "the imported file reports an error, or holds nothing",
+    "internal": "qaeval failed on the task, which is a bug: report it with the detail",
 }
 
 

@@ -37,7 +37,7 @@ from qaeval.files.rows import ReplyIndex
 from qaeval.records import Failure, GradeRow, Sample, Session
 from qaeval.registry.config import ModelSpec, Serving
 from qaeval.run import grade
-from qaeval.run.controls import ControlStage, Unwatched
+from qaeval.run.controls import ControlStage
 from qaeval.run.endpoint import Endpoint
 from qaeval.run.estimate import (
     MIN_SAMPLES,
@@ -53,7 +53,7 @@ from qaeval.run.plan import Judging
 from qaeval.run.repeats import GenerateRepeats, GradeRepeats, deterministic_note
 from qaeval.run.session import RunContext, run_stage
 from qaeval.run.stages import GenerateStage, GradeStage, GradingQueue, Stage, StoredReplies, ignore
-from qaeval.run.watch import Progress, Stop, stop_on_signals
+from qaeval.run.watch import Progress, Stop, Unwatched, stop_on_signals
 from qaeval.run.weights import known_weights, why_asked
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.run_directory import GENERATIONS, GRADES, LOGS, RunStore, differences, further_files
