@@ -162,6 +162,7 @@ class Cached:
             request.sampling,
             request.top_logprobs,
             pattern.pattern if pattern else None,
+            *([request.probability_of.pattern] if request.probability_of else []),
         ]
         return hashlib.sha256(orjson.dumps(parts, default=dict, option=orjson.OPT_SORT_KEYS)).digest()
 
@@ -177,6 +178,7 @@ def write_reply(completion: Completion) -> bytes:
             "alternatives": [alternatives.token, alternatives.at, alternatives.top] if alternatives else None,
             "thinking": completion.n_thinking,
             "remark": completion.remark,
+            **({} if completion.probability is None else {"probability": completion.probability}),
         },
         default=dict,
     )
@@ -199,4 +201,5 @@ def read_reply(content: bytes) -> Completion:
         cached=True,
         n_thinking=fields.get("thinking", 0),
         remark=fields.get("remark", ""),
+        probability=fields.get("probability"),
     )
