@@ -198,6 +198,7 @@ def test_a_server_of_qaeval_has_the_commit_that_the_hub_cache_names(tmp_path: Pa
     refs = tmp_path / "hub" / "models--a--b" / "refs"
     refs.mkdir(parents=True)
     (refs / "main").write_text("c" * 40)
+    assert known_weights(spec, facts, env=None) is None  # a container has a cache of its own
     weights = known_weights(spec, facts, env=env)
     assert weights and weights["revision"] == "c" * 40  # noqa: PT018
     elsewhere = spec.model_copy(update={"url": "http://10.0.0.1/v1"})

@@ -33,6 +33,7 @@ class ServerManager:
         allow_external: Hosts outside the user's network that may be sent data.
 
     Attributes:
+        local_env: Environment of the servers; None where a container or a wrapper may run them in another.
         adapters: LoRA adapters of the run; a base model is started with all of its adapters.
     """
 
@@ -45,8 +46,11 @@ class ServerManager:
         stopped: Callable[[], bool],
         allow_external: Sequence[str] = (),
     ) -> None:
+        serving = serving or Serving()
+        is_local = [Path(part).name for part in serving.command] == ["vllm"]
+        self.local_env = {**environment(), **serving.env} if is_local else None
         self._conductor = Conductor(
-            serving or Serving(), env=environment(), logs=logs, on_message=on_message, stopped=stopped
+            serving, env=environment(), logs=logs, on_message=on_message, stopped=stopped
         )
         self._allow_external = tuple(allow_external)
         self._on_message = on_message

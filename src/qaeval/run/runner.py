@@ -30,7 +30,6 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeAlias
 
 from qaeval.chat.cached import Cache
 from qaeval.chat.protocol import Sampling
-from qaeval.environment import environment
 from qaeval.errors import DataError, EndpointError, Interrupted, NotComparableError
 from qaeval.evals.definition import EvalDefinition
 from qaeval.files.rows import ReplyIndex
@@ -173,7 +172,7 @@ class Runner:
         spec, facts = endpoint.spec, endpoint.facts
         if facts is None:
             return
-        weights = known_weights(spec, facts, env=environment())
+        weights = known_weights(spec, facts, env=self._servers.local_env)
         earlier = cache.weights(spec.entry)
         if text := why_asked(spec.entry, weights, earlier):
             self._progress.note(text)

@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 from qaeval import __version__
 from qaeval.chat.cached import Cache, Cached
 from qaeval.chat.protocol import ChatModel
-from qaeval.environment import environment, git_commit, now
+from qaeval.environment import git_commit, now
 from qaeval.errors import EndpointError, Interrupted
 from qaeval.records import Reading, Record, Session
 from qaeval.registry.config import ModelSpec
@@ -181,7 +181,8 @@ class _Session(Generic[_Task, _Row]):
             cache is None
             or facts is None
             or not self._stage.uses_cache
-            or (weights := known_weights(self._stage.spec, facts, env=environment())) is None
+            or (weights := known_weights(self._stage.spec, facts, env=self._context.servers.local_env))
+            is None
         ):
             return model
         merged = facts.system_role is False or spec.system_role == "merge"

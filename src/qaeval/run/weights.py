@@ -19,20 +19,23 @@ Weights: TypeAlias = Mapping[str, str]
 _STARTED: Final = "start of the server"
 
 
-def known_weights(spec: ModelSpec, facts: EndpointFacts, *, env: Mapping[str, str]) -> Weights | None:
+def known_weights(spec: ModelSpec, facts: EndpointFacts, *, env: Mapping[str, str] | None) -> Weights | None:
     """Return what identifies the weights of a model; None where nothing does.
 
     Args:
         spec: The registry's entry, without the URL of a server that qaeval started.
         facts: What the probe of its server found.
-        env: Environment of the servers that qaeval starts.
+        env: Environment of the servers that qaeval starts; None where their Hugging Face cache may be another than this machine's.
     """
     reported = {"root": facts.root or "", "version": facts.version or "", "files": facts.files_sha256 or ""}
     if spec.pin:
         return {"pin": spec.pin, **reported}
     if spec.lora is not None or facts.version is None:
         return None
-    if spec.hf_id and (commit := spec.revision or (spec.is_hosted and _cached_commit(spec.hf_id, env))):
+    commit = spec.revision
+    if spec.hf_id and commit is None and spec.is_hosted and env is not None:
+        commit = _cached_commit(spec.hf_id, env)
+    if spec.hf_id and commit:
         return {"revision": commit, **reported}
     is_adapter = spec.served in facts.adapters  # an adapter can be replaced while its server runs
     if spec.url and facts.started and not spec.replicas and not is_adapter:
