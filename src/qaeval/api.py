@@ -53,6 +53,7 @@ from qaeval.comparison.run_data import (
 from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
 from qaeval.corpus.loading import DuplicateIds
 from qaeval.corpus.samples import load_samples
+from qaeval.corpus.sampling import Allocation
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.evals.find import find_eval
@@ -381,6 +382,7 @@ def compare(
     allow_same_family: bool = False,
     n: int | None = None,
     seed: int | None = None,
+    allocation: Allocation = "proportional",
     out: PathArgument | None = None,
     resume: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -422,6 +424,8 @@ def compare(
         allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         n: Number of samples to draw, at least 1; default: all.
         seed: Seed of the draw, at least 0.
+        allocation: How many of the samples each stratum gets: ``"proportional"`` to its size, the same with ``"at-least-one"``, or an
+            ``"equal"`` number. With the last two, all estimates weigh a sample by the probability with which it was drawn.
         out: Run directory; default: ``results/<time>``.
         resume: Continue the run in `out`: finished tasks are not asked again.
         endpoints: URL of a model's server by name.
@@ -469,6 +473,7 @@ def compare(
         duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
+        allocation=allocation,
         prompts=_prompts(prompts),
     )
     path = _path(out) or Path("results", new_run_name())
@@ -565,6 +570,7 @@ def generate(
     duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
+    allocation: Allocation = "proportional",
     out: PathArgument | None = None,
     resume: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -591,6 +597,7 @@ def generate(
         duplicate_ids: What becomes of two chunks with one id.
         n: Number of samples to draw.
         seed: Seed of the draw.
+        allocation: How many of the samples each stratum gets.
         out: Run directory.
         resume: Continue the run in `out`.
         endpoints: URL of a model's server by name.
@@ -623,6 +630,7 @@ def generate(
         duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
+        allocation=allocation,
         prompts=_prompts(prompts),
     )
     plan = plan_with_consent(plan, consent, prices=registry.hosted_prices, n_replies=n_replies)
@@ -1438,6 +1446,7 @@ def compare_shard(
     duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
+    allocation: Allocation = "proportional",
     judge: str | None = None,
     rubric: PathArgument | None = None,
     allow_same_family: bool = False,
@@ -1471,6 +1480,7 @@ def compare_shard(
         duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
+        allocation=allocation,
         prompts=_prompts(prompts),
     )
     judging = find_judging(

@@ -24,7 +24,7 @@ LEVELS, EXAMPLES, RENAMED, TRANSLATED = (
 LETTERS: Final = "LPTVX"
 """Letters in place of a scale's: in alphabetical order, and ``an`` fits L and X as it does A and E."""
 
-_BEFORE_ARTICLE: Final = ('.', ':', ';', '!', '?', '"', "“", "(")
+_BEFORE_ARTICLE: Final = (".", ":", ";", "!", "?", '"', "“", "(")
 _AFTER_ARTICLE: Final = re.compile(r" [a-zäöü]")
 _SYNONYMS: Final = (
     ("source text", "reference text"), ("Judge", "Assess"), ("is supported by", "is backed by"), ("supported", "backed"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qaeval.cli.options import (
+    AllocationOption,
     AllowSameFamily,
     AsJson,
     ChunksFile,
@@ -83,6 +84,7 @@ def compare(
     allow_same_family: AllowSameFamily = False,
     n: Number = None,
     seed: Seed = None,
+    allocation: AllocationOption = "proportional",
     out: OutOrStore = None,
     shard: ShardOf = None,
     resume: Resume = False,
@@ -140,6 +142,7 @@ def compare(
                 duplicate_ids=duplicate_ids,
                 n=n,
                 seed=seed,
+                allocation=allocation,
                 judge=judge,
                 rubric=rubric,
                 allow_same_family=allow_same_family,
@@ -167,6 +170,7 @@ def compare(
             duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
+            allocation=allocation,
             judge=judge,
             panel=panel_names(panel),
             escalate=escalate,
@@ -206,6 +210,7 @@ def generate(
     duplicate_ids: DuplicateIdsOption = "refuse",
     n: Number = None,
     seed: Seed = None,
+    allocation: AllocationOption = "proportional",
     out: Out = None,
     resume: Resume = False,
     endpoint: Endpoints = None,
@@ -234,6 +239,7 @@ def generate(
             duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
+            allocation=allocation,
             out=path,
             resume=resume,
             endpoints=endpoint_urls(endpoint),

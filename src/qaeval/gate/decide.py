@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from qaeval.comparison.model import Verdict as ComparisonVerdict
+from qaeval.comparison.model import weighted_sentence
 from qaeval.comparison.report_file import load_report
 from qaeval.environment import now
 from qaeval.errors import DataError, InUseError, ReadOnlyError, UsageError
@@ -54,6 +55,7 @@ from qaeval.gate.sequential import require_same_samples, require_sequential
 from qaeval.report.facts import judge_prompt_change
 from qaeval.report.numbers import age, listed, percent, plural, size
 from qaeval.run.plan import Judging, judging_of_run
+from qaeval.stats.paired import effective_number
 from qaeval.storage.run_directory import MANIFEST, RunStore, model_json
 
 _LOG: Final = logging.getLogger("qaeval")
@@ -362,6 +364,7 @@ def decide(inputs: GateInputs, cases: Sequence[RuleCase] | None = None) -> GateR
     notes = (
         *(() if drift is None or drift.outcome == "nothing" else (f"Anchors: {drift.sentence}.",)),
         *_uncounted_failures(inputs, is_graded=cases is None),
+        *_weighted(inputs.run),
         *_notes(inputs, certificate),
     )
     return _report(inputs, outcome, rules, certificate, detail=detail, notes=notes)
@@ -471,6 +474,12 @@ def _report(
 
 
 # -------------------------------------------------------------------- notes
+
+
+def _weighted(run: Evidence) -> Iterator[str]:
+    """Yield that samples weigh differently."""
+    if run.weights is not None:
+        yield weighted_sentence(len(run.weights), effective_number(run.weights))
 
 
 def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:

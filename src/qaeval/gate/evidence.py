@@ -201,6 +201,8 @@ class Evidence:
     """Chunk of each sample: items of one chunk are dependent."""
     strata: Strings
     """Stratum of each sample."""
+    weights: Floats | None = None
+    """Weight of each sample, mean 1: over the probability with which it was drawn; None where all weigh the same."""
     candidates: tuple[CandidateEvidence, ...]
     labels: tuple[RaterLabels, ...] = ()
     labels_digest: str = ""
@@ -216,6 +218,8 @@ class Evidence:
             raise ValueError(
                 f"expected a chunk and a stratum for each of {n} samples, got {len(self.chunks)} and {len(self.strata)}"
             )
+        if self.weights is not None and (self.weights.shape != (n,) or not (self.weights > 0).all()):
+            raise ValueError(f"expected a weight above 0 for each of {n} samples")
         for candidate in self.candidates:
             masks = (*candidate.flags.values(), *candidate.findings.values(), *candidate.unchecked.values())
             shapes = {array.shape for array in (candidate.letters, candidate.item_ids, *masks)}
@@ -233,6 +237,11 @@ class Evidence:
     def chunk_codes(self) -> Integers:
         """Position in `chunk_names` of each sample's chunk."""
         return np.unique(self.chunks, return_inverse=True)[1]
+
+    def weighted(self, mask: Mask) -> Floats:
+        """Sum items of each sample by weight: a mask of shape (n_samples, items_per_sample) to shape (n_samples,)."""
+        counts: Floats = mask.sum(axis=1, dtype=np.float64)
+        return counts if self.weights is None else np.asarray(counts * self.weights)
 
     @property
     def items_per_chunk(self) -> int:
@@ -290,6 +299,7 @@ def evidence_of(
         sample_ids=_strings(samples["sample_id"]),
         chunks=_strings(samples["cluster"]),
         strata=_strings(samples["stratum"]),
+        weights=samples["weight"].to_numpy(float) if "weight" in samples else None,
         candidates=tuple(
             CandidateEvidence(
                 name=facts.name,
