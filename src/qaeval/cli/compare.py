@@ -13,6 +13,7 @@ from qaeval.cli.options import (
     AllocationOption,
     AllowSameFamily,
     AsJson,
+    BackendName,
     ChunksFile,
     Concurrency,
     ConsentTo,
@@ -24,6 +25,7 @@ from qaeval.cli.options import (
     EscalateError,
     EvalName,
     Fields,
+    JudgeModeName,
     JudgeName,
     Labels,
     Machine,
@@ -38,6 +40,10 @@ from qaeval.cli.options import (
     OutOrStore,
     PanelNames,
     Prompts,
+    RayAddress,
+    RayBlock,
+    RayStore,
+    ReasonsBelow,
     Registry,
     RepeatCandidate,
     RepeatGrade,
@@ -76,6 +82,8 @@ def compare(
     field: Fields = None,
     duplicate_ids: DuplicateIdsOption = "refuse",
     judge: JudgeName = None,
+    judge_mode: JudgeModeName = None,
+    reasons_below: ReasonsBelow = None,
     panel: PanelNames = None,
     escalate: Escalate = None,
     escalate_error: EscalateError = 0.1,
@@ -100,6 +108,10 @@ def compare(
     labels: Labels = None,
     margin: Margin = None,
     hardware: Machine = None,
+    backend: BackendName = "local",
+    ray_address: RayAddress = None,
+    ray_store: RayStore = None,
+    ray_block: RayBlock = 200,
     yes: Yes = False,
     consent: ConsentTo = None,
     as_json: AsJson = False,
@@ -128,6 +140,10 @@ def compare(
                 "--repeat and --repeat-judge belong to a whole run: after `qaeval merge`, `qaeval compare … --out DIR --resume` "
                 "adds replies and `qaeval grade DIR --repeat R` letters"
             )
+        if backend == "ray":
+            raise UsageError(
+                "--backend ray distributes a run itself: --out is a run directory, and --ray-store the place that all nodes see"
+            )
         which, location = shard_of(shard, out)
         with resumable_shard():
             result = api.compare_shard(
@@ -144,6 +160,8 @@ def compare(
                 seed=seed,
                 allocation=allocation,
                 judge=judge,
+                judge_mode=judge_mode,
+                reasons_below=reasons_below,
                 rubric=rubric,
                 allow_same_family=allow_same_family,
                 config=config,
@@ -158,6 +176,8 @@ def compare(
             )
         print_shard(result, as_json=as_json)
         return
+    if backend == "local" and (ray_address or ray_store):
+        raise UsageError("--ray-address and --ray-store apply to a run on Ray; add --backend ray")
     path = Path(out) if out else _new_run()
     with _resumable(path, as_json=as_json):
         run = api.compare(
@@ -172,6 +192,8 @@ def compare(
             seed=seed,
             allocation=allocation,
             judge=judge,
+            judge_mode=judge_mode,
+            reasons_below=reasons_below,
             panel=panel_names(panel),
             escalate=escalate,
             escalate_error=escalate_error,
@@ -192,6 +214,10 @@ def compare(
             hardware=hardware,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
+            backend=backend,
+            ray_address=ray_address,
+            ray_store=ray_store,
+            ray_block=ray_block,
             progress=progress_on_stderr(),
             confirm=confirm_on_stderr(yes=yes),
             consent=consent_on_stderr(consent),
@@ -260,6 +286,8 @@ def generate(
 def grade(
     run: RunDirectory,
     judge: JudgeName = None,
+    judge_mode: JudgeModeName = None,
+    reasons_below: ReasonsBelow = None,
     panel: PanelNames = None,
     escalate: Escalate = None,
     escalate_error: EscalateError = 0.1,
@@ -285,6 +313,8 @@ def grade(
     api.grade(
         run,
         judge=judge,
+        judge_mode=judge_mode,
+        reasons_below=reasons_below,
         panel=panel_names(panel),
         escalate=escalate,
         escalate_error=escalate_error,
