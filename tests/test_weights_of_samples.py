@@ -1,5 +1,6 @@
 """Runs whose samples were drawn with different probabilities: every rate and verdict is for the documents."""
 
+import csv
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -124,6 +125,8 @@ def test_a_limit_holds_for_the_documents() -> None:
     assert (plain.current.value, plain.verdict) == (0.5, "pass")
     assert (rule.current.value, rule.verdict) == (approx(1 / 6), "regression")
     assert rule.current.n == 180
+    # default margins are what so many chunks can show: the square of 30 weights of 1 and 30 of 5, over their squares
+    assert (evidence(letters).n_effective_chunks, evidence_of_run(letters).n_effective_chunks) == (60, 41)
 
 
 def test_a_loss_in_the_samples_that_stand_for_many_is_found() -> None:
@@ -212,6 +215,7 @@ def test_a_probability_that_is_none_is_refused(here: Path, capsys: pytest.Captur
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_from_the_draw_to_the_gate(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["sample", "--n", "40", "--allocation", "equal", "--out", "drawn.jsonl"]) == 0
     command = ["compare", "embedded-lead", "embedded-salient", "--chunks", "drawn.jsonl", "--yes"]
@@ -237,4 +241,8 @@ def test_from_the_draw_to_the_gate(here: Path, capsys: pytest.CaptureFixture[str
     }
     assert rates["embedded-salient"] == approx(expected)
     assert any("Weighted by inclusion" in note for note in report["notes"])
-    assert run(["export", "direct", "--to", "table", "--out", "items.csv"]) == 0
+    assert run(["export", "direct", "--to", "csv", "--out", "items"]) == 0
+    with next((here / "items").glob("*.csv")).open(newline="") as file:
+        inclusion = {row["sample_id"]: float(row["inclusion"]) for row in csv.DictReader(file)}
+    drawn = [json.loads(line) for line in (here / "direct" / "samples.jsonl").read_text().splitlines()]
+    assert inclusion == approx({sample["sample_id"]: sample.get("inclusion", 1.0) for sample in drawn})

@@ -213,7 +213,7 @@ def find_policy(source: Policy | Path | None, run: Evidence) -> Policy:
         source = (
             POLICY
             if POLICY.is_file()
-            else default_policy(run.flags, len(run.chunk_names), run.items_per_chunk)
+            else default_policy(run.flags, run.n_effective_chunks, run.items_per_chunk)
         )
     return read_policy(source) if isinstance(source, Path) else source
 
@@ -523,7 +523,7 @@ def _prompt_changes(inputs: GateInputs, baseline: Evidence) -> Iterator[str]:
 def _default_margins(inputs: GateInputs) -> Iterator[str]:
     """Yield the margins of the default policy where they follow the number of chunks."""
     run = inputs.run
-    n_chunks, n_items = len(run.chunk_names), run.items_per_chunk
+    n_chunks, n_items = run.n_effective_chunks, run.items_per_chunk
     needed = chunks_for_smallest_margins(n_items)
     if n_chunks < needed and inputs.policy == default_policy(run.flags, n_chunks, n_items):
         usable, other = default_margins(n_chunks, n_items)

@@ -28,6 +28,7 @@ from qaeval.records import TTFT, Generation, Grade, GradeRow, author, digest
 from qaeval.report.facts import MachineFacts, Variant
 from qaeval.run.grade import judge_sees
 from qaeval.run.plan import judge_digest
+from qaeval.stats.paired import effective_number
 
 Codes: TypeAlias = NDArray[np.int8]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -242,6 +243,13 @@ class Evidence:
         """Sum items of each sample by weight: a mask of shape (n_samples, items_per_sample) to shape (n_samples,)."""
         counts: Floats = mask.sum(axis=1, dtype=np.float64)
         return counts if self.weights is None else np.asarray(counts * self.weights)
+
+    @property
+    def n_effective_chunks(self) -> int:
+        """Chunks of equal weight that would tell as much, rounded down; all of them where all weigh the same."""
+        if self.weights is None:
+            return len(self.chunk_names)
+        return int(effective_number(np.bincount(self.chunk_codes, weights=self.weights)))
 
     @property
     def items_per_chunk(self) -> int:
