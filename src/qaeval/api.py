@@ -38,8 +38,9 @@ from qaeval.agreement.sources import agreement_of_table, read_table
 from qaeval.analysis.letters import fact_column, flag_column
 from qaeval.audit.run import load_audit
 from qaeval.blocking import awaitable, blocking, stoppable
-from qaeval.comparison.analysis import Analysis, ReportOptions
+from qaeval.comparison.analysis import Analysis, ReportOptions, look_at
 from qaeval.comparison.html import PageLinks
+from qaeval.comparison.model import Look
 from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report import Report
 from qaeval.comparison.run_data import (
@@ -47,6 +48,7 @@ from qaeval.comparison.run_data import (
     decider,
     labels_of_run,
     labels_of_runs,
+    read_run,
     require_labels,
     rubric_facts,
 )
@@ -74,6 +76,7 @@ from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.report.facts import MachineFacts
 from qaeval.report.numbers import plural, rate
+from qaeval.run.batches import Batches, require_same_ending, take_turns
 from qaeval.run.consent import (
     Consent,
     chunks_of_items,
@@ -90,6 +93,7 @@ from qaeval.run.grade import SAMPLING
 from qaeval.run.metrics_port import Metered, metrics_served
 from qaeval.run.plan import (
     Judging,
+    Plan,
     control_settings,
     find_judging,
     is_related,
@@ -392,6 +396,7 @@ def compare(
     repeat_judge: int | None = None,
     labels: Paths | None = None,
     margin: float | str | None = None,
+    until_decided: bool | None = None,
     hardware: str | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
@@ -434,6 +439,9 @@ def compare(
         repeat_judge: Letters of the judge for each item, the first included, 2 to 100, to measure the judge's noise.
         labels: Label files; default: the eval's.
         margin: Smallest difference of usable rates that matters: a share in (0, 1), or a text like ``5 points``.
+        until_decided: Whether to ask for chunks in random order, batch by batch, until the first place is decided, at error
+            rates of 5 % that hold at every look; ``Report.stopping`` then has the looks. False: all chunks. Default: the registry's.
+            A single candidate is always asked about all chunks.
         hardware: Machine of the registry for models whose entry names none; for the cost.
         metrics_port: Serve Prometheus metrics of the run at this port while it works; 0 takes a free one.
         metrics_host: Address of `metrics_port`; default: 127.0.0.1.
@@ -473,7 +481,7 @@ def compare(
     )
     path = _path(out) or Path("results", new_run_name())
     members = _panel(panel, judge, "judge")
-    recorded = RunStore(path).settings()["grading"] if resume and (path / SETTINGS).is_file() else None
+    recorded = RunStore(path).settings() if resume and (path / SETTINGS).is_file() else None
     judging, *others = (
         find_judging(
             registry,
@@ -481,7 +489,7 @@ def compare(
             judge=name,
             rubric=_text(rubric) or plan.definition.rubric,
             allow_same_family=allow_same_family,
-            recorded=recorded,
+            recorded=recorded and recorded["grading"],
         )
         for name in members or (judge,)
     )
@@ -505,6 +513,9 @@ def compare(
     label_paths = plan.definition.label_paths if labels is None else _paths(labels)
     require_labels(label_paths)
     settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
+    batches = _batches(
+        plan, judging, recorded, until_decided, margin=_margin(margin, registry), registry=registry, path=path
+    )
     machines = find_machines(registry, [settings], hardware)
     options = ReportOptions(
         label_paths=label_paths,
@@ -521,7 +532,12 @@ def compare(
     )
     with (
         serve as exporter,
-        RunStore.create(path, settings, plan.samples, resume=resume) as store,
+        RunStore.create(
+            path,
+            settings if batches is None else batches.settings(settings),
+            plan.samples if batches is None else batches.samples(),
+            resume=resume,
+        ) as store,
         _resumable("compare", store, is_new=not resume),
     ):
         _keep_command(store, command)
@@ -530,9 +546,12 @@ def compare(
             runner.check(*plan.candidates, judging.judge, *(other.judge for other in others))
             if confirm is not None and not resume and exporter is None:
                 whole = runner.estimate(plan.candidates, plan.definition, judging)
-                times = n_replies * n_letters * (1 + len(others))
+                times: float = n_replies * n_letters * (1 + len(others))
+                if batches is not None:
+                    times *= batches.ratio
                 _confirm(whole, confirm, machines, registry, times=times)
-            runner.compare(
+            work = partial(
+                runner.compare,
                 plan.candidates,
                 plan.definition,
                 judging,
@@ -540,6 +559,10 @@ def compare(
                 repeat_judge=n_letters,
                 controls=controls,
             )
+            if batches is None:
+                work()
+            else:
+                batches.run(store, work, partial(_look, store, label_paths, batches), shown.note)
             if others and not _has_items(store):
                 others, options = [], replace(options, panel=())
             if failed := _grade_by_each(store, others, runner.grade):
@@ -551,6 +574,33 @@ def compare(
         analysis = write_report(store, options)
         _require_graded(store, analysis.report)
     return Run((path,), options, analysis)
+
+
+def _batches(
+    plan: Plan,
+    judging: Judging,
+    recorded: Mapping[str, Any] | None,
+    until_decided: bool | None,
+    *,
+    margin: float,
+    registry: Config,
+    path: Path,
+) -> Batches | None:
+    """Return the batches of a run until decided; None of one with a fixed sample."""
+    if len(plan.candidates) < 2:
+        return None
+    if until_decided is None:
+        until_decided = registry.defaults.until_decided if recorded is None else "until_decided" in recorded
+    require_same_ending(recorded, until_decided=until_decided, path=path)
+    if not until_decided:
+        return None
+    in_turns = take_turns((*plan.candidates, judging.judge))
+    return Batches(plan, margin=margin, recorded=recorded, in_turns=in_turns)
+
+
+def _look(store: RunStore, label_paths: Sequence[Path], batches: Batches) -> Look:
+    """Look at what a run until decided shows so far."""
+    return look_at(read_run(store, label_paths=label_paths), margin=batches.sequence.margin)
 
 
 @blocking
@@ -1635,7 +1685,7 @@ def _confirm(
     machines: Mapping[str, MachineFacts],
     registry: Config,
     *,
-    times: int,
+    times: float,
 ) -> None:
     if whole is not None:
         repeated = whole.times(times)

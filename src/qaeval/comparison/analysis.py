@@ -25,8 +25,10 @@ from qaeval.comparison.differences import by_refuted_judge, compare_candidates, 
 from qaeval.comparison.findings import gather_findings, near_duplicates, summarise_pairs
 from qaeval.comparison.headline import write_headline
 from qaeval.comparison.items import ChunkItems, count_review, gather_items
+from qaeval.comparison.model import Difference, Look, Stopping
 from qaeval.comparison.noise import measure_noise
 from qaeval.comparison.report import Report
+from qaeval.comparison.until_decided import SequencePlan, at_every_look, stopping_of
 from qaeval.comparison.verdict import decide_verdict
 from qaeval.cost.run_cost import run_timing
 from qaeval.errors import DataError
@@ -100,6 +102,9 @@ class RunData:
 
     panel: tuple[str, ...] = ()
     """Members of the panel whose letters decide; empty where a judge decides."""
+
+    until_decided: SequencePlan | None = None
+    """Of a run until decided."""
 
     escalation: Escalation | None = None
     """Of a run whose unsure items a second judge graded."""
@@ -228,6 +233,13 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         margin=options.margin,
         judge_tuned=data.judge_tuned,
     )
+    differences, stopping = _until_decided(
+        data,
+        table,
+        differences,
+        margin=options.margin,
+        is_judge_blind=controls.outcome == "tells nothing apart",
+    )
     judge_summary = _judge(judge, rows, tally.of("grade", judge.name), tuned=data.judge_tuned)
     labelled_rates = correct_rates(
         table, rows.labels, candidates=names, rubric=rubric, judge_tuned=data.judge_tuned
@@ -258,6 +270,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
             labelled_rates,
             rubric=rubric,
             n_chunks=n_chunks,
+            stopping=stopping,
         ),
         eval=data.eval_facts,
         rubric=rubric,
@@ -265,6 +278,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         candidates=summaries,
         margin=options.margin,
         differences=differences,
+        stopping=stopping,
         ranking=rank_candidates(table, candidates=names, best=rubric.best),
         labelled_rates=labelled_rates,
         agreement=agreement,
@@ -305,6 +319,74 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
     measured = report.measured(rows.sessions, rows.readings, priced_at=run.finished)
     timing = run_timing(measured, options.machines, options.hosted_prices)
     return Analysis(report.model_copy(update={"timing": timing}), table, rows)
+
+
+def look_at(data: RunData, *, margin: float) -> Look:
+    """Look at a run until decided: whether the letters so far decide the first place.
+
+    Args:
+        data: The run, graded as far as it was asked for.
+        margin: Smallest difference of usable rates that matters, in (0, 1).
+
+    Raises:
+        DataError: rows are missing, doubled or foreign.
+    """
+    assert data.until_decided is not None  # noqa: S101 - only such a run is looked at
+    table, rubric = data.table(), data.rubric
+    names = [facts.name for facts in data.candidates]
+    differences = compare_candidates(table, candidates=names, best=rubric.best, margin=margin)
+    corrected = correct_differences(
+        differences, table, data.rows.labels, rubric=rubric, margin=margin, judge_tuned=data.judge_tuned
+    )
+    _, looks = at_every_look(
+        corrected,
+        table,
+        data.rows.labels,
+        plan=data.until_decided,
+        candidates=names,
+        rubric=rubric,
+        judge_tuned=data.judge_tuned,
+    )
+    return looks[-1]
+
+
+def _until_decided(
+    data: RunData,
+    table: pd.DataFrame,
+    differences: tuple[Difference, ...],
+    *,
+    margin: float,
+    is_judge_blind: bool,
+) -> tuple[tuple[Difference, ...], Stopping | None]:
+    """Return the differences of a run until decided as they hold at every look, and how it ended; of others as they are."""
+    plan, names = data.until_decided, [facts.name for facts in data.candidates]
+    if plan is None or not plan.is_sequential or not differences:
+        return differences, None
+
+    def at(margin: float) -> tuple[tuple[Difference, ...], tuple[Look, ...]]:
+        return at_every_look(
+            differences,
+            table,
+            data.rows.labels,
+            plan=plan.model_copy(update={"margin": margin}),
+            candidates=names,
+            rubric=data.rubric,
+            judge_tuned=data.judge_tuned,
+            is_judge_blind=is_judge_blind,
+        )
+
+    replaced, looks = at(margin)
+    if margin != plan.margin:
+        _, looks = at(plan.margin)  # the run stopped by the margin that it began with
+    stopping = stopping_of(
+        plan,
+        looks,
+        data.rows.sessions,
+        n_items=len(table),
+        items_per_sample=data.eval_facts.items_per_sample,
+        n_candidates=len(names),
+    )
+    return replaced, stopping
 
 
 def check_judge(data: RunData, table: pd.DataFrame) -> tuple[tuple[RaterAgreement, ...], JudgeDiscrimination]:
