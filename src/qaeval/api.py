@@ -535,14 +535,15 @@ def compare(
     label_paths = plan.definition.label_paths if labels is None else _paths(labels)
     require_labels(label_paths)
     settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
-    if backend == "ray":
-        if until_decided:
-            raise UsageError(
-                "a run on Ray has a fixed sample: omit --backend ray, or --until-decided (until_decided=True)"
-            )
-        until_decided = False
     batches = _batches(
-        plan, judging, recorded, until_decided, margin=_margin(margin, registry), registry=registry, path=path
+        plan,
+        judging,
+        recorded,
+        until_decided,
+        margin=_margin(margin, registry),
+        registry=registry,
+        path=path,
+        is_on_ray=backend == "ray",
     )
     machines = find_machines(registry, [settings], hardware)
     options = ReportOptions(
@@ -574,9 +575,7 @@ def compare(
             runner.check(*plan.candidates, judging.judge, *(other.judge for other in others))
             if confirm is not None and not resume and exporter is None:
                 whole = runner.estimate(plan.candidates, plan.definition, judging)
-                times: float = n_replies * n_letters * (1 + len(others))
-                if batches is not None:
-                    times *= batches.ratio
+                times = n_replies * n_letters * (1 + len(others)) * (1 if batches is None else batches.ratio)
                 _confirm(whole, confirm, machines, registry, times=times)
             if backend == "ray":
                 # the engine below finds these rows, and does what is left: controls, repeats, what failed for a passing reason
@@ -591,10 +590,7 @@ def compare(
                 repeat_judge=n_letters,
                 controls=controls,
             )
-            if batches is None:
-                work()
-            else:
-                batches.run(store, work, partial(_look, store, label_paths, batches), shown.note)
+            _work(store, work, batches, label_paths, shown)
             if others and not _has_items(store):
                 others, options = [], replace(options, panel=())
             if failed := _grade_by_each(store, others, runner.grade):
@@ -617,9 +613,19 @@ def _batches(
     margin: float,
     registry: Config,
     path: Path,
+    is_on_ray: bool,
 ) -> Batches | None:
-    """Return the batches of a run until decided; None of one with a fixed sample."""
-    if len(plan.candidates) < 2:
+    """Return the batches of a run until decided; None of one with a fixed sample.
+
+    Raises:
+        UsageError: a run on Ray is to stop early.
+        NotComparableError: the run began otherwise.
+    """
+    if is_on_ray and until_decided:
+        raise UsageError(
+            "a run on Ray has a fixed sample: omit --backend ray, or --until-decided (until_decided=True)"
+        )
+    if len(plan.candidates) < 2 or is_on_ray:
         return None
     if until_decided is None:
         until_decided = registry.defaults.until_decided if recorded is None else "until_decided" in recorded
@@ -630,9 +636,23 @@ def _batches(
     return Batches(plan, margin=margin, recorded=recorded, in_turns=in_turns)
 
 
-def _look(store: RunStore, label_paths: Sequence[Path], batches: Batches) -> Look:
-    """Look at what a run until decided shows so far."""
-    return look_at(read_run(store, label_paths=label_paths), margin=batches.sequence.margin)
+def _work(
+    store: RunStore,
+    work: Callable[[], None],
+    batches: Batches | None,
+    label_paths: Sequence[Path],
+    progress: Progress,
+) -> None:
+    """Ask for and grade what is pending in a run: all of it, or batch by batch until it is decided."""
+    if batches is None:
+        work()
+        return
+    margin = batches.sequence.margin
+
+    def look() -> Look:
+        return look_at(read_run(store, label_paths=label_paths), margin=margin)
+
+    batches.run(store, work, look, progress.note)
 
 
 @blocking
