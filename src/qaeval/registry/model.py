@@ -13,7 +13,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from qaeval.evals.definition import NamedPrompt
 from qaeval.records import Record
-from qaeval.registry.levers import LeverName, lever_arguments
+from qaeval.registry.levers import REPETITION_DETECTION, LeverName, lever_arguments
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -280,9 +280,17 @@ class ModelSpec(Record):
         own = self.sampling.model_dump(exclude_none=True, exclude=set(self.sampling.omitted))
         return dataclasses.replace(base, **own)
 
-    def request_extras(self) -> dict[str, Any]:
-        """Return request fields beyond the OpenAI API: whether the chat template enables thinking."""
-        return {} if self.thinking is None else {"chat_template_kwargs": {"enable_thinking": self.thinking}}
+    def request_extras(self, *, knows_repetition: bool = False) -> dict[str, Any]:
+        """Return request fields beyond the OpenAI API: whether the chat template enables thinking, and levers.
+
+        Args:
+            knows_repetition: Whether the server ends replies that repeat themselves.
+        """
+        thinking = (
+            {} if self.thinking is None else {"chat_template_kwargs": {"enable_thinking": self.thinking}}
+        )
+        is_detected = knows_repetition and "repetition-detection" in self.levers
+        return {**thinking, **(REPETITION_DETECTION if is_detected else {})}
 
     def identity(self) -> dict[str, Any]:
         """Return everything that replies depend on, as JSON, without URLs and capacity arguments."""

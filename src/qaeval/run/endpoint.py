@@ -1,7 +1,7 @@
 """From a name in the registry to a model that can be asked, after a check of its endpoint."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
@@ -14,7 +14,6 @@ from qaeval.chat.http import HttpChat
 from qaeval.chat.protocol import ChatError, ChatModel, ChatRequest, Completion
 from qaeval.errors import EndpointError, QaevalError, UsageError
 from qaeval.registry.config import ModelSpec
-from qaeval.registry.levers import REPETITION_DETECTION
 from qaeval.registry.plugins import MODELS, load_plugin
 from qaeval.serving.hosted import HostedChat, HostedServer
 from qaeval.serving.probe import EndpointFacts, files_digest, probe, probe_hosted
@@ -187,12 +186,6 @@ def _require_probabilities(spec: ModelSpec, facts: EndpointFacts) -> None:
         )
 
 
-def _lever_fields(spec: ModelSpec, facts: EndpointFacts) -> Mapping[str, object]:
-    """Return the fields of requests that the model's levers add, where the server knows them."""
-    is_used = "repetition-detection" in spec.levers and facts.repetition_detection
-    return REPETITION_DETECTION if is_used else {}
-
-
 @asynccontextmanager
 async def connect(
     endpoint: Endpoint,
@@ -250,7 +243,7 @@ async def connect(
         outage_s=outage_s,
         on_message=on_message,
         on_busy=on_busy,
-        extra_body={**spec.request_extras(), **_lever_fields(spec, facts)},
+        extra_body=spec.request_extras(knows_repetition=bool(facts.repetition_detection)),
     ) as model:
         yield model
 
