@@ -30,6 +30,7 @@ FailureReason: TypeAlias = Literal[
     "placeholder",
     "no_source",
     "reported",
+    "internal",
 ]
 """Why a task has no result; ``FAILURES`` has the meanings."""
 
@@ -48,6 +49,7 @@ FAILURES: Mapping[FailureReason, str] = {
     "placeholder": "the reply repeats the prompt's example or dots in place of a text, or is the same for three chunks or more",
     "no_source": "the imported item came without its chunk, and the rubric needs one",
     "reported": "the imported file reports an error, or holds nothing",
+    "internal": "qaeval failed on the task, which is a bug: report it with the detail",
 }
 
 
@@ -564,7 +566,7 @@ class Session(Record):
     external: bool = False
     """Whether the host is outside the user's own network: the chunks left it."""
     alongside: bool = False
-    """Whether the other stage ran at the same time."""
+    """Whether another stage ran at the same time: that of the judge, or of another candidate."""
     shard: str = Field(default="", exclude_if=_nothing)
     """Of a merged run, the shard, ``0/4``; sessions of other shards may have run at the same time."""
     stored: str = Field(default="", exclude_if=_nothing)

@@ -42,6 +42,8 @@ class ReplyTotals:
     n_failed: int = 0
     n_known: int = 0
     """Replies from the cache of replies."""
+    n_items: int = 0
+    """Items of the candidate's replies."""
     n_counted: int = 0
     """Replies with a token count."""
     prompt: int = 0
@@ -160,7 +162,9 @@ class ReplyTally:
     def generations(self, rows: Iterable[GenerateRow]) -> Iterator[GenerateRow]:
         """Count and yield the rows of the generate stage."""
         for row in rows:
-            self.of("generate", row.candidate if isinstance(row, Generation) else row.model).add(row)
+            totals = self.of("generate", row.candidate if isinstance(row, Generation) else row.model)
+            totals.add(row)
+            totals.n_items += len(row.items) if isinstance(row, Generation) else 0
             yield row
 
     def grades(self, rows: Iterable[GradeRow]) -> Iterator[GradeRow]:

@@ -249,7 +249,11 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
     soft = soft_grades(table, labels, letters=rubric.letters)
     checks = gather_findings(table, data.eval_facts.checks, names)
     report = Report(
-        run=_run(run, rows.sessions),
+        run=_run(
+            run,
+            rows.sessions,
+            n_shared=sum(tally.of("generate", name).n_items for name in names) - judge_summary.n_asked,
+        ),
         verdict=verdict,
         headline=write_headline(
             verdict,
@@ -381,14 +385,16 @@ def _judge(facts: ModelFacts, rows: RunRows, replies: ReplyTotals, *, tuned: boo
             sessions,
             n_items=replies.n,
             server=server_span(rows.readings, "grade", facts.name),
-            alongside=any(session.alongside for session in rows.sessions),
+            alongside=any(session.alongside for session in sessions),
         ),
     )
 
 
-def _run(run: RunFacts, sessions: Sequence[Session]) -> RunFacts:
+def _run(run: RunFacts, sessions: Sequence[Session], *, n_shared: int) -> RunFacts:
     stages: dict[str, list[Session]] = {}
     for session in sessions:
         stages.setdefault(f"{session.stage} {session.model}", []).append(session)
     seconds = {name: worked_s(stage_sessions) for name, stage_sessions in stages.items()}
-    return run.model_copy(update={"seconds": {**run.seconds, **seconds}, "n_sessions": len(sessions)})
+    return run.model_copy(
+        update={"seconds": {**run.seconds, **seconds}, "n_sessions": len(sessions), "n_shared": n_shared}
+    )

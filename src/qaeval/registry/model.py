@@ -134,6 +134,9 @@ class ModelSpec(Record):
     """Argument of ``vllm serve``: a Hugging Face id or a folder."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     """Commit of the model's repository; None: the head of its main branch."""
+    pin: Argument | None = Field(default=None, exclude_if=lambda pin: pin is None)
+    """Your name for the weights of a server: a commit, the digest of an image, a training step. Replies of earlier runs are reused
+    while it stays the same, so change it whenever the weights change."""
     architecture: str = Field(default="", pattern=r"^[A-Za-z0-9_]*$")
     """Architecture that the model's ``config.json`` names."""
     licence: str = ""

@@ -45,6 +45,8 @@ class RunFacts(Part):
     """Wall seconds by stage and model, ``"generate mistral-7b"``, from the sessions."""
     n_sessions: int = 0
     """Sessions of the run; more than one per stage if it was resumed."""
+    n_shared: int = Field(default=0, exclude_if=is_unset)
+    """Items that have the text of another item of their sample: they share its letter, and the judge is not asked again."""
     qaeval_version: str
     git_commit: str = ""
     """Empty outside a repository; ends in ``-dirty`` if files differed."""

@@ -173,16 +173,3 @@ class ControlStage(Stage[_ControlTask, Control]):
         """Ask for the grade of one control."""
         row = await grade.grade_one(model, task.grading, self._instructions, lenient=self._lenient)
         return task.control.model_copy(update={"grade": row})
-
-
-class Unwatched:
-    """Progress of a stage that nobody follows."""
-
-    def row(self, row: object) -> None:
-        """Show nothing."""
-
-    def skip(self, n: int) -> None:
-        """Show nothing."""
-
-    def end(self) -> None:
-        """Show nothing."""

@@ -52,14 +52,24 @@ class GenerateRepeats(Stage[GenerateTask, GenerateRow]):
         definition: The eval.
         store: The open run directory.
         repeat: Replies to each sample, that of the run included.
+        alongside: Whether another stage runs at the same time.
     """
 
     name = "generate repeats"
     file = GENERATION_REPEATS
     uses_cache = False
 
-    def __init__(self, spec: ModelSpec, definition: EvalDefinition, store: RunStore, *, repeat: int) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        definition: EvalDefinition,
+        store: RunStore,
+        *,
+        repeat: int,
+        alongside: bool = False,
+    ) -> None:
         self.spec = spec
+        self.alongside = alongside
         self._definition = generate.definition_for(spec, definition)
         self._store = store
         self._numbers = range(1, repeat)
