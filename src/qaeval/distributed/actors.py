@@ -189,11 +189,8 @@ class GradeBlocks(_StageActor[GradeTask, GradeRow]):
     def __init__(self, work: Work, judging: Judging, settings: Mapping[str, Any]) -> None:
         super().__init__(work, [judging.judge])
         self._judge = judging.judge
-        self._instructions = Instructions.of(
-            judging.rubric,
-            judging.judge.sampled(grade.SAMPLING),
-            judging.judge.judge_mode,
-            sees=grade.judge_sees(settings),
+        self._instructions = Instructions.for_judge(
+            judging.rubric, judging.judge, sees=grade.judge_sees(settings)
         )
         self._lenient = judging.judge.structured == "off"
 
