@@ -63,9 +63,10 @@ _LETTER: Final = re.compile(r'"letter"\s*:\s*"([A-Z])')
 _SENTENCES: Final = 2
 """Sentences of a reason after the quotation at its beginning."""
 _SENTENCE_END: Final = re.compile(
-    r"(?<![.!?…])(?<![.\s][A-Za-z])(?<!\d)[.!?…]++[\"'”’“»)\]]*+(?=\s++[A-ZÄÖÜ\"“„«‘(])"
+    r"[.!?…](?<![.!?…].)(?<![.\s][A-Za-z].)(?<!\d.)[.!?…]*+[\"'”’“»)\]]*+(?=\s++[A-ZÄÖÜ\"“„«‘(])"
 )
-"""End of a sentence, which is none after a number or the letter of an abbreviation (``z. B.``)."""
+"""End of a sentence, which is none after a number or the letter of an abbreviation (``z. B.``). The mark comes first, so that
+only marks are looked at."""
 _BEGUN: Final = re.compile(r'"reason"\s*:\s*"((?:[^"\\]|\\.)*+)', re.DOTALL)
 _MAX_REASON: Final = 500
 """Characters that are kept of a reason without end."""
@@ -510,6 +511,8 @@ def unseen_letters(alternatives: Alternatives, letters: Iterable[str]) -> str:
     What the alternatives leave of the probability is the most that these letters have together.
     """
     mass = _letter_mass(alternatives, letters)
+    if all(mass.values()):
+        return ""
     left = 1 - sum(map(math.exp, alternatives.top.values()))
     unseen = [letter for letter, value in mass.items() if not value]
     if not unseen or left <= 0 or (most := left / (left + sum(mass.values()))) <= _UNSEEN:
