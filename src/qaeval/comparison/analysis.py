@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -19,6 +19,7 @@ from qaeval.analysis.model import JudgeSummary
 from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
 from qaeval.calibration.analysis import soft_grades
+from qaeval.calibration.cascade import mode_agreement
 from qaeval.calibration.model import Escalation
 from qaeval.comparison.correction import correct_differences, correct_rates
 from qaeval.comparison.differences import by_refuted_judge, compare_candidates, rank_candidates
@@ -100,6 +101,9 @@ class RunData:
 
     panel: tuple[str, ...] = ()
     """Members of the panel whose letters decide; empty where a judge decides."""
+
+    cascade: Mapping[str, Any] | None = None
+    """Settings of the judge's cascade, as JSON; None where it has one mode, and of a panel."""
 
     escalation: Escalation | None = None
     """Of a run whose unsure items a second judge graded."""
@@ -276,6 +280,11 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         judges=compare_judges(table, further, rows.labels, judge=judge.name, rubric=rubric, tuned=data.tuned),
         panel=panel,
         escalation=data.escalation,
+        modes=mode_agreement(
+            data.cascade,
+            tally.of("grade", judge.name),
+            dict(zip(table["item_id"], table["cluster"], strict=True)),
+        ),
         soft=soft if soft is not None and soft.checks else None,
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         types=summarise_types(table, candidates=names, best=rubric.best),

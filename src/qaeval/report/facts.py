@@ -14,6 +14,9 @@ Plain: TypeAlias = str | int | float | bool | None
 SAME_FAMILY = "judge of a candidate's family"
 """Key in `ModelFacts.more` of a judge that was allowed to grade its own family or model."""
 
+JUDGE_MODE = "judge mode"
+"""Key in `ModelFacts.more` of a judge that does not give reasons for every letter."""
+
 EMBEDDED = "embedded"
 """Kind of models that are code in qaeval, without server and weights."""
 

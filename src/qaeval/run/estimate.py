@@ -11,9 +11,8 @@ from qaeval.records import Failure, GenerateRow, GradeRow, Session
 from qaeval.registry.config import ModelSpec
 from qaeval.report.facts import MachineFacts
 from qaeval.report.numbers import listed, money, plural, seconds
-from qaeval.run.controls import Unwatched
 from qaeval.run.hosting import in_turns, lanes
-from qaeval.run.watch import Progress
+from qaeval.run.watch import Progress, Unwatched
 
 N_PROBED: Final = 5
 """Samples of the probe."""

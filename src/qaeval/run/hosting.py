@@ -61,23 +61,28 @@ class ServerManager:
         """Stop the server that is up, if qaeval started it."""
         await self._conductor.close()
 
-    async def check(self, specs: Sequence[ModelSpec]) -> None:
+    async def check(self, specs: Sequence[ModelSpec]) -> list[Endpoint]:
         """Probe every endpoint, and check the arguments of every server to start; start none.
+
+        Returns:
+            The endpoints that were probed.
 
         Raises:
             as `resolve`.
         """
         hosted = [spec for spec in specs if spec.is_hosted]
+        endpoints = []
         for spec in specs:
             if not spec.is_hosted:
                 if spec.url is not None:
                     self._on_message(f"probing {spec.name} at {', '.join((spec.url, *spec.replicas))}")
-                await self.resolve(spec)
+                endpoints.append(await self.resolve(spec))
             elif not self._conductor.is_available:
                 raise UsageError(without_server(spec))
             else:
                 api_key(spec)
         await self._conductor.check(hosted)
+        return endpoints
 
     async def run_while_alive(self, spec: ModelSpec, work: Coroutine[Any, Any, None]) -> str:
         """Run the work on a model's server; where qaeval started that server, drop the work when it dies.

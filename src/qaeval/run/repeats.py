@@ -110,9 +110,8 @@ class GradeRepeats(Stage[GradeTask, GradeRow]):
         self.spec = judging.judge
         self._store = store
         self._numbers = range(1, repeat)
-        self._sampling = self.spec.sampled(grade.SAMPLING)
-        self._instructions = Instructions.of(
-            judging.rubric, self._sampling, self.spec.judge_mode, sees=grade.judge_sees(store.settings())
+        self._instructions = Instructions.for_judge(
+            judging.rubric, self.spec, sees=grade.judge_sees(store.settings())
         )
         self.prompt_sha = grade.prompt_sha(self.spec)
         self._lenient = self.spec.structured == "off"
@@ -138,7 +137,7 @@ class GradeRepeats(Stage[GradeTask, GradeRow]):
 
     async def ask(self, model: ChatModel, task: GradeTask) -> GradeRow:
         """Ask for the grade of one item, with a seed of the repeat's own."""
-        sampling = _reseeded(self._sampling, task.reply_number * _SEEDS + task.letter_number)
+        sampling = _reseeded(self._instructions.sampling, task.reply_number * _SEEDS + task.letter_number)
         instructions = replace(self._instructions, sampling=sampling)
         return await grade.grade_one(model, task, instructions, lenient=self._lenient)
 

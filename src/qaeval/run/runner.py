@@ -30,13 +30,15 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeAlias
 
 from qaeval.chat.cached import Cache
 from qaeval.chat.protocol import Sampling
+from qaeval.environment import environment
 from qaeval.errors import DataError, EndpointError, Interrupted, NotComparableError
 from qaeval.evals.definition import EvalDefinition
 from qaeval.files.rows import ReplyIndex
 from qaeval.records import Failure, GradeRow, Sample, Session
 from qaeval.registry.config import ModelSpec, Serving
 from qaeval.run import grade
-from qaeval.run.controls import ControlStage, Unwatched
+from qaeval.run.controls import ControlStage
+from qaeval.run.endpoint import Endpoint
 from qaeval.run.estimate import (
     MIN_SAMPLES,
     N_PROBED,
@@ -51,7 +53,8 @@ from qaeval.run.plan import Judging
 from qaeval.run.repeats import GenerateRepeats, GradeRepeats, deterministic_note
 from qaeval.run.session import RunContext, run_stage
 from qaeval.run.stages import GenerateStage, GradeStage, GradingQueue, Stage, StoredReplies, ignore
-from qaeval.run.watch import Progress, Stop, stop_on_signals
+from qaeval.run.watch import Progress, Stop, Unwatched, stop_on_signals
+from qaeval.run.weights import known_weights, why_asked
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.run_directory import GENERATIONS, GRADES, LOGS, RunStore, differences, further_files
 
@@ -160,7 +163,22 @@ class Runner:
             UsageError: a model cannot be reached or started, or its key is missing.
             EndpointError: a server cannot be used.
         """
-        await self._servers.check(specs)
+        endpoints = await self._servers.check(specs)
+        if self._cache is not None:
+            for endpoint in endpoints:
+                self._note_reuse(self._cache, endpoint)
+
+    def _note_reuse(self, cache: Cache, endpoint: Endpoint) -> None:
+        """Say why a model with a server is asked what an earlier run asked it."""
+        spec, facts = endpoint.spec, endpoint.facts
+        if facts is None:
+            return
+        weights = known_weights(spec, facts, env=environment())
+        earlier = cache.weights(spec.entry)
+        if text := why_asked(spec.entry, weights, earlier):
+            self._progress.note(text)
+        if weights is not None and weights not in earlier[-1:]:
+            cache.remember(spec.entry, weights)
 
     async def aestimate(
         self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging | None

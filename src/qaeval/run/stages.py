@@ -366,8 +366,7 @@ class GradeStage(Stage[GradeTask, GradeRow]):
         self.max_concurrency = max_concurrency
         self._tasks = tasks
         self._on_row = on_row
-        sampling = self.spec.sampled(grade.SAMPLING)
-        self._instructions = Instructions.of(judging.rubric, sampling, self.spec.judge_mode, sees=sees)
+        self._instructions = Instructions.for_judge(judging.rubric, self.spec, sees=sees)
         self.prompt_sha = grade.prompt_sha(self.spec)
         self._lenient = self.spec.structured == "off"
 
