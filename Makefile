@@ -142,6 +142,7 @@ ci-nightly: $(VENV)/.dev  ## what takes long or measures time: all kills, fuzzin
 	@$(MAKE) fuzz SECONDS=300
 	@$(MAKE) mutation
 	@$(MAKE) bench ARGS=--hold
+	@$(BIN)/python benchmarks/side_by_side.py --hold
 	@$(MAKE) test-newcomer ARGS=--hold
 
 format: $(VENV)/.dev  ## format the code and mend what ruff can
