@@ -49,7 +49,7 @@ test: $(VENV)/.dev  ## run the fast tests (under 3 minutes)
 	@$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.dev  ## run the slow tests: browser, kill -9, stores, simulations
-	@$(BIN)/python -m pytest $(WAITING) --dist loadgroup -m slow -o "norecursedirs=.* faults k8s vllm" $(ARGS)
+	@$(BIN)/python -m pytest $(WAITING) --dist loadgroup -m slow -o "norecursedirs=.* distributed faults k8s vllm" $(ARGS)
 
 test-k8s: $(VENV)/.dev checkov promtool  ## render and check the Kubernetes manifests
 	@$(BIN)/python -m pytest -n auto tests/k8s $(ARGS)

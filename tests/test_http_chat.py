@@ -48,7 +48,7 @@ def server(running: LoopbackServer) -> LoopbackServer:
     running.headers.clear()
     running._script.clear()
     running._faults.clear()
-    running.latency_s = running.most_in_flight = 0
+    running.latency_s = running.most_in_flight = running.n_counted = 0
     return running
 
 
@@ -81,15 +81,45 @@ async def refused(server: LoopbackServer, **options: Any) -> ChatError:
 # ---- what fits the context
 
 
-@pytest.mark.parametrize(("spare", "n_counted"), [(0, 0), (-1, 1)])
-async def test_a_prompt_is_counted_where_bytes_and_template_may_not_fit(
+@pytest.mark.parametrize(("spare", "n_counted"), [(10, 0), (-10, 1)])
+async def test_a_prompt_is_counted_where_its_estimate_is_within_a_tenth_of_the_room(
     server: LoopbackServer, spare: int, n_counted: int
 ) -> None:
     n_bytes = len(ASK.messages[0].content.encode())
-    context = n_bytes + 256 + ASK.sampling.max_tokens + spare
-    server.n_counted = 0
+    # before any reply: 2 bytes a token, and 256 tokens of the template
+    context = math.ceil((n_bytes / 2 + 256) / 0.9) + ASK.sampling.max_tokens + spare
     assert (await ask(server, context=context)).text
     assert (server.n_counted, len(server.requests)) == (n_counted, 1)
+
+
+def prompt_of(n_bytes: int) -> ChatRequest:
+    return ChatRequest((Message("user", "x" * n_bytes),), sampling=Sampling(max_tokens=512))
+
+
+async def test_the_size_of_a_token_is_learned_from_replies(server: LoopbackServer) -> None:
+    # 24,000 bytes are 6,004 tokens of this server, and 12,256 before it has answered; 7,680 fit
+    async with chat(server, context=8192) as model:
+        for _ in range(50):
+            await model.complete(prompt_of(24_000))
+    assert (server.n_counted, len(server.requests)) == (1, 50)
+
+
+async def test_prompts_far_from_the_limit_are_never_counted(server: LoopbackServer) -> None:
+    async with chat(server, context=8192) as model:
+        await asyncio.gather(*(model.complete(prompt_of(12_000)) for _ in range(100)))
+    assert server.n_counted == 0
+
+
+async def test_a_prompt_that_the_estimate_lets_through_and_the_context_does_not_is_an_overflow(
+    server: LoopbackServer,
+) -> None:
+    server.answer(200, body_with(usage={"prompt_tokens": 10, "completion_tokens": 5}))
+    async with chat(server, context=8192) as model:
+        await model.complete(prompt_of(4_000))  # says 400 bytes a token
+        with pytest.raises(ChatError) as raised:
+            await model.complete(prompt_of(60_000))
+    assert raised.value.reason == "context_overflow"
+    assert server.n_counted == 0
 
 
 async def test_a_prompt_that_fits_to_the_token_is_sent_and_one_token_more_is_not(

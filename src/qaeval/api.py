@@ -53,10 +53,13 @@ from qaeval.comparison.run_data import (
 from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
 from qaeval.corpus.loading import DuplicateIds
 from qaeval.corpus.samples import load_samples
+from qaeval.distributed.blocks import BLOCK_SIZE, MAX_BLOCK_SIZE
+from qaeval.distributed.driver import RayOptions, compare_on_ray
+from qaeval.distributed.inputs import chunk_file
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.evals.find import find_eval
-from qaeval.evals.rubric import Rubric, prompt_text
+from qaeval.evals.rubric import Rubric, prompt_text, shown_mode
 from qaeval.files.yaml import validated
 from qaeval.gate.anchors import AnchorFiles, store_anchors
 from qaeval.gate.baseline import EvidenceReader
@@ -70,7 +73,7 @@ from qaeval.importing.request import make_request
 from qaeval.importing.run import import_run
 from qaeval.labelling import LabelStatus
 from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow, LabelPlan
-from qaeval.registry.config import Config
+from qaeval.registry.config import Config, JudgeMode
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.report.facts import MachineFacts
 from qaeval.report.numbers import plural, rate
@@ -138,6 +141,8 @@ __all__ = [
 
 PathArgument: TypeAlias = str | PathLike[str]
 Paths: TypeAlias = PathArgument | Iterable[PathArgument]
+Backend: TypeAlias = Literal["local", "ray"]
+"""Who sends the requests of a run: this process, or actors on a Ray cluster."""
 Concurrency: TypeAlias = int | Literal["auto"]
 
 _LOG: Final = logging.getLogger("qaeval")
@@ -373,6 +378,8 @@ def compare(
     fields: Mapping[str, str] | None = None,
     duplicate_ids: DuplicateIds = "refuse",
     judge: str | None = None,
+    judge_mode: JudgeMode | None = None,
+    reasons_below: float | None = None,
     panel: Sequence[str] | None = None,
     escalate: str | None = None,
     escalate_error: float = 0.1,
@@ -395,6 +402,10 @@ def compare(
     hardware: str | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
+    backend: Backend = "local",
+    ray_address: str | None = None,
+    ray_store: PathArgument | None = None,
+    ray_block: int = BLOCK_SIZE,
     progress: ProgressCallback | Progress | None = None,
     confirm: Confirm | None = None,
     consent: Consent = (),
@@ -407,11 +418,15 @@ def compare(
         prompts: Prompt files, by path or by name in the eval's folder: each model is a candidate with each of them,
             ``mistral@better``; default: the eval's prompt.
         eval_name: Name or folder of the eval; default: that of the registry.
-        chunks: JSONL file of your own chunks, in place of the eval's.
+        chunks: File of your own chunks, in place of the eval's: JSONL or Parquet, on this disk or ``s3://BUCKET/KEY``.
         samples: JSONL file of your own questions or topic cards, for evals that start from these.
         fields: Names of the chunk file's fields, for example ``{"text": "body"}``; common names are recognised.
         duplicate_ids: What becomes of two chunks with one id: ``"refuse"``, or ``"number"`` the later ones.
         judge: Judge in the registry; default: the registry's first one that is of no candidate's family.
+        judge_mode: What judges are asked for: ``"reason_first"``, ``"letter"`` (the letter alone), or ``"cascade"`` (the letter alone,
+            then reasons for items of which the judge is unsure); default: that of the judge's entry.
+        reasons_below: With a cascade: probability of the letter below which reasons are asked for, in (0, 1]; default: that of the
+            entry, 0.9.
         panel: Judges that grade, in place of `judge`: an odd number, at least 3. The first is the judge of the run, the others
             grade after it, and the report is by the letter of most members.
         escalate: Second judge, which grades the items of which the first is unsure or which are disputed; the letters of both together
@@ -437,6 +452,12 @@ def compare(
         hardware: Machine of the registry for models whose entry names none; for the cost.
         metrics_port: Serve Prometheus metrics of the run at this port while it works; 0 takes a free one.
         metrics_host: Address of `metrics_port`; default: 127.0.0.1.
+        backend: ``"local"``: this process asks. ``"ray"``: actors on the nodes of a Ray cluster do, and this process collects
+            the rows; every model needs a server that is up.
+        ray_address: Address of the cluster, ``HOST:PORT``; default: Ray on this machine, for this run.
+        ray_store: Place that all nodes see, for the samples and rows of blocks: a folder or ``s3://BUCKET/PREFIX``; default:
+            a folder in `out`.
+        ray_block: Samples of a block, 1 to 500: what is asked again where the process that works on it dies.
         progress: Called after each finished task, on the thread that works.
         confirm: Called with an estimate of a new run of 50 samples or more, from a probe of five; what it raises ends the run
             before it starts. None: nothing is estimated.
@@ -458,19 +479,20 @@ def compare(
     """
     names = _names(models)
     n_replies, n_letters = checked_repeats(repeat, "repeat"), checked_repeats(repeat_judge, "repeat_judge")
-    registry = _registry(config, endpoints)
-    plan = make_plan(
-        registry,
-        names,
-        eval_name=_text(eval_name),
-        chunks=_path(chunks),
-        samples=_path(samples),
-        fields=fields or {},
-        duplicate_ids=duplicate_ids,
-        n=n,
-        seed=seed,
-        prompts=_prompts(prompts),
-    )
+    registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below)
+    with chunk_file(_path(chunks), allow_external=registry.allow_external) as chunk_path:
+        plan = make_plan(
+            registry,
+            names,
+            eval_name=_text(eval_name),
+            chunks=chunk_path,
+            samples=_path(samples),
+            fields=fields or {},
+            duplicate_ids=duplicate_ids,
+            n=n,
+            seed=seed,
+            prompts=_prompts(prompts),
+        )
     path = _path(out) or Path("results", new_run_name())
     members = _panel(panel, judge, "judge")
     recorded = RunStore(path).settings()["grading"] if resume and (path / SETTINGS).is_file() else None
@@ -532,6 +554,10 @@ def compare(
                 whole = runner.estimate(plan.candidates, plan.definition, judging)
                 times = n_replies * n_letters * (1 + len(others))
                 _confirm(whole, confirm, machines, registry, times=times)
+            if backend == "ray":
+                # the engine below finds these rows, and does what is left: controls, repeats, what failed for a passing reason
+                options_on_ray = _ray_options(registry, concurrency, ray_address, ray_store, ray_block)
+                compare_on_ray(store, plan, judging, options_on_ray, shown)
             runner.compare(
                 plan.candidates,
                 plan.definition,
@@ -652,6 +678,8 @@ def grade(
     run: Run | PathArgument,
     *,
     judge: str | None = None,
+    judge_mode: JudgeMode | None = None,
+    reasons_below: float | None = None,
     panel: Sequence[str] | None = None,
     escalate: str | None = None,
     escalate_error: float = 0.1,
@@ -680,6 +708,10 @@ def grade(
         run: A run, or its directory.
         judge: Judge in the registry; default: that of the run, else the registry's first one that is of no
             candidate's family.
+        judge_mode: What judges are asked for: ``"reason_first"``, ``"letter"`` (the letter alone), or ``"cascade"`` (the letter alone,
+            then reasons for items of which the judge is unsure); default: that of the judge's entry.
+        reasons_below: With a cascade: probability of the letter below which reasons are asked for, in (0, 1]; default: that of the
+            entry, 0.9.
         panel: Judges that grade one after the other, in place of `judge`: an odd number, at least 3. The first is that of a run
             that no judge graded before. A member that fails does not stop the others.
         escalate: Second judge, which grades the items of which the first is unsure or which are disputed; the letters of both together
@@ -709,7 +741,7 @@ def grade(
     """
     (path,) = _run_paths(run)
     n_letters = checked_repeats(repeat, "repeat")
-    registry = _registry(config, endpoints)
+    registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below)
     members = _panel(panel, judge, "judge")
     with RunStore.open(path, writable=True) as store:
         settings, further = store.settings(), store.further_judges()
@@ -1388,7 +1420,7 @@ def label_by_model(
             disclosure = grading_disclosure(
                 spec,
                 texts,
-                rubric=prompt_text(sitting.rubric, mode=spec.judge_mode),
+                rubric=prompt_text(sitting.rubric, mode=shown_mode(spec.judge_mode)),
                 sampling=SAMPLING,
                 prices=registry.hosted_prices,
                 sends=f"{plural(len(texts), 'item')} with their chunks",
@@ -1439,6 +1471,8 @@ def compare_shard(
     n: int | None = None,
     seed: int | None = None,
     judge: str | None = None,
+    judge_mode: JudgeMode | None = None,
+    reasons_below: float | None = None,
     rubric: PathArgument | None = None,
     allow_same_family: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -1459,7 +1493,7 @@ def compare_shard(
     Raises:
         QaevalError: As for `compare`. An error with a note is of a shard that was begun: the same call continues it.
     """
-    registry = _registry(config, endpoints)
+    registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below)
     location = find_location(out, allow_external=registry.allow_external)
     plan = make_plan(
         registry,
@@ -1522,6 +1556,26 @@ def compare_shard(
         "committed" if is_own else "committed by another process"
     )
     return ShardResult(committed, outcome, len(sample_ids), n_samples_of_run)
+
+
+def _ray_options(
+    registry: Config,
+    concurrency: Concurrency | None,
+    address: str | None,
+    store: PathArgument | None,
+    block_size: int,
+) -> RayOptions:
+    if not 1 <= block_size <= MAX_BLOCK_SIZE:
+        raise UsageError(f"ray_block: expected 1 to {MAX_BLOCK_SIZE} samples, got {block_size:,}")
+    in_flight = registry.defaults.concurrency if concurrency is None else concurrency
+    return RayOptions(
+        address=address,
+        store=_text(store),
+        concurrency=None if in_flight == "auto" else in_flight,
+        block_size=block_size,
+        outage_s=registry.defaults.outage_s,
+        allow_external=tuple(registry.allow_external),
+    )
 
 
 def _keep_command(store: RunStore, command: str | None) -> None:

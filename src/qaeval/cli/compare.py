@@ -12,6 +12,7 @@ import typer
 from qaeval.cli.options import (
     AllowSameFamily,
     AsJson,
+    BackendName,
     ChunksFile,
     Concurrency,
     ConsentTo,
@@ -23,6 +24,7 @@ from qaeval.cli.options import (
     EscalateError,
     EvalName,
     Fields,
+    JudgeModeName,
     JudgeName,
     Labels,
     Machine,
@@ -37,6 +39,10 @@ from qaeval.cli.options import (
     OutOrStore,
     PanelNames,
     Prompts,
+    RayAddress,
+    RayBlock,
+    RayStore,
+    ReasonsBelow,
     Registry,
     RepeatCandidate,
     RepeatGrade,
@@ -75,6 +81,8 @@ def compare(
     field: Fields = None,
     duplicate_ids: DuplicateIdsOption = "refuse",
     judge: JudgeName = None,
+    judge_mode: JudgeModeName = None,
+    reasons_below: ReasonsBelow = None,
     panel: PanelNames = None,
     escalate: Escalate = None,
     escalate_error: EscalateError = 0.1,
@@ -98,6 +106,10 @@ def compare(
     labels: Labels = None,
     margin: Margin = None,
     hardware: Machine = None,
+    backend: BackendName = "local",
+    ray_address: RayAddress = None,
+    ray_store: RayStore = None,
+    ray_block: RayBlock = 200,
     yes: Yes = False,
     consent: ConsentTo = None,
     as_json: AsJson = False,
@@ -126,6 +138,10 @@ def compare(
                 "--repeat and --repeat-judge belong to a whole run: after `qaeval merge`, `qaeval compare … --out DIR --resume` "
                 "adds replies and `qaeval grade DIR --repeat R` letters"
             )
+        if backend == "ray":
+            raise UsageError(
+                "--backend ray distributes a run itself: --out is a run directory, and --ray-store the place that all nodes see"
+            )
         which, location = shard_of(shard, out)
         with resumable_shard():
             result = api.compare_shard(
@@ -141,6 +157,8 @@ def compare(
                 n=n,
                 seed=seed,
                 judge=judge,
+                judge_mode=judge_mode,
+                reasons_below=reasons_below,
                 rubric=rubric,
                 allow_same_family=allow_same_family,
                 config=config,
@@ -155,6 +173,8 @@ def compare(
             )
         print_shard(result, as_json=as_json)
         return
+    if backend == "local" and (ray_address or ray_store):
+        raise UsageError("--ray-address and --ray-store apply to a run on Ray; add --backend ray")
     path = Path(out) if out else _new_run()
     with _resumable(path, as_json=as_json):
         run = api.compare(
@@ -168,6 +188,8 @@ def compare(
             n=n,
             seed=seed,
             judge=judge,
+            judge_mode=judge_mode,
+            reasons_below=reasons_below,
             panel=panel_names(panel),
             escalate=escalate,
             escalate_error=escalate_error,
@@ -188,6 +210,10 @@ def compare(
             hardware=hardware,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
+            backend=backend,
+            ray_address=ray_address,
+            ray_store=ray_store,
+            ray_block=ray_block,
             progress=progress_on_stderr(),
             confirm=confirm_on_stderr(yes=yes),
             consent=consent_on_stderr(consent),
@@ -254,6 +280,8 @@ def generate(
 def grade(
     run: RunDirectory,
     judge: JudgeName = None,
+    judge_mode: JudgeModeName = None,
+    reasons_below: ReasonsBelow = None,
     panel: PanelNames = None,
     escalate: Escalate = None,
     escalate_error: EscalateError = 0.1,
@@ -279,6 +307,8 @@ def grade(
     api.grade(
         run,
         judge=judge,
+        judge_mode=judge_mode,
+        reasons_below=reasons_below,
         panel=panel_names(panel),
         escalate=escalate,
         escalate_error=escalate_error,

@@ -55,7 +55,11 @@ Prompts: TypeAlias = Annotated[
     ),
 ]
 ChunksFile: TypeAlias = Annotated[
-    Path | None, typer.Option("--chunks", help="JSONL file of chunks; default: the chunks of the eval.")
+    Path | None,
+    typer.Option(
+        "--chunks",
+        help="JSONL file of chunks; default: the chunks of the eval. `compare` also reads Parquet, and s3://BUCKET/KEY.",
+    ),
 ]
 SamplesFile: TypeAlias = Annotated[
     Path | None,
@@ -146,6 +150,26 @@ JudgeName: TypeAlias = Annotated[
         autocompletion=complete_judge,
     ),
 ]
+JudgeModeName: TypeAlias = Annotated[
+    Literal["reason_first", "letter", "cascade"] | None,
+    typer.Option(
+        "--judge-mode",
+        metavar="MODE",
+        help="What judges are asked for: reason_first (reasons, then the letter), letter (the letter alone) or cascade (the letter "
+        "alone, then reasons for items of which the judge is unsure); default: that of the registry.",
+    ),
+]
+ReasonsBelow: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--reasons-below",
+        metavar="P",
+        min=0.0,
+        max=1.0,
+        help="With --judge-mode cascade: probability of the letter below which reasons are asked for; default: that of the "
+        "registry, 0.9.",
+    ),
+]
 PanelNames: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -221,6 +245,38 @@ Concurrency: TypeAlias = Annotated[
         "--concurrency",
         metavar="N|auto",
         help="Maximum number of requests in flight; auto adapts it to the load of the servers; default: auto.",
+    ),
+]
+BackendName: TypeAlias = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        "--backend",
+        help="Process that sends the requests: this one, or actors on a Ray cluster. Ray needs servers that are up, and the extra ray.",
+    ),
+]
+RayAddress: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="Address of the Ray cluster, or auto; default: Ray on this machine, for this run.",
+    ),
+]
+RayBlock: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--ray-block",
+        min=1,
+        max=500,
+        help="Samples of a block: what is asked again where the process that works on it dies.",
+    ),
+]
+RayStore: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-store",
+        metavar="PLACE",
+        help="Place that all Ray nodes see, for the blocks of the run: a folder or s3://BUCKET/PREFIX; default: a folder in --out.",
     ),
 ]
 NoCache: TypeAlias = Annotated[

@@ -103,6 +103,19 @@ class Progress(Protocol):
         ...
 
 
+class Unwatched:
+    """Progress of a stage that nobody follows."""
+
+    def row(self, row: object) -> None:
+        """Show nothing."""
+
+    def skip(self, n: int) -> None:
+        """Show nothing."""
+
+    def end(self) -> None:
+        """Show nothing."""
+
+
 class RowRecorder:
     """Writes rows as they come, reports them, and notices a server that answers nothing any more.
 

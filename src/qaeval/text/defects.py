@@ -841,7 +841,7 @@ _SYNONYMS: Final = (
     (r"(?<=\d )Prozent", "%"), ("deshalb", "daher"), ("bevor", "ehe"),
 )  # fmt: skip
 """Patterns and phrases that mean the same in documentation."""
-_LOOK: Final = re.compile(r"\(\?[^)]*\)")
+_LOOK: Final = re.compile(r"\(\?[^()]*\)")
 """What a pattern of `_SYNONYMS` looks for around a phrase."""
 _CONDITION: Final = re.compile(
     r"(?P<main>[^,;:()\n]{12,160}?),? (?P<word>if|when|unless) (?P<clause>[^,;:()\n]{8,160}?)\."
