@@ -454,7 +454,7 @@ async def test_an_endpoint_has_the_addresses_of_every_server() -> None:
 async def test_servers_of_one_model_that_differ_are_refused() -> None:
     with LoopbackServer() as first, LoopbackServer({"tiny-gen": 4096}) as second:
         spec = ModelSpec(name="tiny-gen", url=first.url, replicas=(second.url,))
-        with pytest.raises(EndpointError, match="differ in max model len: 8192 .* 4096"):
+        with pytest.raises(EndpointError, match=r"differ in max model len: 8192 .* 4096"):
             await resolve(spec, api_key=None, allow_external=())
 
 
