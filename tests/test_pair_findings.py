@@ -80,5 +80,5 @@ def test_questions_with_the_words_of_an_earlier_one_are_counted_once_each() -> N
     assert near_duplicates([question, other, same]) == 1
     assert near_duplicates([question, question, same, other]) == 2
     ten = "alpha bravo charlie delta echo foxtrot golf hotel india juliet"
-    assert near_duplicates([ten, f"{ten} kilo", other]) == 1  # 10 of 11 words
-    assert near_duplicates([ten, f"{ten} kilo lima", other]) == 0  # 10 of 12
+    assert near_duplicates([ten, f"{ten} kilo lima", other]) == 1  # 10 of 12 words
+    assert near_duplicates([ten, f"{ten} kilo lima mike", other]) == 0  # 10 of 13
