@@ -53,6 +53,7 @@ from qaeval.comparison.run_data import (
 from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
 from qaeval.corpus.loading import DuplicateIds
 from qaeval.corpus.samples import load_samples
+from qaeval.corpus.sampling import Allocation
 from qaeval.distributed.blocks import BLOCK_SIZE, MAX_BLOCK_SIZE
 from qaeval.distributed.driver import RayOptions, compare_on_ray
 from qaeval.distributed.inputs import chunk_file
@@ -388,6 +389,7 @@ def compare(
     allow_same_family: bool = False,
     n: int | None = None,
     seed: int | None = None,
+    allocation: Allocation = "proportional",
     out: PathArgument | None = None,
     resume: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -437,6 +439,8 @@ def compare(
         allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         n: Number of samples to draw, at least 1; default: all.
         seed: Seed of the draw, at least 0.
+        allocation: How many of the samples each stratum gets: ``"proportional"`` to its size, the same with ``"at-least-one"``, or an
+            ``"equal"`` number. With the last two, all estimates weigh a sample by the probability with which it was drawn.
         out: Run directory; default: ``results/<time>``.
         resume: Continue the run in `out`: finished tasks are not asked again.
         endpoints: URL of a model's server by name.
@@ -491,6 +495,7 @@ def compare(
             duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
+            allocation=allocation,
             prompts=_prompts(prompts),
         )
     path = _path(out) or Path("results", new_run_name())
@@ -591,6 +596,7 @@ def generate(
     duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
+    allocation: Allocation = "proportional",
     out: PathArgument | None = None,
     resume: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -617,6 +623,7 @@ def generate(
         duplicate_ids: What becomes of two chunks with one id.
         n: Number of samples to draw.
         seed: Seed of the draw.
+        allocation: How many of the samples each stratum gets.
         out: Run directory.
         resume: Continue the run in `out`.
         endpoints: URL of a model's server by name.
@@ -649,6 +656,7 @@ def generate(
         duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
+        allocation=allocation,
         prompts=_prompts(prompts),
     )
     plan = plan_with_consent(plan, consent, prices=registry.hosted_prices, n_replies=n_replies)
@@ -1470,6 +1478,7 @@ def compare_shard(
     duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
+    allocation: Allocation = "proportional",
     judge: str | None = None,
     judge_mode: JudgeMode | None = None,
     reasons_below: float | None = None,
@@ -1505,6 +1514,7 @@ def compare_shard(
         duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
+        allocation=allocation,
         prompts=_prompts(prompts),
     )
     judging = find_judging(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qaeval.cli.options import (
+    AllocationOption,
     AllowSameFamily,
     AsJson,
     BackendName,
@@ -91,6 +92,7 @@ def compare(
     allow_same_family: AllowSameFamily = False,
     n: Number = None,
     seed: Seed = None,
+    allocation: AllocationOption = "proportional",
     out: OutOrStore = None,
     shard: ShardOf = None,
     resume: Resume = False,
@@ -156,6 +158,7 @@ def compare(
                 duplicate_ids=duplicate_ids,
                 n=n,
                 seed=seed,
+                allocation=allocation,
                 judge=judge,
                 judge_mode=judge_mode,
                 reasons_below=reasons_below,
@@ -187,6 +190,7 @@ def compare(
             duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
+            allocation=allocation,
             judge=judge,
             judge_mode=judge_mode,
             reasons_below=reasons_below,
@@ -232,6 +236,7 @@ def generate(
     duplicate_ids: DuplicateIdsOption = "refuse",
     n: Number = None,
     seed: Seed = None,
+    allocation: AllocationOption = "proportional",
     out: Out = None,
     resume: Resume = False,
     endpoint: Endpoints = None,
@@ -260,6 +265,7 @@ def generate(
             duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
+            allocation=allocation,
             out=path,
             resume=resume,
             endpoints=endpoint_urls(endpoint),
