@@ -623,7 +623,7 @@ def _batches(
     """Return the batches of a run until decided; None of one with a fixed sample.
 
     Raises:
-        UsageError: a run on Ray is to stop early.
+        UsageError: a run on Ray, or of samples with different weights, is to stop early.
         NotComparableError: the run began otherwise.
     """
     if is_on_ray and until_decided:
@@ -632,8 +632,16 @@ def _batches(
         )
     if len(plan.candidates) < 2 or is_on_ray:
         return None
+    is_weighted = relative_weights([sample.weight for sample in plan.samples]) is not None
+    if is_weighted and until_decided:
+        # the bounds at every look are those of chunks that weigh the same
+        raise UsageError(
+            "--until-decided (until_decided=True): the samples were drawn with different probabilities; ask for all of them "
+            "(--all-chunks), or draw them with --allocation proportional"
+        )
     if until_decided is None:
         until_decided = registry.defaults.until_decided if recorded is None else "until_decided" in recorded
+        until_decided = until_decided and not is_weighted
     require_same_ending(recorded, until_decided=until_decided, path=path)
     if not until_decided:
         return None
