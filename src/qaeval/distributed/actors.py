@@ -83,13 +83,13 @@ class _StageActor(Generic[_Task, _Row]):
             if not problem:
                 async with self._blocks:
                     try:
-                        await self._models_opened()
+                        await self.open_models()
                         await self._work_on(int(block))
                     except QaevalError as error:
                         result.update(problem=str(error), kind=type(error).__name__)
             yield {name: np.array([value]) for name, value in result.items()}
 
-    async def _models_opened(self) -> None:
+    async def open_models(self) -> None:
         """Open the models, and again where a name leads to other servers than before: replicas come and go."""
         async with self._opening:
             for spec in self._specs:
@@ -111,6 +111,10 @@ class _StageActor(Generic[_Task, _Row]):
                     spec.name,
                     RowRecorder(self._keep, Unwatched(), _ignore_both, is_start=self._work.is_start),
                 )
+
+    async def close(self) -> None:
+        """Close all models. Ray ends an actor's process without a word; this is for those who use it in their own."""
+        await self._open.aclose()
 
     def _keep(self, row: Any) -> None:  # noqa: ANN401 - a row of either stage
         self._rows[row.task_id] = row
