@@ -299,6 +299,7 @@ def test_the_stratum_is_the_top_folder_or_the_documents_own_name() -> None:
 
 def test_ids_name_the_document_the_place_and_the_text() -> None:
     ids = [chunk.chunk_id for chunk in cut(markdown("a b.\n\nc d.", "g/i.md"), size=2)]
+    assert len(ids) == 2
     assert all(re.fullmatch(rf"g/i\.md#00{number}-[0-9a-f]{{8}}", name) for number, name in enumerate(ids, 1))
 
 

@@ -86,13 +86,15 @@ async def test_tasks_are_pulled_one_by_one() -> None:
 
 async def test_who_queues_waits_for_room_and_not_once_nobody_takes() -> None:
     queue: TaskQueue[int] = TaskQueue(maxsize=10)
-    put = asyncio.ensure_future(queue.put(range(30)))
+    queue.add(range(30))
+    put = asyncio.ensure_future(queue.room())
     await asyncio.sleep(0)
     assert not put.done()
     for _ in range(20):
         await queue.take()
     await asyncio.wait_for(put, 1)
-    put = asyncio.ensure_future(queue.put(range(30)))
+    queue.add(range(30))
+    put = asyncio.ensure_future(queue.room())
     await asyncio.sleep(0)
     assert not put.done()
     queue.abandon()

@@ -21,7 +21,7 @@ from qaeval.evals.find import data_root
 from qaeval.records import RUNNING
 from qaeval.registry.config import ModelSpec, Serving, load_config
 from qaeval.registry.model import Lora
-from qaeval.run.hosting import ServerManager, in_turns
+from qaeval.run.hosting import ServerManager, in_turns, lanes, runs_apart
 from qaeval.serving.client import Server
 from qaeval.serving.conductor import Conductor, Start
 from qaeval.serving.diagnosis import diagnose, progress
@@ -522,6 +522,41 @@ def test_models_are_ordered_so_that_each_is_loaded_once() -> None:
         "tuned",
         "other",
     ]
+
+
+def up(name: str, *urls: str, gpus: tuple[str, ...] = ()) -> ModelSpec:
+    """A model on running servers."""
+    return ModelSpec(
+        name=name, url=f"http://{urls[0]}/v1", replicas=[f"http://{url}/v1" for url in urls[1:]], gpus=gpus
+    )
+
+
+@pytest.mark.parametrize(
+    ("specs", "groups"),
+    [
+        ([up("a", "10.0.0.1:1"), up("b", "10.0.0.1:2")], ["a", "b"]),
+        ([up("a", "10.0.0.1:1"), up("b", "10.0.0.1:1")], ["a b"]),
+        # c shares a server with each of the others
+        ([up("a", "h:1"), up("b", "h:2"), up("c", "h:3", "h:2", "h:1"), up("d", "h:4")], ["a b c", "d"]),
+        ([up("a", "127.0.0.1:1", gpus=("0",)), up("b", "127.0.0.1:2", gpus=("0", "1"))], ["a b"]),
+        ([up("a", "127.0.0.1:1", gpus=("0",)), up("b", "127.0.0.1:2", gpus=("1",))], ["a", "b"]),
+        # qaeval starts one server at a time, and knows no GPU of another one on this machine
+        ([spec("a", "x"), up("c", "10.0.0.1:1"), spec("a", "y")], ["c", "x y"]),
+        ([spec("a", "x"), up("c", "localhost:1")], ["c x"]),
+        ([spec("a", "x", gpus=("1",)), up("c", "localhost:1", gpus=("0",))], ["c", "x"]),
+        ([ModelSpec(name="inside", kind="embedded"), up("a", "h:1")], ["a"]),
+    ],
+)
+def test_models_that_share_a_server_or_a_gpu_take_turns_and_others_do_not(
+    specs: list[ModelSpec], groups: list[str]
+) -> None:
+    assert [" ".join(model.name for model in group) for group in lanes(specs)] == groups
+
+
+def test_a_judge_on_a_replica_of_a_candidate_does_not_work_beside_it() -> None:
+    candidate = up("a", "h:1", "h:2")
+    assert not runs_apart([candidate], up("judge", "h:2"))
+    assert runs_apart([candidate], up("judge", "h:3"))
 
 
 def registry_file(folder: Path, **models: dict[str, object]) -> Path:

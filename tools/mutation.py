@@ -48,6 +48,12 @@ PACKAGE: Final = "src/qaeval"
 BAR: Final = 90.0
 """Least score of a package, in percent, with --hold."""
 SUITE: Final = ("-p", "no:cacheprovider", "-p", "mutation_probe", "-q", "--timeout", "600")
+DECLARATIONS: Final = (
+    "tests/test_stored_fields.py::",
+    "tests/test_schemas.py::test_the_schemas_of_the_repository",
+    "tests/test_notebook.py::test_a_generated_page_is_up_to_date",
+)
+"""Tests that read declarations (fields, options, signatures) of all modules without executing a line of them."""
 FIRST_FILES: Final = 4
 """Tests of so many files, those with most tests of the line, run before all others: most mutants die there."""
 FIRST_SECONDS: Final = 10.0
@@ -164,7 +170,8 @@ class CoverageMap:
         """Return the tests that can notice a mutant, fastest first, as many as take ``limit`` seconds together.
 
         Code that runs on import is executed by whichever test imports the module first: all tests of the module can
-        notice it, and of a module without functions those of the modules that import it.
+        notice it, and of a module without functions those of the modules that import it; so can, whatever the limit,
+        those that read the declarations of all modules.
         """
         by_line = self.lines.get(source, {})
         names: set[str] = set()
@@ -174,11 +181,14 @@ class CoverageMap:
             names |= self._tests_of_modules([source]) or self._tests_of_modules(importers.get(source, ()))
         ordered = sorted(names & set(self.tests), key=lambda test: (self.tests[test], test))
         ends = accumulate(self.tests[test] for test in ordered)
-        return [
+        chosen = [
             test
             for index, (test, end) in enumerate(zip(ordered, ends, strict=True))
             if end <= limit or not index
         ]
+        if mutant.function:
+            return chosen
+        return chosen + [test for test in self.tests if test.startswith(DECLARATIONS) and test not in chosen]
 
 
 def _file(test: str) -> str:

@@ -59,7 +59,7 @@ from qaeval.distributed.inputs import chunk_file
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.evals.find import find_eval
-from qaeval.evals.rubric import Rubric, prompt_text
+from qaeval.evals.rubric import Rubric, prompt_text, shown_mode
 from qaeval.files.yaml import validated
 from qaeval.gate.anchors import AnchorFiles, store_anchors
 from qaeval.gate.baseline import EvidenceReader
@@ -73,7 +73,7 @@ from qaeval.importing.request import make_request
 from qaeval.importing.run import import_run
 from qaeval.labelling import LabelStatus
 from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow, LabelPlan
-from qaeval.registry.config import Config
+from qaeval.registry.config import Config, JudgeMode
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.report.facts import MachineFacts
 from qaeval.report.numbers import plural, rate
@@ -378,6 +378,8 @@ def compare(
     fields: Mapping[str, str] | None = None,
     duplicate_ids: DuplicateIds = "refuse",
     judge: str | None = None,
+    judge_mode: JudgeMode | None = None,
+    reasons_below: float | None = None,
     panel: Sequence[str] | None = None,
     escalate: str | None = None,
     escalate_error: float = 0.1,
@@ -421,6 +423,10 @@ def compare(
         fields: Names of the chunk file's fields, for example ``{"text": "body"}``; common names are recognised.
         duplicate_ids: What becomes of two chunks with one id: ``"refuse"``, or ``"number"`` the later ones.
         judge: Judge in the registry; default: the registry's first one that is of no candidate's family.
+        judge_mode: What judges are asked for: ``"reason_first"``, ``"letter"`` (the letter alone), or ``"cascade"`` (the letter alone,
+            then reasons for items of which the judge is unsure); default: that of the judge's entry.
+        reasons_below: With a cascade: probability of the letter below which reasons are asked for, in (0, 1]; default: that of the
+            entry, 0.9.
         panel: Judges that grade, in place of `judge`: an odd number, at least 3. The first is the judge of the run, the others
             grade after it, and the report is by the letter of most members.
         escalate: Second judge, which grades the items of which the first is unsure or which are disputed; the letters of both together
@@ -473,7 +479,7 @@ def compare(
     """
     names = _names(models)
     n_replies, n_letters = checked_repeats(repeat, "repeat"), checked_repeats(repeat_judge, "repeat_judge")
-    registry = _registry(config, endpoints)
+    registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below)
     with chunk_file(_path(chunks), allow_external=registry.allow_external) as chunk_path:
         plan = make_plan(
             registry,
@@ -672,6 +678,8 @@ def grade(
     run: Run | PathArgument,
     *,
     judge: str | None = None,
+    judge_mode: JudgeMode | None = None,
+    reasons_below: float | None = None,
     panel: Sequence[str] | None = None,
     escalate: str | None = None,
     escalate_error: float = 0.1,
@@ -700,6 +708,10 @@ def grade(
         run: A run, or its directory.
         judge: Judge in the registry; default: that of the run, else the registry's first one that is of no
             candidate's family.
+        judge_mode: What judges are asked for: ``"reason_first"``, ``"letter"`` (the letter alone), or ``"cascade"`` (the letter alone,
+            then reasons for items of which the judge is unsure); default: that of the judge's entry.
+        reasons_below: With a cascade: probability of the letter below which reasons are asked for, in (0, 1]; default: that of the
+            entry, 0.9.
         panel: Judges that grade one after the other, in place of `judge`: an odd number, at least 3. The first is that of a run
             that no judge graded before. A member that fails does not stop the others.
         escalate: Second judge, which grades the items of which the first is unsure or which are disputed; the letters of both together
@@ -729,7 +741,7 @@ def grade(
     """
     (path,) = _run_paths(run)
     n_letters = checked_repeats(repeat, "repeat")
-    registry = _registry(config, endpoints)
+    registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below)
     members = _panel(panel, judge, "judge")
     with RunStore.open(path, writable=True) as store:
         settings, further = store.settings(), store.further_judges()
@@ -1408,7 +1420,7 @@ def label_by_model(
             disclosure = grading_disclosure(
                 spec,
                 texts,
-                rubric=prompt_text(sitting.rubric, mode=spec.judge_mode),
+                rubric=prompt_text(sitting.rubric, mode=shown_mode(spec.judge_mode)),
                 sampling=SAMPLING,
                 prices=registry.hosted_prices,
                 sends=f"{plural(len(texts), 'item')} with their chunks",
@@ -1459,6 +1471,8 @@ def compare_shard(
     n: int | None = None,
     seed: int | None = None,
     judge: str | None = None,
+    judge_mode: JudgeMode | None = None,
+    reasons_below: float | None = None,
     rubric: PathArgument | None = None,
     allow_same_family: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -1479,7 +1493,7 @@ def compare_shard(
     Raises:
         QaevalError: As for `compare`. An error with a note is of a shard that was begun: the same call continues it.
     """
-    registry = _registry(config, endpoints)
+    registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below)
     location = find_location(out, allow_external=registry.allow_external)
     plan = make_plan(
         registry,

@@ -248,6 +248,17 @@ class Generation(Record):
     """Places of the prompt's texts that were broken, by kind; the stored texts have them as they were."""
 
 
+class ShortGrade(Record):
+    """The grade without reasons, of an item that a judge in mode ``cascade`` graded again with reasons."""
+
+    letter: str
+    """Empty where the reply had none."""
+    probability: float | None = None
+    """Of the letter; of a rubric with ``decide: facts``, of the answers to all facts. None where the server gave none."""
+    is_control: bool = False
+    """Whether the item is of the random share that is asked again whatever the probability."""
+
+
 class Grade(Record):
     """The judge's letter for one item."""
 
@@ -272,6 +283,10 @@ class Grade(Record):
     """What was done with a reply that is not as asked: its reason was cut, log-probabilities in another form were left out."""
     probabilities: Mapping[str, float] | None = None
     """Distribution over the letters of the scale, where the server returned logprobs."""
+    answers_probability: float | None = Field(default=None, exclude_if=_absent)
+    """Probability of the answers to all facts, of a short reply of a cascade; that of the letter is no lower."""
+    short: ShortGrade | None = Field(default=None, exclude_if=_absent)
+    """The earlier grade without reasons; None where there was no other request. Usage and latency are those of both."""
     text: str
     """The raw reply."""
     usage: Usage | None = None
@@ -549,7 +564,7 @@ class Session(Record):
     external: bool = False
     """Whether the host is outside the user's own network: the chunks left it."""
     alongside: bool = False
-    """Whether the other stage ran at the same time."""
+    """Whether another stage ran at the same time: that of the judge, or of another candidate."""
     shard: str = Field(default="", exclude_if=_nothing)
     """Of a merged run, the shard, ``0/4``; sessions of other shards may have run at the same time."""
     stored: str = Field(default="", exclude_if=_nothing)

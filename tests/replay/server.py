@@ -43,6 +43,7 @@ class LoopbackServer:
         max_logprobs: requests for more alternatives are refused.
         gap_s: between two tokens of a stream; the first comes after ``latency_s``.
         roots: ids of the weights by served name.
+        started: start of its process, as /metrics says it.
 
     Attributes:
         requests: bodies of all chat requests, in order.
@@ -66,11 +67,12 @@ class LoopbackServer:
         max_logprobs: int = 20,
         gap_s: float = 0.0,
         roots: Mapping[str, str] | None = None,
+        started: float | None = None,
     ) -> None:
         self.models = dict(models) if isinstance(models, Mapping) else dict.fromkeys(models, 8192)
         self.port, self.api_key, self.latency_s, self.die_after = port, api_key, latency_s, die_after
         self.adapters, self.max_logprobs = dict(adapters or {}), max_logprobs
-        self.gap_s, self.roots = gap_s, dict(roots or {})
+        self.gap_s, self.roots, self.started = gap_s, dict(roots or {}), started
         self.special, self.ordinary = tuple(special), tuple(ordinary)
         self.tokenized: list[str] = []
         self.n_counted = 0
@@ -282,7 +284,8 @@ class LoopbackServer:
             "prefix_cache_hits_total": 64 * n,
         }
         kinds = {name: "counter" if name.endswith("_total") else "gauge" for name in values}
-        return "".join(
+        start = "" if self.started is None else f"process_start_time_seconds {self.started:.11e}\n"
+        return start + "".join(
             f"# TYPE vllm:{name} {kinds[name]}\nvllm:{name}{label} {value:.1f}\n"
             for name, value in values.items()
         )

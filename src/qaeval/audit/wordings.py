@@ -139,13 +139,18 @@ def is_changed(setting: str, used: Instructions) -> bool:
 
 
 def instructions_for(setting: str, used: Instructions, translated: Rubric | None = None) -> Instructions:
-    """Return the instructions of a judge in a setting.
+    """Return the instructions of a judge in a setting; of a cascade, both forms are changed.
 
     Args:
         setting: `AS_USED`, one of the other forms, or a name of `WORDINGS`.
         used: Those of a run.
         translated: The rubric in another language, for `TRANSLATED`.
     """
+    reasoned = None if used.reasoned is None else _form(setting, used.reasoned, translated)
+    return replace(_form(setting, used, translated), reasoned=reasoned)
+
+
+def _form(setting: str, used: Instructions, translated: Rubric | None) -> Instructions:
     rubric, mode = used.rubric, used.mode
     if setting == LEVELS:
         # a copy is not checked: the levels are out of order in the prompt alone

@@ -44,6 +44,7 @@ class ChatRequest:
         top_logprobs: how many alternatives to ask for at each token; 0 asks for none.
         alternatives_at: finds the token whose alternatives are kept: the first group of the last match in the
             reply.
+        probability_of: finds the parts of the reply whose joint probability is asked for: the first group of each match.
     """
 
     messages: tuple[Message, ...]
@@ -53,6 +54,7 @@ class ChatRequest:
     escaped: Mapping[ControlText, int] = field(default_factory=lambda: MappingProxyType({}))
     top_logprobs: int = 0
     alternatives_at: re.Pattern[str] | None = None
+    probability_of: re.Pattern[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Completion:
         n_thinking: characters of thinking that the server gave apart from the text.
         remark: what was odd in the reply beside its text, and is left out; empty for most.
         model: the name of the model that the server says answered; empty where it says none.
+        probability: of the parts that the request names, 0 to 1; None when none are named, found or counted.
     """
 
     text: str
@@ -96,6 +99,7 @@ class Completion:
     n_thinking: int = 0
     remark: str = ""
     model: str = ""
+    probability: float | None = None
 
     @property
     def lost_to_thinking(self) -> str:

@@ -150,6 +150,26 @@ JudgeName: TypeAlias = Annotated[
         autocompletion=complete_judge,
     ),
 ]
+JudgeModeName: TypeAlias = Annotated[
+    Literal["reason_first", "letter", "cascade"] | None,
+    typer.Option(
+        "--judge-mode",
+        metavar="MODE",
+        help="What judges are asked for: reason_first (reasons, then the letter), letter (the letter alone) or cascade (the letter "
+        "alone, then reasons for items of which the judge is unsure); default: that of the registry.",
+    ),
+]
+ReasonsBelow: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--reasons-below",
+        metavar="P",
+        min=0.0,
+        max=1.0,
+        help="With --judge-mode cascade: probability of the letter below which reasons are asked for; default: that of the "
+        "registry, 0.9.",
+    ),
+]
 PanelNames: TypeAlias = Annotated[
     str | None,
     typer.Option(

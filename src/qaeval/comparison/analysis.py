@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -19,6 +19,7 @@ from qaeval.analysis.model import JudgeSummary
 from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
 from qaeval.calibration.analysis import soft_grades
+from qaeval.calibration.cascade import mode_agreement
 from qaeval.calibration.model import Escalation
 from qaeval.comparison.correction import correct_differences, correct_rates
 from qaeval.comparison.differences import by_refuted_judge, compare_candidates, rank_candidates
@@ -100,6 +101,9 @@ class RunData:
 
     panel: tuple[str, ...] = ()
     """Members of the panel whose letters decide; empty where a judge decides."""
+
+    cascade: Mapping[str, Any] | None = None
+    """Settings of the judge's cascade, as JSON; None where it has one mode, and of a panel."""
 
     escalation: Escalation | None = None
     """Of a run whose unsure items a second judge graded."""
@@ -245,7 +249,11 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
     soft = soft_grades(table, labels, letters=rubric.letters)
     checks = gather_findings(table, data.eval_facts.checks, names)
     report = Report(
-        run=_run(run, rows.sessions),
+        run=_run(
+            run,
+            rows.sessions,
+            n_shared=sum(tally.of("generate", name).n_items for name in names) - judge_summary.n_asked,
+        ),
         verdict=verdict,
         headline=write_headline(
             verdict,
@@ -272,6 +280,11 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         judges=compare_judges(table, further, rows.labels, judge=judge.name, rubric=rubric, tuned=data.tuned),
         panel=panel,
         escalation=data.escalation,
+        modes=mode_agreement(
+            data.cascade,
+            tally.of("grade", judge.name),
+            dict(zip(table["item_id"], table["cluster"], strict=True)),
+        ),
         soft=soft if soft is not None and soft.checks else None,
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         types=summarise_types(table, candidates=names, best=rubric.best),
@@ -372,14 +385,16 @@ def _judge(facts: ModelFacts, rows: RunRows, replies: ReplyTotals, *, tuned: boo
             sessions,
             n_items=replies.n,
             server=server_span(rows.readings, "grade", facts.name),
-            alongside=any(session.alongside for session in rows.sessions),
+            alongside=any(session.alongside for session in sessions),
         ),
     )
 
 
-def _run(run: RunFacts, sessions: Sequence[Session]) -> RunFacts:
+def _run(run: RunFacts, sessions: Sequence[Session], *, n_shared: int) -> RunFacts:
     stages: dict[str, list[Session]] = {}
     for session in sessions:
         stages.setdefault(f"{session.stage} {session.model}", []).append(session)
     seconds = {name: worked_s(stage_sessions) for name, stage_sessions in stages.items()}
-    return run.model_copy(update={"seconds": {**run.seconds, **seconds}, "n_sessions": len(sessions)})
+    return run.model_copy(
+        update={"seconds": {**run.seconds, **seconds}, "n_sessions": len(sessions), "n_shared": n_shared}
+    )

@@ -21,7 +21,7 @@ from qaeval.analysis.model import (
     Sentence,
     StratumSummary,
 )
-from qaeval.calibration.model import Escalation, SoftGrades
+from qaeval.calibration.model import Escalation, ModeAgreement, SoftGrades
 from qaeval.comparison.model import Difference, LabelledRate, Noise, Rank, Verdict
 from qaeval.cost.model import MeasuredRun, RunTiming
 from qaeval.records import Reading, Session
@@ -128,6 +128,8 @@ class Report(Part):
     """Of a report by the letters of a panel."""
     escalation: Escalation | None = Field(default=None, exclude_if=lambda value: value is None)
     """Of a run whose unsure items a second judge graded."""
+    modes: ModeAgreement | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of a judge that gives the letter alone, and reasons where it is unsure."""
     soft: SoftGrades | None = Field(default=None, exclude_if=lambda value: value is None)
     """What the judge's probabilities of the letters show by labels; None without probabilities or labels."""
     strata: tuple[StratumSummary, ...] = ()

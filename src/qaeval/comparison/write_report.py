@@ -19,6 +19,7 @@ from qaeval.comparison.run_data import join_runs, read_run
 from qaeval.environment import git_commit, now
 from qaeval.errors import UsageError
 from qaeval.records import Session, hosts_outside
+from qaeval.report.chart import Chart
 from qaeval.report.facts import RunFacts, judge_prompt_change
 from qaeval.storage.run_directory import (
     CONTROLS,
@@ -52,9 +53,10 @@ def write_report(store: RunStore, options: ReportOptions) -> Analysis:
         DataError: the run is not finished, or a label file is not readable.
     """
     analysis = read_report([store], options)
+    drawn = charts(analysis.report)
     for name in REPORTS:
-        store.write_text(name, render(analysis, name.rpartition(".")[2]))  # type: ignore[arg-type]
-    pictures = {f"{CHARTS}/{chart.name}.svg": chart.svg() for chart in charts(analysis.report)}
+        store.write_text(name, render(analysis, name.rpartition(".")[2], drawn))  # type: ignore[arg-type]
+    pictures = {f"{CHARTS}/{chart.name}.svg": chart.svg() for chart in drawn}
     for name, svg in pictures.items():
         store.write_text(name, svg)
     manifest = _manifest(store, analysis.report.run, (*REPORTS, *pictures))
@@ -99,10 +101,17 @@ def read_report(stores: Sequence[RunStore], options: ReportOptions) -> Analysis:
     return replace(analyse(data, facts, replace(options, machines=machines)), has_charts=False)
 
 
-def render(analysis: Analysis, format_: Format) -> str:
-    """Render a report in one of the formats; the same analysis gives the same text."""
+def render(analysis: Analysis, format_: Format, drawn: Sequence[Chart] | None = None) -> str:
+    """Render a report in one of the formats; the same analysis gives the same text.
+
+    Args:
+        analysis: The report and its rows.
+        format_: Of the text.
+        drawn: The charts of the report, where the caller has them.
+    """
     if format_ == "html":
-        return render_html(analysis.report, analysis.items(max_items=_MAX_PAGE_ITEMS, marked=True))
+        items = analysis.items(max_items=_MAX_PAGE_ITEMS, marked=True)
+        return render_html(analysis.report, items, drawn=drawn)
     if format_ == "md":
         return render_markdown(analysis.report, with_charts=analysis.has_charts)
     return render_csv(analysis.items()) if format_ == "csv" else model_json(analysis.report)

@@ -99,6 +99,26 @@ class Attention(Record):
         return 2 * self.layers * self.kv_heads * self.head_dim * 2 / 1024
 
 
+JudgeMode: TypeAlias = Literal["reason_first", "letter", "cascade"]
+"""``reason_first``: reasons, then the letter. ``letter``: the letter alone. ``cascade``: the letter alone, then reasons for items
+of which the judge is unsure."""
+
+
+class Cascade(Record):
+    """When a judge in mode ``cascade`` is asked again, for reasons."""
+
+    below: float = Field(default=0.9, gt=0, le=1)
+    """Probability of the letter without reasons below which the judge is asked again; the letter with reasons counts."""
+    control: float = Field(default=0.05, ge=0, le=1)
+    """Share of the items that are asked again whatever the probability, drawn by their ids: it shows how often both letters
+    agree."""
+
+    @property
+    def summary(self) -> str:
+        """The settings in one line."""
+        return f"cascade: reasons below a probability of {self.below:g}, and for a random {100 * self.control:g} %"
+
+
 class ModelSpec(Record):
     """An entry of the registry. A file that overrides another one may leave out any field."""
 
@@ -113,6 +133,9 @@ class ModelSpec(Record):
     """Argument of ``vllm serve``: a Hugging Face id or a folder."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     """Commit of the model's repository; None: the head of its main branch."""
+    pin: Argument | None = Field(default=None, exclude_if=lambda pin: pin is None)
+    """Your name for the weights of a server: a commit, the digest of an image, a training step. Replies of earlier runs are reused
+    while it stays the same, so change it whenever the weights change."""
     architecture: str = Field(default="", pattern=r"^[A-Za-z0-9_]*$")
     """Architecture that the model's ``config.json`` names."""
     licence: str = ""
@@ -143,7 +166,10 @@ class ModelSpec(Record):
     """``merge`` puts the system message at the start of the first user turn."""
     thinking: bool | None = None
     """``enable_thinking`` of the chat template; None: not sent."""
-    judge_mode: Literal["reason_first", "letter"] = "reason_first"
+    judge_mode: JudgeMode = "reason_first"
+    """What a judge is asked for."""
+    cascade: Cascade = Cascade()
+    """Of a judge with ``judge_mode: cascade``."""
     grades_pairs: bool = True
     """Whether it can grade preference pairs, as a judge."""
     lora: Lora | None = None
@@ -227,6 +253,18 @@ class ModelSpec(Record):
         )
         return prod(int(degree) if degree.isdecimal() else 1 for degree in degrees)
 
+    def in_mode(self, mode: JudgeMode | None, below: float | None) -> "ModelSpec":
+        """Return the judge in another mode; one that reads no prompt has none and stays as it is.
+
+        Args:
+            mode: None: its own.
+            below: Threshold of a cascade; None: its own.
+        """
+        if self.kind == "embedded":
+            return self
+        cascade = self.cascade if below is None else self.cascade.model_copy(update={"below": below})
+        return self.model_copy(update={"judge_mode": mode or self.judge_mode, "cascade": cascade})
+
     def serve_arguments(self) -> tuple[str, ...]:
         """Return the arguments of ``vllm serve``: model, revision, served name and ``vllm_args``."""
         revision = ("--revision", self.revision) if self.revision else ()
@@ -254,6 +292,8 @@ class ModelSpec(Record):
             "sampling",
             "lora",
         }
+        if self.judge_mode == "cascade":
+            fields.add("cascade")
         return {
             **self.model_dump(mode="json", include=fields),
             "served_name": None if self.hf_id else self.served,

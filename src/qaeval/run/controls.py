@@ -137,9 +137,8 @@ class ControlStage(Stage[_ControlTask, Control]):
     def __init__(self, judging: Judging, store: RunStore, replies: ReplyIndex) -> None:
         self.spec = judging.judge
         self._store, self._replies = store, replies
-        sampling = self.spec.sampled(grade.SAMPLING)
-        self._instructions = Instructions.of(
-            judging.rubric, sampling, self.spec.judge_mode, sees=grade.judge_sees(store.settings())
+        self._instructions = Instructions.for_judge(
+            judging.rubric, self.spec, sees=grade.judge_sees(store.settings())
         )
         self._lenient = self.spec.structured == "off"
 

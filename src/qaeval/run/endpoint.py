@@ -71,6 +71,7 @@ async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
         reply_names=spec.reply_names,
     )
     _require(spec, facts)
+    _require_probabilities(spec, facts)
     facts = await asyncio.to_thread(_with_files, facts, location.addresses)
     replicas = [
         await resolve(
@@ -111,6 +112,7 @@ async def _hosted(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
             server, spec.served, omitted=spec.sampling.omitted, reply_names=spec.reply_names
         )
     _require(spec, facts)
+    _require_probabilities(spec, facts)
     return Endpoint(spec, facts, location.host, location.addresses, external=location.external)
 
 
@@ -173,6 +175,14 @@ def _require(spec: ModelSpec, facts: EndpointFacts) -> None:
             f"{spec.url}: the server {problem}. "
             f"Serve the model with structured outputs, or set `structured: off` for {spec.name!r} in "
             f"qaeval.yaml to parse free text"
+        )
+
+
+def _require_probabilities(spec: ModelSpec, facts: EndpointFacts) -> None:
+    if spec.judge_mode == "cascade" and facts.max_logprobs == 0:
+        raise EndpointError(
+            f"{spec.url}: the server returns no log-probabilities, by which judge mode `cascade` of {spec.name!r} tells unsure letters; "
+            "use another `judge_mode` in qaeval.yaml, or --judge-mode"
         )
 
 

@@ -30,6 +30,7 @@ _TRANSIENT: Final = frozenset({0, 408, 429, *range(500, 600)})
 """No answer at all, or a status that may change."""
 _NOT_FOUND: Final = 404
 _SERVER_ERROR: Final = range(500, 600)
+_START: Final = re.compile(rb"(?m)^process_start_time_seconds ([0-9.e+]{1,30})$")
 _LOGPROB_LIMITS: Final = (20, 5, 1)
 
 _WORD: Final = "quokka-7319"
@@ -86,6 +87,8 @@ class EndpointFacts(Record):
     machine."""
     files_sha256: str | None = None
     """Hash of that folder, where it is on this machine; see `files_digest`."""
+    started: str | None = Field(default=None, exclude_if=lambda started: started is None)
+    """Start of the server's process in seconds since 1970, as its metrics say it."""
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -156,6 +159,7 @@ async def probe(
         max_logprobs=logprobs,
         tokenizer=tokens is not None,
         metrics=metrics.status == _OK,
+        started=_started(metrics),
     )
 
 
@@ -301,6 +305,11 @@ async def _version(server: Server) -> str | None:
     body = (await server.ask("/version", root=True)).body
     version = body.get("version") if isinstance(body, dict) else None
     return version if isinstance(version, str) else None
+
+
+def _started(metrics: HttpAnswer) -> str | None:
+    match = _START.search(metrics.content) if metrics.status == _OK else None
+    return match[1].decode() if match else None
 
 
 async def _system_by_tokenizer(server: Server, model: str) -> bool | None:
