@@ -35,7 +35,7 @@ from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
 from qaeval.agreement.reference import reference_letters
 from qaeval.agreement.sources import agreement_of_table, read_table
-from qaeval.analysis.letters import fact_column, flag_column
+from qaeval.analysis.letters import fact_column, flag_column, relative_weights
 from qaeval.audit.run import load_audit
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions, look_at
