@@ -169,7 +169,7 @@ def effective_number(weights: ArrayLike) -> float:
         weights: Weight of each unit, shape (n,), above 0.
 
     Returns:
-        From 1 to n, and n where all weights are equal. Always defined.
+        A number in [1, n], n where all weights are equal; their scale does not matter. Always defined.
 
     Raises:
         ValueError: There are no weights, or one is not above 0.
