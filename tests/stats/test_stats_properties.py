@@ -391,7 +391,7 @@ TESTED_BY_EXAMPLE = {
     "chunks_needed", "design_effect", "detectable_difference", "icc1", "plan", "simulated_power",
     "reached_power", "holm", "alpha_from_coincidences", "agreeing_with_test",
     # what holds at every look
-    "deadline_bets",
+    "deadline_bets", "decision_bets", "sequential_looks", "corrected_looks",
     # labels of some chunks
     "corrected_difference", "corrected_rate", "differential_error", "rogan_gladen", "letter_shares",
     "neyman_allocation", "smoothed_spread", "inclusion_probabilities", "draw_chunks", "labelled_chunks_needed",

@@ -55,6 +55,7 @@ from qaeval.cli.options import (
     SamplesFile,
     Seed,
     ShardOf,
+    UntilDecided,
     Yes,
     endpoint_urls,
     in_flight,
@@ -107,6 +108,7 @@ def compare(
     metrics_host: MetricsHost = None,
     labels: Labels = None,
     margin: Margin = None,
+    until_decided: UntilDecided = None,
     hardware: Machine = None,
     backend: BackendName = "local",
     ray_address: RayAddress = None,
@@ -126,6 +128,11 @@ def compare(
         if labels or margin:
             raise UsageError(
                 "--labels and --margin apply to the report: use `qaeval report` after `qaeval merge`"
+            )
+        if until_decided:
+            raise UsageError(
+                "--until-decided looks at all chunks so far before it asks for more, which no shard can: omit --shard, or "
+                "omit --until-decided for a fixed sample"
             )
         if panel is not None:
             raise UsageError(
@@ -211,6 +218,7 @@ def compare(
             repeat_judge=repeat_judge,
             labels=labels,
             margin=margin,
+            until_decided=until_decided,
             hardware=hardware,
             metrics_port=metrics_port,
             metrics_host=metrics_host,

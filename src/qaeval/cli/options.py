@@ -299,6 +299,17 @@ NoControls: TypeAlias = Annotated[
 ]
 
 
+UntilDecided: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--until-decided/--all-chunks",
+        help="Ask for chunks in random order, batch by batch, and stop as soon as the first place is decided, at error rates of 5 % "
+        "that hold at every look; or ask for all chunks. Default: until_decided of the registry (a project of `qaeval init` has it).",
+        show_default=False,
+    ),
+]
+
+
 def _repeats(parameter: typer.CallbackParam, value: int | None) -> int | None:
     """Check a number of repeats before anything is read; the bounds are those of the API."""
     from qaeval.run.repeats import checked_repeats

@@ -245,7 +245,7 @@ def _difference(
         n_chunks_a_better=int((d < 0).sum()),
         outcome=outcome,
         n_more_chunks=n_more,
-        sentence=_sentence(a, b, measure, outcome, p=p, p_holm=p_holm, n_pairs=n_pairs, n_more=n_more),
+        sentence=judged_sentence(a, b, measure, outcome, p=p, p_holm=p_holm, n_pairs=n_pairs, n_more=n_more),
     )
 
 
@@ -261,7 +261,7 @@ def more_chunks(measure: Measure, margin: float, n_pairs: int) -> int:
     return max(1, needed - measure.n_clusters)
 
 
-def _sentence(
+def judged_sentence(
     a: str,
     b: str,
     measure: Measure,
@@ -272,6 +272,7 @@ def _sentence(
     n_pairs: int,
     n_more: int | None,
 ) -> str:
+    """Say what the judge's letters show of a pair; arguments are those of `Difference`, `n_pairs` is the size of the family."""
     if measure.low is None or measure.high is None:
         seen = "no difference was seen" if not measure.value else f"{b} − {a} was {shown(measure)}"
         return f"{a} and {b}: too few chunks for an interval ({measure.n_clusters}); {seen}, which proves nothing."

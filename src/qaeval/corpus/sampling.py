@@ -1,6 +1,7 @@
 """The sample set: a stratified draw, the same for all candidates."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from heapq import heapify, heappop, heappush
 from typing import Any, Final, Literal, TypeAlias
 
@@ -66,6 +67,17 @@ def sample_set_digest(samples: Iterable[Sample]) -> str:
     two sets that differ in them are not comparable. So does the probability of being drawn, where samples weigh differently.
     """
     return digest(sorted((_identity(sample) for sample in samples), key=str))
+
+
+def random_order(chunks: Iterable[str], *, sample_set: str, seed: int) -> tuple[str, ...]:
+    """Order chunks by a hash of sample set, seed and chunk: random as far as letters go, and not chosen by anybody.
+
+    Args:
+        chunks: Ids of chunks.
+        sample_set: Hash of the sample set (`sample_set_digest`).
+        seed: Seed of the order.
+    """
+    return tuple(sorted(chunks, key=lambda chunk: sha256(f"{sample_set} {seed} {chunk}".encode()).digest()))
 
 
 def _identity(sample: Sample) -> str | list[Any]:

@@ -7,12 +7,12 @@ judge's kappa, cost of a usable item) cannot be tested chunk by chunk.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from math import isnan, nan
 from typing import Final
 
 import numpy as np
 
+from qaeval.corpus.sampling import random_order
 from qaeval.errors import DataError, NotComparableError
 from qaeval.gate.estimates import (
     Counts,
@@ -75,16 +75,8 @@ def require_same_samples(run: Evidence, baseline: Evidence | None) -> None:
 
 
 def grading_order(evidence: Evidence, seed: int) -> tuple[str, ...]:
-    """Return the chunks in the order in which they are graded.
-
-    The order is that of a hash of sample set, seed and chunk: random as far as letters go, and not chosen by anybody.
-    """
-    digest = evidence.source.identity.samples_digest
-
-    def position(chunk: str) -> bytes:
-        return sha256(f"{digest} {seed} {chunk}".encode()).digest()
-
-    return tuple(sorted(evidence.chunk_names, key=position))
+    """Return the chunks in the order in which they are graded; see `random_order`."""
+    return random_order(evidence.chunk_names, sample_set=evidence.source.identity.samples_digest, seed=seed)
 
 
 class SequentialMonitor:

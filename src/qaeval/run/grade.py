@@ -604,7 +604,7 @@ async def _grade(model: ChatModel, task: GradeTask, instructions: Instructions, 
     request = build_request(task.sample, task.item, instructions, special)
     try:
         completion = await model.complete(request)
-        if completion.finish_reason != "length" or instructions.mode == "letter":
+        if completion.finish_reason not in {"length", "repetition"} or instructions.mode == "letter":
             return _row(task, instructions, request, completion, shown, lenient=lenient)
         # the reason ran to the end of the tokens: the verdict alone is short
         brief = Instructions.of(rubric, instructions.sampling, "letter", sees=instructions.sees)
@@ -615,7 +615,12 @@ async def _grade(model: ChatModel, task: GradeTask, instructions: Instructions, 
     row = _row(task, brief, request, _together(completion, second), shown, lenient=lenient)
     if isinstance(row, Failure):
         return row
-    remark = f"the reason reached max_tokens={instructions.sampling.max_tokens} and is cut; the verdict was asked for without one"
+    end = (
+        "repeated itself"
+        if completion.finish_reason == "repetition"
+        else f"reached max_tokens={instructions.sampling.max_tokens}"
+    )
+    remark = f"the reason {end} and is cut; the verdict was asked for without one"
     return row.model_copy(update={"reason": _begun_reason(completion.text), "remark": remark})
 
 
@@ -660,6 +665,8 @@ def _row(
             completion,
             request.escaped,
         )
+    if completion.finish_reason == "repetition":
+        return _failure(task, "repetition", completion.repeated, completion, request.escaped)
     if completion.finish_reason == "abort":
         return _failure(
             task,

@@ -121,7 +121,13 @@ if TYPE_CHECKING:
         majority_baseline,
     )
     from qaeval.stats.resampling import cluster_bootstrap, cluster_bootstrap_all, jackknife
-    from qaeval.stats.sequential import BettingTest, ConfidenceSequence
+    from qaeval.stats.sequential import (
+        BettingTest,
+        ConfidenceSequence,
+        SequentialLook,
+        corrected_looks,
+        sequential_looks,
+    )
     from qaeval.stats.stopping import LabelDecision, PairDecision, decide_by_labels
     from qaeval.stats.transfer import TransferredRate, TransferredShares, letter_shares, rogan_gladen
 
@@ -147,6 +153,7 @@ __all__ = [
     "PublishedCheck",
     "Ranked",
     "RepeatAgreement",
+    "SequentialLook",
     "TestResult",
     "TransferredRate",
     "TransferredShares",
@@ -176,6 +183,7 @@ __all__ = [
     "cohen_kappa",
     "confusion_matrix",
     "corrected_difference",
+    "corrected_looks",
     "corrected_rate",
     "dawid_skene",
     "decide_by_labels",
@@ -216,6 +224,7 @@ __all__ = [
     "repeat_agreement",
     "rogan_gladen",
     "scott_pi",
+    "sequential_looks",
     "sign_flip_test",
     "simulated_power",
     "smoothed_spread",
@@ -308,7 +317,13 @@ _MODULES = {
         "majority_baseline",
     ),
     "resampling": ("cluster_bootstrap", "cluster_bootstrap_all", "jackknife"),
-    "sequential": ("BettingTest", "ConfidenceSequence"),
+    "sequential": (
+        "BettingTest",
+        "ConfidenceSequence",
+        "SequentialLook",
+        "corrected_looks",
+        "sequential_looks",
+    ),
     "stopping": ("LabelDecision", "PairDecision", "decide_by_labels"),
     "transfer": ("TransferredRate", "TransferredShares", "letter_shares", "rogan_gladen"),
 }
