@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from mock.server import Mock, reply_to, sample_of, user_registry
 from qaeval.chat.protocol import Sampling
 from qaeval.evals.find import find_rubric
-from qaeval.run.grade import Instructions, JudgeMode, build_request
+from qaeval.evals.rubric import GradeMode
+from qaeval.run.grade import Instructions, build_request
 
 HERE = Path(__file__).parent
 QAEVAL = Path(sys.executable).with_name("qaeval")
@@ -76,7 +77,7 @@ def _rss(pid: int) -> int:
         return 0
 
 
-def prepare_requests(path: Path, n_items: int, mode: JudgeMode = "reason_first") -> Path:
+def prepare_requests(path: Path, n_items: int, mode: GradeMode = "reason_first") -> Path:
     """Write the same items as messages, for those that are compared with: id, system, user."""
     instructions = Instructions.of(find_rubric("qa_pair_abc"), Sampling(max_tokens=512), mode)
     with path.open("w") as file:

@@ -24,7 +24,7 @@ from bars import Bars
 from harness import HERE, QAEVAL, Taken, grade, prepare_requests, take
 
 from mock.server import LETTER_REPLY, REPLY, Mock, ideal_s, prepare_run, user_registry
-from qaeval.run.grade import JudgeMode
+from qaeval.evals.rubric import GradeMode
 
 IN_FLIGHT = 256
 
@@ -71,7 +71,7 @@ def reference(requests: Path, mock: Mock, folder: Path, in_flight: int = IN_FLIG
 
 
 def ours(
-    folder: Path, n: int, mock: Mock, concurrency: int | str, mode: JudgeMode = "reason_first"
+    folder: Path, n: int, mock: Mock, concurrency: int | str, mode: GradeMode = "reason_first"
 ) -> tuple[Taken, float]:
     """Grade a prepared run with an empty cache; return what the command took, and the seconds of its stage."""
     run = prepare_run(folder / "run", n)
@@ -89,7 +89,7 @@ def against_reference(folder: Path, n: int, bars: Bars) -> None:
     """
     few = 300
     print("\n| instant server | CPU ms per item | of the loop | kB per reply |\n|---|---|---|---|")
-    modes: tuple[tuple[JudgeMode, str, float], ...] = (
+    modes: tuple[tuple[GradeMode, str, float], ...] = (
         ("letter", LETTER_REPLY, 2.0),
         ("reason_first", REPLY, 3.0),
     )
@@ -99,7 +99,7 @@ def against_reference(folder: Path, n: int, bars: Bars) -> None:
         cpu = []
 
         def once(
-            mode: JudgeMode = mode, reply: str = reply, requests: Path = requests, start: Path = start
+            mode: GradeMode = mode, reply: str = reply, requests: Path = requests, start: Path = start
         ) -> float:
             with Mock(reply=reply) as mock:
                 theirs = reference(requests, mock, folder).cpu_s - reference(start, mock, folder).cpu_s

@@ -21,9 +21,10 @@ _LIST: Final = b',"logprobs":{"content":['
 _LIST_END: Final = b"]}]"
 """Ends of the last token's alternatives, of the token, and of the list."""
 _TOKEN: Final = b'{"token":'
+_AFTER: Final = len(_TOKEN)
 _LOGPROB: Final = b',"logprob":'
 _TOP: Final = b',"top_logprobs":['
-_TAIL: Final = 24
+_TAIL: Final = 18
 """Tokens that are read first: the letter, and the name of a flaw after it, have about 15."""
 _ROUNDING: Final = 0.01
 """A log-probability may be this far above 0."""
@@ -107,7 +108,8 @@ def _in_bytes(tokens: bytes, pattern: re.Pattern[str]) -> Alternatives | None:
     for n_read in (_TAIL, -1):
         # each piece but the last one ends with a token, without its alternatives
         pieces = tokens.rsplit(_TOP, n_read)
-        texts = [_text(piece) for piece in pieces[:-1]]
+        literals = [piece[piece.rindex(_TOKEN) + _AFTER : piece.rindex(_LOGPROB)] for piece in pieces[:-1]]
+        texts = orjson.loads(b"[%b]" % b",".join(literals))
         if place := _place(texts, pattern):
             index, at = place
             rest = pieces[index + 1]
@@ -120,14 +122,6 @@ def _in_bytes(tokens: bytes, pattern: re.Pattern[str]) -> Alternatives | None:
         if len(texts) < _TAIL:
             break
     return None
-
-
-def _text(piece: bytes) -> str:
-    """Return the text of the token at the end of a piece."""
-    text = orjson.loads(piece[piece.rindex(_TOKEN) + len(_TOKEN) : piece.rindex(_LOGPROB)])
-    if not isinstance(text, str):
-        raise TypeError("a token is not text")
-    return text
 
 
 def _in_list(tokens: Sequence[Mapping[str, Any]], pattern: re.Pattern[str]) -> Alternatives | None:
