@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 _FILE = 500_000
@@ -26,21 +27,22 @@ _LETTERS = ("A", "B", "C")
 def write(folder: Path, n_rows: int) -> None:
     """Write generated items."""
     rng = np.random.default_rng(1)
+
+    def text(prefix: str, numbers: pa.Array) -> pa.Array:
+        return pc.binary_join_element_wise(prefix, numbers.cast(pa.string()), "")
+
     for start in range(0, n_rows, _FILE):
         number = np.arange(start, min(start + _FILE, n_rows))
-        chunk = number // 6
-        letter = rng.choice(np.array([*_LETTERS, ""]), len(number), p=[0.6, 0.25, 0.13, 0.02])
+        letter = rng.choice(len(_LETTERS) + 1, len(number), p=[0.6, 0.25, 0.13, 0.02])
         table = {
-            "candidate": np.where(number // 3 % 2, "qwen", "mistral"),
-            "chunk_id": np.char.add("manual-2026/section-", chunk.astype(str)),
-            "item_id": np.where(letter == "", "", np.char.mod("%016x", number)),
+            "candidate": pa.array(np.array(["mistral", "qwen"], dtype=object)[number // 3 % 2]),
+            "chunk_id": text("manual-2026/section-", pa.array(number // 6)),
+            "item_id": text("item-", pa.array(number)),
             "position": number % 3,
-            "letter": pa.array(letter, mask=letter == ""),
-            "question": np.char.add(
-                "At which pressure does valve number open, and what is logged? ", number.astype(str)
-            ),
-            "answer": np.char.add(
-                "It opens at the pressure of its section and the operator logs it. ", number.astype(str)
+            "letter": pa.array(np.array([*_LETTERS, None], dtype=object)[letter]),
+            "question": text("At which pressure does the valve open, and what is logged? ", pa.array(number)),
+            "answer": text(
+                "It opens at the pressure of its section; the operator logs it. ", pa.array(number)
             ),
         }
         pq.write_table(pa.table(table), folder / f"{start:09}.parquet")

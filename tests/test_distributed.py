@@ -154,7 +154,7 @@ async def test_actors_write_a_row_for_each_task_and_ask_nothing_the_second_time(
             item.item_id for row in replies if isinstance(row, Generation) for item in row.items
         ]
         for opened in (first, again):
-            await opened._open.aclose()
+            await opened.close()
     # the second actor probed the server, and asked about no sample
     assert n_asked == probes + 3
 

@@ -35,7 +35,7 @@ from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
 from qaeval.agreement.reference import reference_letters
 from qaeval.agreement.sources import agreement_of_table, read_table
-from qaeval.analysis.letters import fact_column, flag_column
+from qaeval.analysis.letters import fact_column, flag_column, relative_weights
 from qaeval.audit.run import load_audit
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions, look_at
@@ -55,6 +55,7 @@ from qaeval.comparison.run_data import (
 from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
 from qaeval.corpus.loading import DuplicateIds
 from qaeval.corpus.samples import load_samples
+from qaeval.corpus.sampling import Allocation
 from qaeval.distributed.blocks import BLOCK_SIZE, MAX_BLOCK_SIZE
 from qaeval.distributed.driver import RayOptions, compare_on_ray
 from qaeval.distributed.inputs import chunk_file
@@ -392,6 +393,7 @@ def compare(
     allow_same_family: bool = False,
     n: int | None = None,
     seed: int | None = None,
+    allocation: Allocation = "proportional",
     out: PathArgument | None = None,
     resume: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -442,6 +444,8 @@ def compare(
         allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         n: Number of samples to draw, at least 1; default: all.
         seed: Seed of the draw, at least 0.
+        allocation: How many of the samples each stratum gets: ``"proportional"`` to its size, the same with ``"at-least-one"``, or an
+            ``"equal"`` number. With the last two, all estimates weigh a sample by the probability with which it was drawn.
         out: Run directory; default: ``results/<time>``.
         resume: Continue the run in `out`: finished tasks are not asked again.
         endpoints: URL of a model's server by name.
@@ -499,6 +503,7 @@ def compare(
             duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
+            allocation=allocation,
             prompts=_prompts(prompts),
         )
     path = _path(out) or Path("results", new_run_name())
@@ -618,7 +623,7 @@ def _batches(
     """Return the batches of a run until decided; None of one with a fixed sample.
 
     Raises:
-        UsageError: a run on Ray is to stop early.
+        UsageError: a run on Ray, or of samples with different weights, is to stop early.
         NotComparableError: the run began otherwise.
     """
     if is_on_ray and until_decided:
@@ -627,8 +632,16 @@ def _batches(
         )
     if len(plan.candidates) < 2 or is_on_ray:
         return None
+    is_weighted = relative_weights([sample.weight for sample in plan.samples]) is not None
+    if is_weighted and until_decided:
+        # the bounds at every look are those of chunks that weigh the same
+        raise UsageError(
+            "--until-decided (until_decided=True): the samples were drawn with different probabilities; ask for all of them "
+            "(--all-chunks), or draw them with --allocation proportional"
+        )
     if until_decided is None:
         until_decided = registry.defaults.until_decided if recorded is None else "until_decided" in recorded
+        until_decided = until_decided and not is_weighted
     require_same_ending(recorded, until_decided=until_decided, path=path)
     if not until_decided:
         return None
@@ -667,6 +680,7 @@ def generate(
     duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
+    allocation: Allocation = "proportional",
     out: PathArgument | None = None,
     resume: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -693,6 +707,7 @@ def generate(
         duplicate_ids: What becomes of two chunks with one id.
         n: Number of samples to draw.
         seed: Seed of the draw.
+        allocation: How many of the samples each stratum gets.
         out: Run directory.
         resume: Continue the run in `out`.
         endpoints: URL of a model's server by name.
@@ -725,6 +740,7 @@ def generate(
         duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
+        allocation=allocation,
         prompts=_prompts(prompts),
     )
     plan = plan_with_consent(plan, consent, prices=registry.hosted_prices, n_replies=n_replies)
@@ -1546,6 +1562,7 @@ def compare_shard(
     duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
+    allocation: Allocation = "proportional",
     judge: str | None = None,
     judge_mode: JudgeMode | None = None,
     reasons_below: float | None = None,
@@ -1581,6 +1598,7 @@ def compare_shard(
         duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
+        allocation=allocation,
         prompts=_prompts(prompts),
     )
     judging = find_judging(

@@ -23,7 +23,7 @@ N_CHUNKS, BLOCK, LIMIT = 120, 10, 4
 ITEMS = 3
 """Items of each reply of the eval."""
 POISON = "The poisoned valve is opened first."
-_NODE = {"object_store_memory": 80 << 20, "node_ip_address": "127.0.0.1"}
+_NODE = {"object_store_memory": 80 << 20}
 
 
 class Server(LoopbackServer):
@@ -140,6 +140,8 @@ class Run:
 
     def on_ray(self, cluster: Cluster, name: str, *options: object) -> "subprocess.Popen[str]":
         address = cluster.ray.address
+        # Ray takes the address of the machine itself, which need not be one of the networks that the guard knows as inside
+        (self.folder / "qaeval.yaml").write_text(f"allow_external: [{address.partition(':')[0]}]\n")
         return self.start(name, "--backend", "ray", "--ray-address", address, "--ray-block", BLOCK, *options)
 
     def repeated(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qaeval.cli.options import (
+    AllocationOption,
     AllowSameFamily,
     AsJson,
     BackendName,
@@ -92,6 +93,7 @@ def compare(
     allow_same_family: AllowSameFamily = False,
     n: Number = None,
     seed: Seed = None,
+    allocation: AllocationOption = "proportional",
     out: OutOrStore = None,
     shard: ShardOf = None,
     resume: Resume = False,
@@ -163,6 +165,7 @@ def compare(
                 duplicate_ids=duplicate_ids,
                 n=n,
                 seed=seed,
+                allocation=allocation,
                 judge=judge,
                 judge_mode=judge_mode,
                 reasons_below=reasons_below,
@@ -194,6 +197,7 @@ def compare(
             duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
+            allocation=allocation,
             judge=judge,
             judge_mode=judge_mode,
             reasons_below=reasons_below,
@@ -240,6 +244,7 @@ def generate(
     duplicate_ids: DuplicateIdsOption = "refuse",
     n: Number = None,
     seed: Seed = None,
+    allocation: AllocationOption = "proportional",
     out: Out = None,
     resume: Resume = False,
     endpoint: Endpoints = None,
@@ -268,6 +273,7 @@ def generate(
             duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
+            allocation=allocation,
             out=path,
             resume=resume,
             endpoints=endpoint_urls(endpoint),

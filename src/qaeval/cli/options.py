@@ -95,6 +95,14 @@ ConsentTo: TypeAlias = Annotated[
 Number: TypeAlias = Annotated[
     int | None, typer.Option("--n", min=1, help="Number of samples to draw; default: all.")
 ]
+AllocationOption: TypeAlias = Annotated[
+    Literal["proportional", "at-least-one", "equal"],
+    typer.Option(
+        "--allocation",
+        help="Samples of each stratum with --n: in proportion to its size, the same with at least one, or an equal number. The "
+        "last two store the probability with which each sample was drawn, and reports and gates weigh by it.",
+    ),
+]
 Seed: TypeAlias = Annotated[
     int | None,
     typer.Option("--seed", min=0, help="Random seed of the draw; default: the seed of the registry (0)."),

@@ -14,7 +14,7 @@ from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.agreement.panel import DAWID_SKENE, summarise_panel
 from qaeval.analysis.candidates import summarise_candidate, summarise_strata, summarise_types
 from qaeval.analysis.failures import gather_failures
-from qaeval.analysis.letters import GRADED, letter_table
+from qaeval.analysis.letters import GRADED, letter_table, relative_weights
 from qaeval.analysis.model import JudgeSummary
 from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
@@ -26,7 +26,7 @@ from qaeval.comparison.differences import by_refuted_judge, compare_candidates, 
 from qaeval.comparison.findings import gather_findings, near_duplicates, summarise_pairs
 from qaeval.comparison.headline import write_headline
 from qaeval.comparison.items import ChunkItems, count_review, gather_items
-from qaeval.comparison.model import Difference, Look, Stopping
+from qaeval.comparison.model import Difference, Look, SampleWeights, Stopping
 from qaeval.comparison.noise import measure_noise
 from qaeval.comparison.report import Report
 from qaeval.comparison.until_decided import SequencePlan, at_every_look, stopping_of
@@ -46,6 +46,7 @@ from qaeval.records import (
 )
 from qaeval.report.facts import EvalFacts, HostedFacts, MachineFacts, ModelFacts, RubricFacts, RunFacts
 from qaeval.report.numbers import plural
+from qaeval.stats.paired import effective_number
 
 
 class Samples(Protocol):
@@ -237,6 +238,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         margin=options.margin,
         judge_tuned=data.judge_tuned,
     )
+    weights = sample_weights(rows.samples)
     differences, stopping = _until_decided(
         data,
         table,
@@ -278,6 +280,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
             labelled_rates,
             rubric=rubric,
             n_chunks=n_chunks,
+            weights=weights,
             stopping=stopping,
         ),
         eval=data.eval_facts,
@@ -285,6 +288,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         judge=judge_summary,
         candidates=summaries,
         margin=options.margin,
+        weights=weights,
         differences=differences,
         stopping=stopping,
         ranking=rank_candidates(table, candidates=names, best=rubric.best),
@@ -332,6 +336,19 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
     measured = report.measured(rows.sessions, rows.readings, priced_at=run.finished)
     timing = run_timing(measured, options.machines, options.hosted_prices)
     return Analysis(report.model_copy(update={"timing": timing}), table, rows)
+
+
+def sample_weights(samples: Iterable[Sample]) -> SampleWeights | None:
+    """Summarise the weights of a run's samples; None where all weigh the same."""
+    weights = [sample.weight for sample in samples]
+    if relative_weights(weights) is None:
+        return None
+    return SampleWeights(
+        n_samples=len(weights),
+        n_effective=effective_number(weights),
+        smallest=1 / max(weights),
+        largest=1 / min(weights),
+    )
 
 
 def look_at(data: RunData, *, margin: float) -> Look:

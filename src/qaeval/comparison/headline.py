@@ -5,7 +5,7 @@ from typing import Final
 
 from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.analysis.model import CandidateSummary, JudgeSummary, Sentence
-from qaeval.comparison.model import Difference, LabelledRate, Reason, Stopping, Verdict
+from qaeval.comparison.model import Difference, LabelledRate, Reason, SampleWeights, Stopping, Verdict
 from qaeval.comparison.report import CheckGroup
 from qaeval.comparison.verdict import SHOWN_FROM, ordered
 from qaeval.records import failure_meaning
@@ -35,6 +35,7 @@ def write_headline(
     *,
     rubric: RubricFacts,
     n_chunks: int,
+    weights: SampleWeights | None = None,
     stopping: Stopping | None = None,
 ) -> tuple[Sentence, ...]:
     """Write the headline: the verdict, the findings that it rests on, then cautions and notes."""
@@ -50,6 +51,7 @@ def write_headline(
         *(() if stopping is None else (stopping_sentence(stopping), _AT_EVERY_LOOK)),
     ]
     cautions = [
+        *((weights.sentence,) if weights else ()),
         *_few(n_chunks),
         *_standing(judge, agreement),
         *((controls.sentence,) if controls.n_pending and not tells_nothing else ()),

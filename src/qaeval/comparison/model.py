@@ -6,6 +6,7 @@ from pydantic import Field
 
 from qaeval.report.facts import Part, is_unset
 from qaeval.report.measure import Measure
+from qaeval.report.numbers import plural
 from qaeval.stats.estimate import MIN_CLUSTERS
 
 ALPHA: Final = 0.05
@@ -215,6 +216,30 @@ class Stopping(Part):
     """Whether the first place was decided; otherwise all chunks were asked for."""
     looks: tuple[Look, ...]
     timing: StoppingTiming
+
+
+class SampleWeights(Part):
+    """How differently the samples of a run weigh."""
+
+    n_samples: int
+    n_effective: float
+    """Samples of equal weight that would tell as much about the documents (Kish)."""
+    smallest: float
+    """Smallest probability with which a sample was drawn, above 0."""
+    largest: float
+
+    @property
+    def sentence(self) -> str:
+        """Say that estimates are weighted."""
+        return weighted_sentence(self.n_samples, self.n_effective)
+
+
+def weighted_sentence(n_samples: int, n_effective: float) -> str:
+    """Say that estimates weigh samples by the probability with which they were drawn, and what that costs."""
+    return (
+        "Weighted by inclusion probability: estimates are for the documents, not the sample. The "
+        f"{plural(n_samples, 'sample')} tell as much about the documents as {n_effective:,.0f} drawn with equal probabilities."
+    )
 
 
 class Rank(Part):

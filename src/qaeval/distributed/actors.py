@@ -70,6 +70,7 @@ class _StageActor(Generic[_Task, _Row]):
         self._opening = asyncio.Lock()
         self._open = AsyncExitStack()
         self._models: dict[str, ChatModel] = {}
+        self._servers: dict[str, tuple[str | None, tuple[str, ...]]] = {}
         self._recorders: dict[str, RowRecorder] = {}
         self._stop = Stop()
         self._rows: dict[str, Any] = {}
@@ -82,28 +83,38 @@ class _StageActor(Generic[_Task, _Row]):
             if not problem:
                 async with self._blocks:
                     try:
-                        await self._models_opened()
+                        await self.open_models()
                         await self._work_on(int(block))
                     except QaevalError as error:
                         result.update(problem=str(error), kind=type(error).__name__)
             yield {name: np.array([value]) for name, value in result.items()}
 
-    async def _models_opened(self) -> None:
+    async def open_models(self) -> None:
+        """Open the models, and again where a name leads to other servers than before: replicas come and go."""
         async with self._opening:
             for spec in self._specs:
-                if spec.name in self._models:
+                try:
+                    servers = await asyncio.to_thread(spread, spec, allow_external=self._work.allow_external)
+                except QaevalError:
+                    if spec.name not in self._models:
+                        raise
+                    continue  # what is open still works, or its requests say what is wrong
+                if self._servers.get(spec.name) == (servers.url, servers.replicas):
                     continue
                 key = api_key(spec)
-                endpoint = await resolve(
-                    spread(spec, allow_external=self._work.allow_external),
-                    api_key=key,
-                    allow_external=self._work.allow_external,
-                )
+                endpoint = await resolve(servers, api_key=key, allow_external=self._work.allow_external)
+                # sessions that requests of another block still use are closed with the actor
                 opened = connect(endpoint, api_key=key, outage_s=self._work.outage_s)
                 self._models[spec.name] = await self._open.enter_async_context(opened)
-                self._recorders[spec.name] = RowRecorder(
-                    self._keep, Unwatched(), _ignore_both, is_start=self._work.is_start
+                self._servers[spec.name] = (servers.url, servers.replicas)
+                self._recorders.setdefault(
+                    spec.name,
+                    RowRecorder(self._keep, Unwatched(), _ignore_both, is_start=self._work.is_start),
                 )
+
+    async def close(self) -> None:
+        """Close all models. Ray ends an actor's process without a word; this is for those who use it in their own."""
+        await self._open.aclose()
 
     def _keep(self, row: Any) -> None:  # noqa: ANN401 - a row of either stage
         self._rows[row.task_id] = row
@@ -189,11 +200,8 @@ class GradeBlocks(_StageActor[GradeTask, GradeRow]):
     def __init__(self, work: Work, judging: Judging, settings: Mapping[str, Any]) -> None:
         super().__init__(work, [judging.judge])
         self._judge = judging.judge
-        self._instructions = Instructions.of(
-            judging.rubric,
-            judging.judge.sampled(grade.SAMPLING),
-            judging.judge.judge_mode,
-            sees=grade.judge_sees(settings),
+        self._instructions = Instructions.for_judge(
+            judging.rubric, judging.judge, sees=grade.judge_sees(settings)
         )
         self._lenient = judging.judge.structured == "off"
 

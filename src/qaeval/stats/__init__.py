@@ -97,9 +97,11 @@ if TYPE_CHECKING:
     from qaeval.stats.paired import (
         benjamini_yekutieli,
         clustered_signed_rank,
+        effective_number,
         holm,
         paired_difference,
         sign_flip_test,
+        weighted_difference,
     )
     from qaeval.stats.planning import Pilot, Plan, plan, simulated_power
     from qaeval.stats.power import chunks_needed, design_effect, detectable_difference, icc1, reached_power
@@ -189,6 +191,7 @@ __all__ = [
     "detectable_difference",
     "differential_error",
     "draw_chunks",
+    "effective_number",
     "equivalence",
     "expected_agreement",
     "expected_width",
@@ -229,6 +232,7 @@ __all__ = [
     "stuart_maxwell",
     "variance_components",
     "weighted_agreement",
+    "weighted_difference",
     "wilson",
 ]
 
@@ -286,7 +290,15 @@ _MODULES = {
         "multirater_coefficient",
         "rating_counts",
     ),
-    "paired": ("benjamini_yekutieli", "clustered_signed_rank", "holm", "paired_difference", "sign_flip_test"),
+    "paired": (
+        "benjamini_yekutieli",
+        "clustered_signed_rank",
+        "effective_number",
+        "holm",
+        "paired_difference",
+        "sign_flip_test",
+        "weighted_difference",
+    ),
     "planning": ("Pilot", "Plan", "plan", "simulated_power"),
     "power": ("chunks_needed", "design_effect", "detectable_difference", "icc1", "reached_power"),
     "published": ("PublishedCheck", "check_published", "grim"),
