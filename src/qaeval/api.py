@@ -626,11 +626,11 @@ def _batches(
         UsageError: a run on Ray, or of samples with different weights, is to stop early.
         NotComparableError: the run began otherwise.
     """
-    if is_on_ray and until_decided:
-        raise UsageError(
-            "a run on Ray has a fixed sample: omit --backend ray, or --until-decided (until_decided=True)"
-        )
-    if len(plan.candidates) < 2 or is_on_ray:
+    is_weighted = relative_weights([sample.weight for sample in plan.samples]) is not None
+    if until_decided and (is_on_ray or is_weighted):
+        cause = "a run on Ray" if is_on_ray else "a run whose samples weigh differently"
+        raise UsageError(f"{cause} has a fixed sample: omit --until-decided (until_decided=True)")
+    if len(plan.candidates) < 2 or is_on_ray or is_weighted:
         return None
     is_weighted = relative_weights([sample.weight for sample in plan.samples]) is not None
     if is_weighted and until_decided:
