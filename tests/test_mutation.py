@@ -232,6 +232,20 @@ def test_the_tests_that_read_declarations_exist(tools: tuple[ModuleType, ModuleT
         assert f"def {test}" in (TOOLS.parent / file).read_text(encoding="utf-8")
 
 
+def test_without_a_map_named_tests_are_shown_every_mutant_of_a_module(
+    tools: tuple[ModuleType, ModuleType], root: Path
+) -> None:
+    mutants, mutation = tools
+    checkout = mutation.Checkout(root)
+    source = "src/qaeval/beta/loops.py"
+    drawn = mutation.sample(checkout, ["alpha", "beta"], 100, 1, [source])
+    assert {candidate.source for candidate in drawn} == {source}
+    assumed = mutation.assumed_map([END, SUM], checkout, [source])
+    assert assumed.stale(checkout.sources, checkout.suites) == set()
+    for mutant in mutants.mutants(checkout.text(source)):
+        assert assumed.tests_of(source, mutant, checkout.importers) == sorted([END, SUM])
+
+
 def test_only_what_changed_is_mapped_again(
     tools: tuple[ModuleType, ModuleType], root: Path, lines: Any
 ) -> None:

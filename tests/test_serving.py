@@ -616,6 +616,27 @@ def test_compare_starts_candidates_and_judge_in_turns(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_servers_left")
 @pytest.mark.slow
+def test_a_server_that_is_started_and_one_that_is_up_work_side_by_side_on_other_gpus(tmp_path: Path) -> None:
+    # the server that is up answers its probe while the other one starts
+    with LoopbackServer(["qwen"], latency_s=1.0) as running:
+        registry = registry_file(
+            tmp_path, mistral=entry("ok", gpus=["1"]), qwen={"url": running.url, "gpus": ["0"]}
+        )
+        command = ["generate", "mistral", "qwen", "--config", registry, "--n", "4", "--out", tmp_path / "run"]
+        done = qaeval(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run" / "sessions.jsonl").read_text().splitlines()
+    sessions = {row["model"]: row for row in map(json.loads, lines)}
+    assert {name: (row["n_tasks"], row["alongside"]) for name, row in sessions.items()} == {
+        "mistral": (4, True),
+        "qwen": (4, True),
+    }
+    assert sessions["mistral"]["load_s"] > 0
+    assert sessions["qwen"]["load_s"] == 0
+
+
+@pytest.mark.usefixtures("no_servers_left")
+@pytest.mark.slow
 def test_candidates_that_differ_in_their_prompt_share_a_server(tmp_path: Path) -> None:
     text = (data_root() / "evals" / "qa_pairs" / "prompt.md").read_text()
     for name in ("one.md", "two.md"):

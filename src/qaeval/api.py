@@ -35,11 +35,12 @@ from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
 from qaeval.agreement.reference import reference_letters
 from qaeval.agreement.sources import agreement_of_table, read_table
-from qaeval.analysis.letters import fact_column, flag_column
+from qaeval.analysis.letters import fact_column, flag_column, relative_weights
 from qaeval.audit.run import load_audit
 from qaeval.blocking import awaitable, blocking, stoppable
-from qaeval.comparison.analysis import Analysis, ReportOptions
+from qaeval.comparison.analysis import Analysis, ReportOptions, look_at
 from qaeval.comparison.html import PageLinks
+from qaeval.comparison.model import Look
 from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report import Report
 from qaeval.comparison.run_data import (
@@ -47,12 +48,14 @@ from qaeval.comparison.run_data import (
     decider,
     labels_of_run,
     labels_of_runs,
+    read_run,
     require_labels,
     rubric_facts,
 )
 from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
 from qaeval.corpus.loading import DuplicateIds
 from qaeval.corpus.samples import load_samples
+from qaeval.corpus.sampling import Allocation
 from qaeval.distributed.blocks import BLOCK_SIZE, MAX_BLOCK_SIZE
 from qaeval.distributed.driver import RayOptions, compare_on_ray
 from qaeval.distributed.inputs import chunk_file
@@ -77,6 +80,7 @@ from qaeval.registry.config import Config, JudgeMode
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.report.facts import MachineFacts
 from qaeval.report.numbers import plural, rate
+from qaeval.run.batches import Batches, require_same_ending, take_turns
 from qaeval.run.consent import (
     Consent,
     chunks_of_items,
@@ -93,6 +97,7 @@ from qaeval.run.grade import SAMPLING
 from qaeval.run.metrics_port import Metered, metrics_served
 from qaeval.run.plan import (
     Judging,
+    Plan,
     control_settings,
     find_judging,
     is_related,
@@ -388,6 +393,7 @@ def compare(
     allow_same_family: bool = False,
     n: int | None = None,
     seed: int | None = None,
+    allocation: Allocation = "proportional",
     out: PathArgument | None = None,
     resume: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -399,6 +405,7 @@ def compare(
     repeat_judge: int | None = None,
     labels: Paths | None = None,
     margin: float | str | None = None,
+    until_decided: bool | None = None,
     hardware: str | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
@@ -437,6 +444,8 @@ def compare(
         allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         n: Number of samples to draw, at least 1; default: all.
         seed: Seed of the draw, at least 0.
+        allocation: How many of the samples each stratum gets: ``"proportional"`` to its size, the same with ``"at-least-one"``, or an
+            ``"equal"`` number. With the last two, all estimates weigh a sample by the probability with which it was drawn.
         out: Run directory; default: ``results/<time>``.
         resume: Continue the run in `out`: finished tasks are not asked again.
         endpoints: URL of a model's server by name.
@@ -449,6 +458,9 @@ def compare(
         repeat_judge: Letters of the judge for each item, the first included, 2 to 100, to measure the judge's noise.
         labels: Label files; default: the eval's.
         margin: Smallest difference of usable rates that matters: a share in (0, 1), or a text like ``5 points``.
+        until_decided: Whether to ask for chunks in random order, batch by batch, until the first place is decided, at error
+            rates of 5 % that hold at every look; ``Report.stopping`` then has the looks. False: all chunks. Default: the registry's.
+            A single candidate is always asked about all chunks.
         hardware: Machine of the registry for models whose entry names none; for the cost.
         metrics_port: Serve Prometheus metrics of the run at this port while it works; 0 takes a free one.
         metrics_host: Address of `metrics_port`; default: 127.0.0.1.
@@ -491,11 +503,12 @@ def compare(
             duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
+            allocation=allocation,
             prompts=_prompts(prompts),
         )
     path = _path(out) or Path("results", new_run_name())
     members = _panel(panel, judge, "judge")
-    recorded = RunStore(path).settings()["grading"] if resume and (path / SETTINGS).is_file() else None
+    recorded = RunStore(path).settings() if resume and (path / SETTINGS).is_file() else None
     judging, *others = (
         find_judging(
             registry,
@@ -503,7 +516,7 @@ def compare(
             judge=name,
             rubric=_text(rubric) or plan.definition.rubric,
             allow_same_family=allow_same_family,
-            recorded=recorded,
+            recorded=recorded and recorded["grading"],
         )
         for name in members or (judge,)
     )
@@ -527,6 +540,16 @@ def compare(
     label_paths = plan.definition.label_paths if labels is None else _paths(labels)
     require_labels(label_paths)
     settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
+    batches = _batches(
+        plan,
+        judging,
+        recorded,
+        until_decided,
+        margin=_margin(margin, registry),
+        registry=registry,
+        path=path,
+        is_on_ray=backend == "ray",
+    )
     machines = find_machines(registry, [settings], hardware)
     options = ReportOptions(
         label_paths=label_paths,
@@ -543,7 +566,12 @@ def compare(
     )
     with (
         serve as exporter,
-        RunStore.create(path, settings, plan.samples, resume=resume) as store,
+        RunStore.create(
+            path,
+            settings if batches is None else batches.settings(settings),
+            plan.samples if batches is None else batches.samples(),
+            resume=resume,
+        ) as store,
         _resumable("compare", store, is_new=not resume),
     ):
         _keep_command(store, command)
@@ -552,13 +580,14 @@ def compare(
             runner.check(*plan.candidates, judging.judge, *(other.judge for other in others))
             if confirm is not None and not resume and exporter is None:
                 whole = runner.estimate(plan.candidates, plan.definition, judging)
-                times = n_replies * n_letters * (1 + len(others))
+                times = n_replies * n_letters * (1 + len(others)) * (1 if batches is None else batches.ratio)
                 _confirm(whole, confirm, machines, registry, times=times)
             if backend == "ray":
                 # the engine below finds these rows, and does what is left: controls, repeats, what failed for a passing reason
                 options_on_ray = _ray_options(registry, concurrency, ray_address, ray_store, ray_block)
                 compare_on_ray(store, plan, judging, options_on_ray, shown)
-            runner.compare(
+            work = partial(
+                runner.compare,
                 plan.candidates,
                 plan.definition,
                 judging,
@@ -566,6 +595,7 @@ def compare(
                 repeat_judge=n_letters,
                 controls=controls,
             )
+            _work(store, work, batches, label_paths, shown)
             if others and not _has_items(store):
                 others, options = [], replace(options, panel=())
             if failed := _grade_by_each(store, others, runner.grade):
@@ -577,6 +607,65 @@ def compare(
         analysis = write_report(store, options)
         _require_graded(store, analysis.report)
     return Run((path,), options, analysis)
+
+
+def _batches(
+    plan: Plan,
+    judging: Judging,
+    recorded: Mapping[str, Any] | None,
+    until_decided: bool | None,
+    *,
+    margin: float,
+    registry: Config,
+    path: Path,
+    is_on_ray: bool,
+) -> Batches | None:
+    """Return the batches of a run until decided; None of one with a fixed sample.
+
+    Raises:
+        UsageError: a run on Ray, or of samples with different weights, is to stop early.
+        NotComparableError: the run began otherwise.
+    """
+    if is_on_ray and until_decided:
+        raise UsageError(
+            "a run on Ray has a fixed sample: omit --backend ray, or --until-decided (until_decided=True)"
+        )
+    if len(plan.candidates) < 2 or is_on_ray:
+        return None
+    is_weighted = relative_weights([sample.weight for sample in plan.samples]) is not None
+    if is_weighted and until_decided:
+        # the bounds at every look are those of chunks that weigh the same
+        raise UsageError(
+            "--until-decided (until_decided=True): the samples were drawn with different probabilities; ask for all of them "
+            "(--all-chunks), or draw them with --allocation proportional"
+        )
+    if until_decided is None:
+        until_decided = registry.defaults.until_decided if recorded is None else "until_decided" in recorded
+        until_decided = until_decided and not is_weighted
+    require_same_ending(recorded, until_decided=until_decided, path=path)
+    if not until_decided:
+        return None
+    in_turns = take_turns((*plan.candidates, judging.judge))
+    return Batches(plan, margin=margin, recorded=recorded, in_turns=in_turns)
+
+
+def _work(
+    store: RunStore,
+    work: Callable[[], None],
+    batches: Batches | None,
+    label_paths: Sequence[Path],
+    progress: Progress,
+) -> None:
+    """Ask for and grade what is pending in a run: all of it, or batch by batch until it is decided."""
+    if batches is None:
+        work()
+        return
+    margin = batches.sequence.margin
+
+    def look() -> Look:
+        return look_at(read_run(store, label_paths=label_paths), margin=margin)
+
+    batches.run(store, work, look, progress.note)
 
 
 @blocking
@@ -591,6 +680,7 @@ def generate(
     duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
+    allocation: Allocation = "proportional",
     out: PathArgument | None = None,
     resume: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -617,6 +707,7 @@ def generate(
         duplicate_ids: What becomes of two chunks with one id.
         n: Number of samples to draw.
         seed: Seed of the draw.
+        allocation: How many of the samples each stratum gets.
         out: Run directory.
         resume: Continue the run in `out`.
         endpoints: URL of a model's server by name.
@@ -649,6 +740,7 @@ def generate(
         duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
+        allocation=allocation,
         prompts=_prompts(prompts),
     )
     plan = plan_with_consent(plan, consent, prices=registry.hosted_prices, n_replies=n_replies)
@@ -1470,6 +1562,7 @@ def compare_shard(
     duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
+    allocation: Allocation = "proportional",
     judge: str | None = None,
     judge_mode: JudgeMode | None = None,
     reasons_below: float | None = None,
@@ -1505,6 +1598,7 @@ def compare_shard(
         duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
+        allocation=allocation,
         prompts=_prompts(prompts),
     )
     judging = find_judging(
@@ -1689,7 +1783,7 @@ def _confirm(
     machines: Mapping[str, MachineFacts],
     registry: Config,
     *,
-    times: int,
+    times: float,
 ) -> None:
     if whole is not None:
         repeated = whole.times(times)

@@ -20,6 +20,7 @@ FailureReason: TypeAlias = Literal[
     "missing_field",
     "invalid_json",
     "truncated",
+    "repetition",
     "empty",
     "context_overflow",
     "rejected",
@@ -38,6 +39,7 @@ FAILURES: Mapping[FailureReason, str] = {
     "missing_field": "an item lacks a field, has an empty one or one that the schema does not know",
     "invalid_json": "the reply is not JSON",
     "truncated": "the reply ran into max_tokens",
+    "repetition": "the reply repeated itself, and the server ended it",
     "empty": "the reply holds no text",
     "context_overflow": "the prompt does not fit the model's context; nothing was cut",
     "rejected": "the server refused the request (4xx)",
@@ -83,6 +85,11 @@ ControlText: TypeAlias = Literal["special token", "mark"]
 """Text that was broken in a prompt: a special token of a chat template, or a mark or tag of the judge's fence."""
 
 
+def _certain(value: object) -> bool:
+    """Whether a probability is 1, so that the row omits it."""
+    return value == 1
+
+
 def _absent(value: object) -> bool:
     """Whether a field has no value, so that the row omits it."""
     return value is None
@@ -120,13 +127,15 @@ class Chunk(Record):
     text: str
     """Empty only where an item was imported without its chunk."""
     stratum: str = "all"
-    """The topic; samples are drawn in proportion from every stratum."""
+    """The topic; samples are drawn from every stratum."""
     document: str = ""
     """The document of the passage; empty when unknown."""
     title: str = ""
     language: str = ""
     split: Literal["", "tuning", "held-out"] = Field(default="", exclude_if=_nothing)
     """Half of the eval's chunks, the `split` of labels of them."""
+    inclusion: float = Field(default=1.0, gt=0, le=1, exclude_if=_certain)
+    """Probability with which the chunk was drawn from those of its documents; 1 where all chunks weigh the same."""
 
 
 class Sample(Record):
@@ -138,20 +147,40 @@ class Sample(Record):
     """The question about the chunk; empty where the chunk alone is the sample."""
     given: Mapping[str, Any] = Field(default_factory=dict, exclude_if=_nothing)
     """Further fields of the eval's data: type, expected answer, the fields of a topic card."""
+    inclusion: float = Field(default=1.0, gt=0, le=1, exclude_if=_certain)
+    """Probability with which the sample was drawn, its chunk given; 1 where all samples weigh the same."""
 
     @classmethod
-    def of(cls, chunk: Chunk, question: str = "", given: Mapping[str, Any] | None = None) -> "Sample":
+    def of(
+        cls,
+        chunk: Chunk,
+        question: str = "",
+        given: Mapping[str, Any] | None = None,
+        *,
+        inclusion: float = 1.0,
+    ) -> "Sample":
         """Create a sample; its id depends on the chunk's id and text and on the question alone."""
         parts = ("sample", chunk.chunk_id, chunk.text, *((question,) if question else ()))
-        return cls(sample_id=record_id(*parts), chunk=chunk, question=question, given=given or {})
+        sample_id = record_id(*parts)
+        return cls(
+            sample_id=sample_id, chunk=chunk, question=question, given=given or {}, inclusion=inclusion
+        )
 
     def row(self) -> dict[str, Any]:
         """Return the sample as a row of a data file: a chunk, a question about one, or a topic card."""
+        # of a question that of its chunk is in the chunk file
+        inclusion = self.inclusion if self.question else self.inclusion * self.chunk.inclusion
+        drawn = {} if inclusion == 1 else {"inclusion": inclusion}
         if self.question:
-            return {"chunk_id": self.chunk.chunk_id, "question": self.question, **self.given}
+            return {"chunk_id": self.chunk.chunk_id, "question": self.question, **self.given, **drawn}
         if self.given:
-            return {"card_id": self.chunk.chunk_id, **self.given}
-        return {name: value for name, value in self.chunk.model_dump().items() if value}
+            return {"card_id": self.chunk.chunk_id, **self.given, **drawn}
+        return {**{name: value for name, value in self.chunk.model_dump().items() if value}, **drawn}
+
+    @property
+    def weight(self) -> float:
+        """How many samples of the documents it stands for: one over the probability with which it was drawn."""
+        return 1 / (self.inclusion * self.chunk.inclusion)
 
     @property
     def type(self) -> str:
@@ -160,7 +189,7 @@ class Sample(Record):
 
     @property
     def stratum(self) -> str:
-        """The stratum for proportional sampling: the sample's own stratum or type, else its chunk's."""
+        """The stratum of the draw: the sample's own stratum or type, else its chunk's."""
         return str(self.given.get("stratum") or self.type or self.chunk.stratum)
 
 

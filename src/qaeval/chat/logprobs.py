@@ -21,6 +21,7 @@ _LIST: Final = b',"logprobs":{"content":['
 _LIST_END: Final = b"]}]"
 """Ends of the last token's alternatives, of the token, and of the list."""
 _TOKEN: Final = b'{"token":'
+_LOGPROB: Final = b',"logprob":'
 _TOP: Final = b',"top_logprobs":['
 _TAIL: Final = 24
 """Tokens that are read first: the letter, and the name of a flaw after it, have about 15."""
@@ -103,28 +104,27 @@ def joint_probability(
 
 def _in_bytes(tokens: bytes, pattern: re.Pattern[str]) -> Alternatives | None:
     """Find the token from the end of the list."""
-    pieces = tokens.split(_TOP)  # each but the last one ends with a token, without its alternatives
-    n = len(pieces) - 1
-    for first in (n - _TAIL, 0) if n > _TAIL else (0,):
-        texts = [_text(piece) for piece in pieces[first:n]]
+    for n_read in (_TAIL, -1):
+        # each piece but the last one ends with a token, without its alternatives
+        pieces = tokens.rsplit(_TOP, n_read)
+        texts = [_text(piece) for piece in pieces[:-1]]
         if place := _place(texts, pattern):
             index, at = place
-            rest = pieces[first + index + 1]
-            if first + index + 1 < n:
+            rest = pieces[index + 1]
+            if index + 2 < len(pieces):
                 rest = rest[: rest.rindex(_TOKEN)]
-            top = orjson.loads(b"[" + rest[: rest.rindex(b"]}") + 1])
-            token = {**_token(pieces[first + index]), "top_logprobs": top}
+            piece = pieces[index]
+            token = orjson.loads(piece[piece.rindex(_TOKEN) :] + b"}")
+            token["top_logprobs"] = orjson.loads(b"[" + rest[: rest.rindex(b"]}") + 1])
             return Alternatives(texts[index], at, _top(token))
+        if len(texts) < _TAIL:
+            break
     return None
 
 
-def _token(piece: bytes) -> dict[str, Any]:
-    token: dict[str, Any] = orjson.loads(piece[piece.rindex(_TOKEN) :] + b"}")
-    return token
-
-
 def _text(piece: bytes) -> str:
-    text = _token(piece)["token"]
+    """Return the text of the token at the end of a piece."""
+    text = orjson.loads(piece[piece.rindex(_TOKEN) + len(_TOKEN) : piece.rindex(_LOGPROB)])
     if not isinstance(text, str):
         raise TypeError("a token is not text")
     return text

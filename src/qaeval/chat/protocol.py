@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 from qaeval.records import ControlText, FailureReason, Usage
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
-FinishReason: TypeAlias = Literal["stop", "length", "abort"]
+FinishReason: TypeAlias = Literal["stop", "length", "repetition", "abort"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ class Completion:
 
     Attributes:
         text: the content, without thinking.
-        finish_reason: ``stop``, ``length`` (max_tokens reached) or ``abort`` (the server gave up).
+        finish_reason: ``stop``, ``length`` (max_tokens reached), ``repetition`` (the server ended a reply that repeated itself) or
+            ``abort`` (the server gave up).
         usage: tokens, or None when the model counts none.
         latency_s: wall time of the last attempt, from sending to the last byte, in seconds.
         alternatives: None when none were asked for or given, or the reply has no match.
@@ -100,6 +101,12 @@ class Completion:
     remark: str = ""
     model: str = ""
     probability: float | None = None
+
+    @property
+    def repeated(self) -> str:
+        """How long a reply was that the server ended because it repeated itself."""
+        spent = "" if self.usage is None else f" after {self.usage.completion_tokens:,} tokens"
+        return f"the reply repeated itself, and the server ended it{spent} (repetition_detection)"
 
     @property
     def lost_to_thinking(self) -> str:

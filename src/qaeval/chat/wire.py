@@ -21,7 +21,12 @@ FIXED_FIELDS: Final = frozenset(
 )
 """Fields that qaeval sets and records, or must not be sent; `extra_body` cannot set them."""
 
-_COMPLETE: Final[Mapping[str, FinishReason]] = {"stop": "stop", "eos_token": "stop", "length": "length"}
+_COMPLETE: Final[Mapping[str, FinishReason]] = {
+    "stop": "stop",
+    "eos_token": "stop",
+    "length": "length",
+    "repetition": "repetition",
+}
 _ABORTED: Final = frozenset({"abort", "error", None})
 """vLLM answers 200 with ``abort`` when it is stopped while it writes a reply."""
 _MAX_RETRY_AFTER_S: Final = 60.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qaeval.cli.options import (
+    AllocationOption,
     AllowSameFamily,
     AsJson,
     BackendName,
@@ -54,6 +55,7 @@ from qaeval.cli.options import (
     SamplesFile,
     Seed,
     ShardOf,
+    UntilDecided,
     Yes,
     endpoint_urls,
     in_flight,
@@ -91,6 +93,7 @@ def compare(
     allow_same_family: AllowSameFamily = False,
     n: Number = None,
     seed: Seed = None,
+    allocation: AllocationOption = "proportional",
     out: OutOrStore = None,
     shard: ShardOf = None,
     resume: Resume = False,
@@ -105,6 +108,7 @@ def compare(
     metrics_host: MetricsHost = None,
     labels: Labels = None,
     margin: Margin = None,
+    until_decided: UntilDecided = None,
     hardware: Machine = None,
     backend: BackendName = "local",
     ray_address: RayAddress = None,
@@ -124,6 +128,11 @@ def compare(
         if labels or margin:
             raise UsageError(
                 "--labels and --margin apply to the report: use `qaeval report` after `qaeval merge`"
+            )
+        if until_decided:
+            raise UsageError(
+                "--until-decided looks at all chunks so far before it asks for more, which no shard can: omit --shard, or "
+                "omit --until-decided for a fixed sample"
             )
         if panel is not None:
             raise UsageError(
@@ -156,6 +165,7 @@ def compare(
                 duplicate_ids=duplicate_ids,
                 n=n,
                 seed=seed,
+                allocation=allocation,
                 judge=judge,
                 judge_mode=judge_mode,
                 reasons_below=reasons_below,
@@ -187,6 +197,7 @@ def compare(
             duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
+            allocation=allocation,
             judge=judge,
             judge_mode=judge_mode,
             reasons_below=reasons_below,
@@ -207,6 +218,7 @@ def compare(
             repeat_judge=repeat_judge,
             labels=labels,
             margin=margin,
+            until_decided=until_decided,
             hardware=hardware,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
@@ -232,6 +244,7 @@ def generate(
     duplicate_ids: DuplicateIdsOption = "refuse",
     n: Number = None,
     seed: Seed = None,
+    allocation: AllocationOption = "proportional",
     out: Out = None,
     resume: Resume = False,
     endpoint: Endpoints = None,
@@ -260,6 +273,7 @@ def generate(
             duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
+            allocation=allocation,
             out=path,
             resume=resume,
             endpoints=endpoint_urls(endpoint),

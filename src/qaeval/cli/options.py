@@ -95,6 +95,14 @@ ConsentTo: TypeAlias = Annotated[
 Number: TypeAlias = Annotated[
     int | None, typer.Option("--n", min=1, help="Number of samples to draw; default: all.")
 ]
+AllocationOption: TypeAlias = Annotated[
+    Literal["proportional", "at-least-one", "equal"],
+    typer.Option(
+        "--allocation",
+        help="Samples of each stratum with --n: in proportion to its size, the same with at least one, or an equal number. The "
+        "last two store the probability with which each sample was drawn, and reports and gates weigh by it.",
+    ),
+]
 Seed: TypeAlias = Annotated[
     int | None,
     typer.Option("--seed", min=0, help="Random seed of the draw; default: the seed of the registry (0)."),
@@ -287,6 +295,17 @@ NoControls: TypeAlias = Annotated[
     typer.Option(
         "--no-controls",
         help="Skip the planted controls: up to 10 items with a defect, which show whether the judge discriminates.",
+    ),
+]
+
+
+UntilDecided: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--until-decided/--all-chunks",
+        help="Ask for chunks in random order, batch by batch, and stop as soon as the first place is decided, at error rates of 5 % "
+        "that hold at every look; or ask for all chunks. Default: until_decided of the registry (a project of `qaeval init` has it).",
+        show_default=False,
     ),
 ]
 

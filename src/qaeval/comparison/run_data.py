@@ -12,6 +12,7 @@ from qaeval.agreement.panel import panel_grades, panel_name
 from qaeval.calibration.model import Escalation
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
+from qaeval.comparison.until_decided import SequencePlan
 from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.evals.definition import recorded_prompt
 from qaeval.evals.find import find_labels
@@ -111,6 +112,7 @@ def read_run(
         candidates=tuple(
             _served(_candidate_facts(settings, name), "generate", sessions) for name in settings["candidates"]
         ),
+        until_decided=SequencePlan.of(settings),
         cascade=grading["judge"].get("cascade"),
         escalation=escalation_of(store),
         judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),

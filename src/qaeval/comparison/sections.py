@@ -123,6 +123,7 @@ def _hosted(report: Report) -> Section | None:
 SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     candidates.quality,
     candidates.differences,
+    candidates.stopping,
     sections_checks.selection,
     candidates.reliability,
     sections_checks.checks,

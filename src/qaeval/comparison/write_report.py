@@ -15,6 +15,7 @@ from qaeval.comparison.charts import charts
 from qaeval.comparison.csv import render_csv
 from qaeval.comparison.html import PageLinks, render_html
 from qaeval.comparison.markdown import CHARTS, render_markdown
+from qaeval.comparison.report import Report
 from qaeval.comparison.run_data import join_runs, read_run
 from qaeval.environment import git_commit, now
 from qaeval.errors import UsageError
@@ -59,7 +60,7 @@ def write_report(store: RunStore, options: ReportOptions) -> Analysis:
     pictures = {f"{CHARTS}/{chart.name}.svg": chart.svg() for chart in drawn}
     for name, svg in pictures.items():
         store.write_text(name, svg)
-    manifest = _manifest(store, analysis.report.run, (*REPORTS, *pictures))
+    manifest = _manifest(store, analysis.report, (*REPORTS, *pictures))
     store.write_text(MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return analysis
 
@@ -147,7 +148,7 @@ def _times(sessions: Sequence[Session]) -> dict[str, str]:
     }
 
 
-def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[str, Any]:
+def _manifest(store: RunStore, report: Report, reports: Sequence[str]) -> dict[str, Any]:
     sessions = store.sessions()
     # a further judge whose server never answered has settings and no rows
     further = [name for judge in store.further_judges() for name in further_files(judge)]
@@ -155,8 +156,14 @@ def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[st
     optional = (GRADES, *further, CONTROLS, GENERATION_REPEATS, GRADE_REPEATS)
     more = [name for name in optional if (store.path / name).is_file()]
     files = (SETTINGS, SAMPLES, GENERATIONS, *more, *reports)
+    stopping = report.stopping
     return {
-        "run": run.model_dump(mode="json"),
+        "run": report.run.model_dump(mode="json"),
+        **(
+            {}
+            if stopping is None
+            else {"stopping": stopping.model_dump(mode="json", exclude={"looks", "timing"})}
+        ),
         "packages": {name: version(name) for name in _PACKAGES},
         "data_left": sorted(hosts_outside(sessions)),
         "sessions": [session.model_dump(mode="json") for session in sessions],

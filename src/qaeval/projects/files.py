@@ -46,6 +46,7 @@ def registry_file(models: ProjectModels, *, eval_name: str, price: Price | None)
     defaults = {
         "eval": eval_name,
         "embedded_judge" if embedded else "judge": models.judge.name,
+        "until_decided": True,
         **({"hardware": _MACHINE} if price else {}),
     }
     hardware: dict[str, dict[str, Any]] = {}

@@ -68,6 +68,8 @@ class Defaults(Record):
     """Whether replies of earlier runs to the same requests are reused."""
     margin: Margin = 0.05
     """Smallest difference of usable rates that matters: ``5 points``, ``5pp``, ``5%`` or ``0.05``."""
+    until_decided: bool = False
+    """Whether a comparison stops as soon as the first place is decided."""
     hardware: str | None = None
     """Machine of models without ``hardware`` in their entry."""
     confirm_minutes: float = Field(default=480.0, gt=0)

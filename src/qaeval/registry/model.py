@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
@@ -13,6 +13,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from qaeval.evals.definition import NamedPrompt
 from qaeval.records import Record
+from qaeval.registry.levers import REPETITION_DETECTION, LeverName, lever_arguments
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -188,6 +189,8 @@ class ModelSpec(Record):
     """Power of the GPUs with the model loaded and no request; None: measured before each stage."""
     vllm_args: tuple[Argument, ...] = ()
     """Arguments of ``vllm serve``, preceded by those of all servers."""
+    levers: tuple[LeverName, ...] = ("repetition-detection",)
+    """Settings of vLLM that save GPU time, used where the installed version knows them (docs/performance.md)."""
     sampling: SamplingOverrides = SamplingOverrides()
     tuned_on: tuple[str, ...] = ()
     """Evals whose labels with ``split: tuning`` the judge was tuned on; it is evaluated on the other
@@ -265,19 +268,32 @@ class ModelSpec(Record):
         cascade = self.cascade if below is None else self.cascade.model_copy(update={"below": below})
         return self.model_copy(update={"judge_mode": mode or self.judge_mode, "cascade": cascade})
 
-    def serve_arguments(self) -> tuple[str, ...]:
-        """Return the arguments of ``vllm serve``: model, revision, served name and ``vllm_args``."""
+    def serve_arguments(self, options: Collection[str] = ()) -> tuple[str, ...]:
+        """Return the arguments of ``vllm serve``: model, revision, served name, levers and ``vllm_args``, which win over levers.
+
+        Args:
+            options: Options of the installed version; empty: not known, and every lever is used.
+        """
         revision = ("--revision", self.revision) if self.revision else ()
-        return (self.hf_id or "", *revision, "--served-model-name", self.served, *self.vllm_args)
+        levers, _ = lever_arguments(self.levers, options)
+        return (self.hf_id or "", *revision, "--served-model-name", self.served, *levers, *self.vllm_args)
 
     def sampled(self, base: SamplingT) -> SamplingT:
         """Return sampling parameters with the overrides of this model."""
         own = self.sampling.model_dump(exclude_none=True, exclude=set(self.sampling.omitted))
         return dataclasses.replace(base, **own)
 
-    def request_extras(self) -> dict[str, Any]:
-        """Return request fields beyond the OpenAI API: whether the chat template enables thinking."""
-        return {} if self.thinking is None else {"chat_template_kwargs": {"enable_thinking": self.thinking}}
+    def request_extras(self, *, knows_repetition: bool = False) -> dict[str, Any]:
+        """Return request fields beyond the OpenAI API: whether the chat template enables thinking, and levers.
+
+        Args:
+            knows_repetition: Whether the server ends replies that repeat themselves.
+        """
+        thinking = (
+            {} if self.thinking is None else {"chat_template_kwargs": {"enable_thinking": self.thinking}}
+        )
+        is_detected = knows_repetition and "repetition-detection" in self.levers
+        return {**thinking, **(REPETITION_DETECTION if is_detected else {})}
 
     def identity(self) -> dict[str, Any]:
         """Return everything that replies depend on, as JSON, without URLs and capacity arguments."""
@@ -294,6 +310,8 @@ class ModelSpec(Record):
         }
         if self.judge_mode == "cascade":
             fields.add("cascade")
+        if set(self.levers) != {"repetition-detection"}:
+            fields.add("levers")  # those of earlier runs, which recorded none, are the default
         return {
             **self.model_dump(mode="json", include=fields),
             "served_name": None if self.hf_id else self.served,

@@ -243,7 +243,7 @@ async def connect(
         outage_s=outage_s,
         on_message=on_message,
         on_busy=on_busy,
-        extra_body=spec.request_extras(),
+        extra_body=spec.request_extras(knows_repetition=bool(facts.repetition_detection)),
     ) as model:
         yield model
 

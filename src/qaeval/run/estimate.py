@@ -45,15 +45,15 @@ class WorkEstimate:
     measured: tuple[str, ...]
     assumed: tuple[str, ...] = ()
 
-    def times(self, n: int) -> "WorkEstimate":
+    def times(self, n: float) -> "WorkEstimate":
         """Return the estimate of a run that asks for everything ``n`` times, for repeats and further judges."""
 
         def all_of(tokens: int | None) -> int | None:
-            return None if tokens is None else n * tokens
+            return None if tokens is None else round(n * tokens)
 
         return replace(
             self,
-            n_requests=n * self.n_requests,
+            n_requests=round(n * self.n_requests),
             prompt_tokens=all_of(self.prompt_tokens),
             completion_tokens=all_of(self.completion_tokens),
             wall_s=n * self.wall_s,

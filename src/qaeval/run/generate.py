@@ -123,6 +123,8 @@ async def generate_one(
             f"the reply reached max_tokens={sampling.max_tokens} before its end{completion.lost_to_thinking}"
         )
         return _failure(task, request, "truncated", detail, completion)
+    if completion.finish_reason == "repetition":
+        return _failure(task, request, "repetition", completion.repeated, completion)
     if completion.finish_reason == "abort":
         return _failure(
             task, request, "interrupted", "the server stopped the reply (finish_reason 'abort')", completion

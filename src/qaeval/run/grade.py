@@ -63,9 +63,10 @@ _LETTER: Final = re.compile(r'"letter"\s*:\s*"([A-Z])')
 _SENTENCES: Final = 2
 """Sentences of a reason after the quotation at its beginning."""
 _SENTENCE_END: Final = re.compile(
-    r"(?<![.!?…])(?<![.\s][A-Za-z])(?<!\d)[.!?…]++[\"'”’“»)\]]*+(?=\s++[A-ZÄÖÜ\"“„«‘(])"
+    r"[.!?…](?<![.!?…].)(?<![.\s][A-Za-z].)(?<!\d.)[.!?…]*+[\"'”’“»)\]]*+(?=\s++[A-ZÄÖÜ\"“„«‘(])"
 )
-"""End of a sentence, which is none after a number or the letter of an abbreviation (``z. B.``)."""
+"""End of a sentence, which is none after a number or the letter of an abbreviation (``z. B.``). The mark comes first, so that
+only marks are looked at."""
 _BEGUN: Final = re.compile(r'"reason"\s*:\s*"((?:[^"\\]|\\.)*+)', re.DOTALL)
 _MAX_REASON: Final = 500
 """Characters that are kept of a reason without end."""
@@ -510,6 +511,8 @@ def unseen_letters(alternatives: Alternatives, letters: Iterable[str]) -> str:
     What the alternatives leave of the probability is the most that these letters have together.
     """
     mass = _letter_mass(alternatives, letters)
+    if all(mass.values()):
+        return ""
     left = 1 - sum(map(math.exp, alternatives.top.values()))
     unseen = [letter for letter, value in mass.items() if not value]
     if not unseen or left <= 0 or (most := left / (left + sum(mass.values()))) <= _UNSEEN:
@@ -601,7 +604,7 @@ async def _grade(model: ChatModel, task: GradeTask, instructions: Instructions, 
     request = build_request(task.sample, task.item, instructions, special)
     try:
         completion = await model.complete(request)
-        if completion.finish_reason != "length" or instructions.mode == "letter":
+        if completion.finish_reason not in {"length", "repetition"} or instructions.mode == "letter":
             return _row(task, instructions, request, completion, shown, lenient=lenient)
         # the reason ran to the end of the tokens: the verdict alone is short
         brief = Instructions.of(rubric, instructions.sampling, "letter", sees=instructions.sees)
@@ -612,7 +615,12 @@ async def _grade(model: ChatModel, task: GradeTask, instructions: Instructions, 
     row = _row(task, brief, request, _together(completion, second), shown, lenient=lenient)
     if isinstance(row, Failure):
         return row
-    remark = f"the reason reached max_tokens={instructions.sampling.max_tokens} and is cut; the verdict was asked for without one"
+    end = (
+        "repeated itself"
+        if completion.finish_reason == "repetition"
+        else f"reached max_tokens={instructions.sampling.max_tokens}"
+    )
+    remark = f"the reason {end} and is cut; the verdict was asked for without one"
     return row.model_copy(update={"reason": _begun_reason(completion.text), "remark": remark})
 
 
@@ -657,6 +665,8 @@ def _row(
             completion,
             request.escaped,
         )
+    if completion.finish_reason == "repetition":
+        return _failure(task, "repetition", completion.repeated, completion, request.escaped)
     if completion.finish_reason == "abort":
         return _failure(
             task,

@@ -92,7 +92,7 @@ class StageProgress(Protocol):
 
 @runtime_checkable
 class Progress(Protocol):
-    """Watches the stages of a run. Two stages may run at the same time."""
+    """Watches the stages of a run. Several stages may run at the same time."""
 
     def stage(self, name: str, model: str, *, total: int, done: int) -> StageProgress:
         """Begin a model's stage with ``total`` tasks, of which earlier sessions finished ``done``."""

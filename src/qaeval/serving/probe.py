@@ -17,6 +17,7 @@ from pydantic import Field
 from qaeval.chat.wire import another_model, rename_fields, server_message
 from qaeval.errors import EndpointError, closest
 from qaeval.records import Record
+from qaeval.registry.levers import REPETITION_DETECTION
 from qaeval.serving.client import HttpAnswer, Server
 
 _OK: Final = 200
@@ -78,6 +79,8 @@ class EndpointFacts(Record):
     """Name under which the server takes a sampling field of a request; empty for one that it refuses or that is omitted."""
     max_logprobs: int | None = None
     """Alternatives per token that the server returns, up to 20; 0 for none."""
+    repetition_detection: bool | None = Field(default=None, exclude_if=lambda known: known is None)
+    """Whether the server ends replies that repeat themselves; None where it is no vLLM."""
     tokenizer: bool | None = None
     """Whether ``/tokenize`` renders messages and counts their tokens."""
     metrics: bool | None = None
@@ -144,6 +147,7 @@ async def probe(
         )
         structured, schema_refusal = schema
         system = tokens if tokens is not None else await _system_by_request(ask)
+        repetition = None if version is None else await _repetition_detection(ask)
     return EndpointFacts(
         base_url=base_url,
         model=model,
@@ -157,6 +161,7 @@ async def probe(
         schema_refusal=schema_refusal,
         fields=ask.fields,
         max_logprobs=logprobs,
+        repetition_detection=repetition,
         tokenizer=tokens is not None,
         metrics=metrics.status == _OK,
         started=_started(metrics),
@@ -453,6 +458,16 @@ async def _max_logprobs(ask: _Asker) -> int | None:
         if not answer.refused:
             return None
     return 0
+
+
+async def _repetition_detection(ask: _Asker) -> bool:
+    """Whether the server knows the field: it refuses a count of 1, which is none, and takes a right one.
+
+    vLLM ignores fields that it does not know, and a gateway may refuse every one of them.
+    """
+    right = dict(REPETITION_DETECTION["repetition_detection"])
+    wrong = await ask.chat([_USER], repetition_detection={**right, "min_count": 1})
+    return wrong.refused and _choice(await ask.chat([_USER], repetition_detection=right)) is not None
 
 
 def _choice(answer: HttpAnswer) -> Mapping[str, Any] | None:
