@@ -1,5 +1,6 @@
 """What a run on Ray needs and what needs no Ray: blocks, limits, actors, chunk files from elsewhere."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -257,3 +258,32 @@ def test_a_model_without_a_server_is_refused_on_ray(tmp_path: Path) -> None:
         done = qaeval(*arguments, "--out", tmp_path / "run", "--backend", "ray", cwd=tmp_path)
     assert done.returncode == 64
     assert "needs Ray: pip install" in done.stderr
+
+
+async def test_the_block_that_began_first_has_precedence_so_that_blocks_do_not_end_together(
+    tmp_path: Path,
+) -> None:
+    files, definition = BlockFiles(Folder(tmp_path)), find_eval("qa_pairs")
+    blocks = (
+        samples(*"a" * 9),
+        tuple(Sample.of(Chunk(chunk_id=f"d{n}", text=f"Pump {n}.")) for n in range(9)),
+    )
+    for number, part in enumerate(blocks):
+        files.write_samples(number, part)
+    actor = GenerateBlocks(
+        work(tmp_path, n_blocks=2), [find_config(None).candidate("embedded-lead")], definition
+    )
+    begun: list[str] = []
+
+    async def ask(task: Any) -> Any:
+        begun.append(task.sample.chunk.chunk_id)
+        await asyncio.sleep(0.001)
+        return Failure(
+            task_id=task.task_id, stage="generate", model="m", sample_id="s", reason="empty", detail=""
+        )
+
+    actor._ask = ask  # type: ignore[method-assign]
+    await asyncio.gather(results(actor, 0), results(actor, 1))
+    first = "c" if begun[0].startswith("c") else "d"
+    # the second block begins where the first one leaves a slot empty, at its end
+    assert sum(name.startswith(first) for name in begun[:9]) >= 8

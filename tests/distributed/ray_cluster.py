@@ -190,7 +190,7 @@ def stopped_at_the_end(process: "subprocess.Popen[str]") -> Iterator[None]:
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.communicate()  # closes its pipes too
 
 
 def until(condition: Callable[[], bool], process: "subprocess.Popen[str]", *, limit_s: float = 300) -> None:

@@ -7,8 +7,10 @@ with a sample becomes its row; what ends a run on one machine becomes the `probl
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -58,6 +60,45 @@ class Work:
     is_start: bool
 
 
+class _Slots:
+    """Requests in flight of an actor; the block that began first has precedence.
+
+    With equal chances the blocks in work would end together, and leave the servers idle until the next ones begin.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._n_free = n
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._numbers = count()
+
+    @asynccontextmanager
+    async def taken(self, order: int) -> AsyncIterator[None]:
+        """Hold a slot while the block runs."""
+        if self._n_free:  # then nobody waits
+            self._n_free -= 1
+        else:
+            turn = asyncio.get_running_loop().create_future()
+            heappush(self._waiting, (order, next(self._numbers), turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._release()
+                raise
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        while self._waiting:
+            _, _, turn = heappop(self._waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._n_free += 1
+
+
 class _StageActor(Generic[_Task, _Row]):
     """Works on blocks: opens its models at the first one, and keeps them open."""
 
@@ -65,7 +106,8 @@ class _StageActor(Generic[_Task, _Row]):
         self._work = work
         self._specs = tuple(specs)
         self._files = BlockFiles(find_location(work.place, allow_external=work.allow_external))
-        self._slots = asyncio.Semaphore(work.limit)
+        self._slots = _Slots(work.limit)
+        self._order = count()
         self._blocks = asyncio.Semaphore(work.n_blocks)
         self._opening = asyncio.Lock()
         self._open = AsyncExitStack()
@@ -131,9 +173,10 @@ class _StageActor(Generic[_Task, _Row]):
         failed: Callable[[_Task, str], Failure],
     ) -> list[_Row]:
         """Ask about all tasks, within the limit of the actor; return their rows in the order of the tasks."""
+        order = next(self._order)
 
         async def work(task: _Task) -> _Row | Failure:
-            async with self._slots:
+            async with self._slots.taken(order):
                 try:
                     return await ask(task)
                 except QaevalError:
@@ -145,7 +188,8 @@ class _StageActor(Generic[_Task, _Row]):
         async def emit(task: _Task, row: _Row | Failure) -> None:
             await self._recorders[model_of(task)](task, row)
 
-        await for_each(tasks, work, emit, limit=FixedLimit(self._work.limit), stop=self._stop)
+        # twice as many workers as slots: a block with precedence needs tasks that wait for the slot that gets free
+        await for_each(tasks, work, emit, limit=FixedLimit(2 * self._work.limit), stop=self._stop)
         return [self._rows.pop(task.task_id) for task in tasks]
 
 
