@@ -222,7 +222,9 @@ def read_completion(
         n_thinking=_n_thinking(message),
         remark="; ".join(remarks),
         model=name if isinstance(name := reply.get("model"), str) else "",
-        probability=_guarded_probability(choice.get("logprobs"), tokens, probability_of, remarks),
+        probability=None
+        if probability_of is None
+        else _guarded_probability(choice.get("logprobs"), tokens, probability_of, remarks),
     )
 
 
