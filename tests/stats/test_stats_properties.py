@@ -392,6 +392,8 @@ TESTED_BY_EXAMPLE = {
     "reached_power", "holm", "alpha_from_coincidences", "agreeing_with_test",
     # what holds at every look
     "deadline_bets", "decision_bets", "sequential_looks", "corrected_looks",
+    # chunks that stand for different numbers of others: test_stats_weights.py
+    "effective_number",
     # labels of some chunks
     "corrected_difference", "corrected_rate", "differential_error", "rogan_gladen", "letter_shares",
     "neyman_allocation", "smoothed_spread", "inclusion_probabilities", "draw_chunks", "labelled_chunks_needed",
@@ -408,7 +410,7 @@ TESTED_BY_EXAMPLE = {
 PARTS = {
     # steps of the above that no report shows
     "agreement_weights", "proportions", "chance_corrected", "mean_marginal", "rating_counts", "coincidences",
-    "chunk_differences", "lattice_steps", "t_pivot", "mostly_one_value", "signed_rank_result", "summarised_raters", "t_interval", "t_quantile", "z_quantile", "wilson_bounds",
+    "chunk_differences", "lattice_steps", "t_pivot", "mostly_one_value", "hides_a_rare_value", "leverage", "weighted_pivot", "signed_rank_result", "summarised_raters", "t_interval", "t_quantile", "z_quantile", "wilson_bounds",
     "undefined", "too_few", "warning", "resampled_totals", "left_out_values", "jackknife_se",
     "acceleration", "bca_tails", "scaled_inclusion", "gaffke_bound", "positive_probability",
 }  # fmt: skip

@@ -421,7 +421,8 @@ def _differences(run: Evidence, baseline: Evidence, policy: Policy) -> Iterator[
     if current.samples_digest != earlier.samples_digest and policy.samples == "same":
         yield (
             f"the samples ({current.n_samples:,}, {current.samples_digest[:8]}, in the baseline {earlier.n_samples:,}, "
-            f"{earlier.samples_digest[:8]}): draw the same with --n and --seed, or compare without pairs with --unpaired"
+            f"{earlier.samples_digest[:8]}): draw the same with --n and --seed, and compare with --all-chunks where runs stop "
+            f"early (until_decided), or compare without pairs with --unpaired"
         )
 
 

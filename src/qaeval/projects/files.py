@@ -129,7 +129,7 @@ def ci_file(service: Ci, models: ProjectModels) -> str:
     script = [
         "python3 -m venv .qaeval-venv",
         f".qaeval-venv/bin/python -m pip install --quiet {DISTRIBUTION}=={__version__}",
-        f".qaeval-venv/bin/qaeval compare {names}{same_family} --yes --out results/ci",
+        f".qaeval-venv/bin/qaeval compare {names}{same_family} --all-chunks --yes --out results/ci",
         f".qaeval-venv/bin/qaeval gate results/ci {_CI_VIEWS[service]}",
     ]
     return (_github if service == "github" else _gitlab)(script, keys)

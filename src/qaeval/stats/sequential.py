@@ -289,7 +289,8 @@ def sequential_looks(
 ) -> tuple[SequentialLook, ...]:
     """Bound mean differences and test them against 0 and the margin, at error rates that hold at every look.
 
-    Bets are placed on every chunk (`BettingTest`, `decision_bets`), and what they showed once stays shown.
+    Bets are placed on every chunk (`BettingTest`, `decision_bets`), and what they showed once stays shown. Source:
+    Waudby-Smith and Ramdas 2024.
 
     Args:
         differences: Differences of the chunks in an order that does not depend on them, shape (..., n), in [-1, 1].
@@ -302,7 +303,7 @@ def sequential_looks(
         n_pairs: Tests among which the error rate is shared later; the bets aim at that level.
 
     Returns:
-        One for each look.
+        One for each look, in their order; intervals in [-1, 1], the whole of it before there is evidence. Always defined.
 
     Raises:
         ValueError: An argument is out of range.
@@ -366,7 +367,7 @@ def corrected_looks(
         step: Largest step between the null means, above 0.
 
     Returns:
-        One for each look.
+        One for each look, in their order; intervals in [-1, 1], the whole of it before there is evidence. Always defined.
 
     Raises:
         ValueError: An argument is out of range.
