@@ -13,7 +13,7 @@ import pytest
 
 from command import sockets_of
 from qaeval.cli import run
-from qaeval.errors import EndpointError, StoreError
+from qaeval.errors import DataError, EndpointError, StoreError
 from qaeval.registry.find import find_config
 from qaeval.run.plan import find_judging, make_plan
 from qaeval.storage.location import Folder
@@ -245,6 +245,16 @@ def test_a_bucket_that_does_not_exist_is_told(capsys: pytest.CaptureFixture[str]
     assert compare("s3://nowhere/run", "0/1") == 74
     assert "bucket does not exist" in capsys.readouterr().err
     assert merge("s3://nowhere/run", "--out", "nowhere") == 74
+
+
+@pytest.mark.slow
+def test_a_file_of_a_bucket_that_does_not_exist_is_no_missing_file(
+    store: str, server: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StoreError, match="bucket does not exist"):
+        next(bucket("s3://nowhere/corpus", server, tmp_path).blocks("chunks.jsonl"))
+    with pytest.raises(DataError, match=r"corpus/chunks\.jsonl: no such file"):
+        next(bucket(f"{store}/corpus", server, tmp_path).blocks("chunks.jsonl"))
 
 
 @pytest.mark.slow

@@ -124,7 +124,7 @@ def test_a_place_that_workers_do_not_see_is_refused_with_the_way_on(workers: Clu
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("s3://nowhere/chunks.jsonl", "NoSuchBucket"),
+        ("s3://nowhere/chunks.jsonl", "bucket does not exist"),
         ("s3://results/none.jsonl", "s3://results/none.jsonl: no such file"),
     ],
 )

@@ -111,7 +111,7 @@ class Bucket:
 
     def names(self, folder: str) -> list[str]:
         """List the files of a folder, sorted; none where the folder does not exist."""
-        with self._explained(f"listing {folder}"):
+        with self._explained(f"listing {folder or self.name}"):
             try:
                 paths = self.files.ls(f"{self.root}/{folder}", detail=False, refresh=True)
             except FileNotFoundError as error:
@@ -126,6 +126,7 @@ class Bucket:
             try:
                 size = self.files.info(f"{self.root}/{file}", refresh=True)["size"]
             except FileNotFoundError as error:
+                self.names("")  # a HEAD has no body: only a list tells a missing bucket from a missing file
                 raise DataError(f"{self.name}/{file}: no such file") from error
         for start in range(0, size, _BLOCK):
             with self._explained(f"reading {file}"):
