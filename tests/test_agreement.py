@@ -358,6 +358,7 @@ def test_a_pilot_whose_candidates_are_far_apart_is_told(
     assert "points are left" not in out
 
 
+@pytest.mark.slow
 def test_a_plan_before_any_run(capsys: pytest.CaptureFixture[str]) -> None:
     few = json.loads(told(capsys, "plan", "--rate", "0.8", "--icc", "0", "--chunks", "50", "--json")[1])
     more = json.loads(told(capsys, "plan", "--rate", "0.8", "--icc", "0.5", "--chunks", "50", "--json")[1])
@@ -367,6 +368,7 @@ def test_a_plan_before_any_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert few["pairs"][0]["needed"] == approx(345, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -63,6 +63,7 @@ def test_letters_no_letter_and_failed_add_up_to_what_was_expected() -> None:
     assert sum(count.n for count in (*one.letters, one.failed, one.ungraded)) == one.n_expected == 12
 
 
+@pytest.mark.slow
 def test_failed_replies_lower_the_primary_rate_and_not_the_conditional_one() -> None:
     whole = case({"alpha": ["AAB"] * 12}).report().candidates[0]
     failing = case({"alpha": ["AAB"] * 12 + ["x"] * 4}).report().candidates[0]
@@ -138,6 +139,7 @@ def test_strata_have_counts_and_an_interval_only_with_enough_chunks() -> None:
 CLEAR = {"alpha": ["AAB"] * 6 + ["ABB"] * 6 + ["AAA"] * 2, "beta": ["AAA"] * 14}
 
 
+@pytest.mark.slow
 def test_a_clear_difference_is_worked_by_hand() -> None:
     # beta is better by 1/3 in 6 chunks and by 2/3 in 6, equal in 2: mean 6/14 and 12 positive signs, p = 2/4096.
     report = case(CLEAR).report()
@@ -154,6 +156,7 @@ def test_a_clear_difference_is_worked_by_hand() -> None:
     assert (report.verdict.kind, report.verdict.candidate) == ("use", "beta")
 
 
+@pytest.mark.slow
 def test_swapping_the_candidates_changes_the_sign_and_not_the_words() -> None:
     (one,) = case(CLEAR).report().differences
     (other,) = case(dict(reversed(CLEAR.items()))).report().differences
@@ -250,6 +253,7 @@ def test_an_interval_over_0_and_over_the_margin_is_not_enough_data() -> None:
     assert "better" not in pair.sentence
 
 
+@pytest.mark.slow
 def test_equal_candidates_need_the_chunks_that_rule_out_the_margin() -> None:
     letters = ["AAB", "ABB"] * 20
     (pair,) = case({"alpha": letters, "beta": letters[::-1]}).report(margin=0.05).differences
@@ -267,6 +271,7 @@ def test_with_few_chunks_nobody_is_better() -> None:
     assert "too few chunks for an interval (9)" in pair.sentence
 
 
+@pytest.mark.slow
 def test_three_pairs_are_adjusted_by_holm() -> None:
     # alpha - beta: 6 equal steps of 12 chunks, p = 2/64; the pairs with gamma: 12 steps, p = 2/4096 each.
     letters = {"alpha": ["AAB"] * 12, "beta": ["AAA"] * 6 + ["AAB"] * 6, "gamma": ["CCC"] * 12}
@@ -278,6 +283,7 @@ def test_three_pairs_are_adjusted_by_holm() -> None:
     assert report.verdict.reason("better") == Reason(code="better", candidates=("alpha", "gamma"))
 
 
+@pytest.mark.slow
 def test_an_interval_without_0_is_not_enough_among_many_pairs() -> None:
     letters = {
         "alpha": ["AAB"] * 12,
@@ -293,6 +299,7 @@ def test_an_interval_without_0_is_not_enough_among_many_pairs() -> None:
     assert pair.outcome == "not enough data"
 
 
+@pytest.mark.slow
 def test_three_candidates_have_an_order_with_intervals() -> None:
     # of 36 chunks beta beats alpha in 18 and loses 9; alpha beats gamma in 27, beta too, and both lose 9
     letters = {
@@ -359,6 +366,7 @@ def test_two_candidates_need_no_ranking() -> None:
     assert case(CLEAR).report().ranking == ()
 
 
+@pytest.mark.slow
 def test_equivalence_is_tested_against_the_margin() -> None:
     (wide,) = case(NARROW).report(margin=0.5).differences
     (narrow,) = case(NARROW).report(margin=0.05).differences
@@ -417,6 +425,7 @@ def test_labels_that_do_not_join_are_counted_by_why() -> None:
     assert "1 of ungraded items" in excluded
 
 
+@pytest.mark.slow
 def test_a_tuned_judge_is_measured_on_held_out_labels_alone() -> None:
     made = agreement_case()
     tuning = labelled(made, "A" * 8, split="tuning")
@@ -442,6 +451,7 @@ def test_labels_that_all_belong_elsewhere_leave_the_judge_unchecked() -> None:
     assert "The labels by anna are of other items" in section.paragraphs[1]
 
 
+@pytest.mark.slow
 def test_labels_of_other_items_stand_in_a_line_beside_those_of_this_run() -> None:
     made = agreement_case()
     strange = Label(item_id="elsewhere", rater="bert", rater_kind="human", letter="A")
@@ -502,6 +512,7 @@ def test_labels_of_another_rubric_are_counted_and_never_compared() -> None:
     assert report.raters == ()
 
 
+@pytest.mark.slow
 def test_a_few_labels_beside_many_are_no_doubt() -> None:
     made = agreement_case()
     many = labelled(made, "A" * 12 + "B" * 6 + "C" * 6)
@@ -571,6 +582,7 @@ def test_labels_off_the_scale_are_refused(change: dict[str, Any], message: str) 
         made.with_rows(labels=wrong).report()
 
 
+@pytest.mark.slow
 def test_two_different_labels_of_one_rater_for_one_item_are_refused() -> None:
     made = agreement_case()
     with pytest.raises(DataError, match="two different labels"):
@@ -604,6 +616,7 @@ def test_an_embedded_judge_is_called_no_language_model() -> None:
     assert any("is not a language model" in text for text in kinds(made.report(), "caution"))
 
 
+@pytest.mark.slow
 def test_a_judge_of_a_candidates_family_is_named_with_the_option_that_allowed_it() -> None:
     own = {name: candidate(name, family=family) for name, family in (("one", ("qwen",)), ("two", ("llama",)))}
     made = case({"one": ["AAA"] * 10, "two": ["AAB"] * 10}, **own)
@@ -644,6 +657,7 @@ def test_lengths_of_answers_are_counted_in_tens_of_words_the_last_without_end() 
     assert (none.n, none.mean, none.share_over_60) == (0, None, None)
 
 
+@pytest.mark.slow
 def test_a_judge_that_grades_its_own_text_is_named() -> None:
     made = replace(
         rich_case(), candidates=(candidate("alpha", hf_id=JUDGE.hf_id), candidate("embedded-lead"))
@@ -651,6 +665,7 @@ def test_a_judge_that_grades_its_own_text_is_named() -> None:
     assert any("graded by the same model that wrote it" in text for text in kinds(made.report(), "caution"))
 
 
+@pytest.mark.slow
 def test_many_items_without_a_letter_are_bounded_in_the_headline() -> None:
     (text,) = [text for text in kinds(rich_case().report(), "caution") if "got no letter" in text]
     assert text == (
@@ -673,6 +688,7 @@ def test_failures_are_grouped_and_at_most_five_of_a_kind_are_shown() -> None:
     assert unread.examples[0].item_id
 
 
+@pytest.mark.slow
 def test_hosts_outside_are_named_from_sessions() -> None:
     made = rich_case()
     outside = made.rows.sessions[0].model_copy(update={"host": "api.example.com", "external": True})
@@ -688,6 +704,7 @@ def test_the_number_of_samples_must_be_the_evals() -> None:
         analyse(replace(made.data(), eval_facts=wrong), RUN, ReportOptions())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "letters", [["x"] * 3, ["---"] * 12, ["AAA"] * 12, ["AAB"] * 2, ["AAB", "x", "C!-A"] * 5], ids=str
 )
@@ -699,6 +716,7 @@ def test_json_holds_no_nan_and_reads_back(letters: list[str]) -> None:
     assert Report.model_validate_json(text).model_dump_json() == text
 
 
+@pytest.mark.slow
 def test_equal_runs_give_equal_reports_apart_from_run_and_timing() -> None:
     made = rich_case()
     slower = [row.model_copy(update={"latency_s": 9.9}) for row in reversed(made.rows.generations)]
@@ -722,6 +740,7 @@ def _without_times(value: Any) -> Any:
     return [_without_times(inner) for inner in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 def test_items_hold_every_candidate_letter_reason_and_label() -> None:
     first = rich_case().items()[0]
     alpha, lead = first.candidates
@@ -731,6 +750,7 @@ def test_items_hold_every_candidate_letter_reason_and_label() -> None:
     assert [item.letter for item in lead.items] == ["A", "B", "C"]
 
 
+@pytest.mark.slow
 def test_a_failed_item_says_why() -> None:
     failed = rich_case().items()[1].candidates[0].items[0]
     assert failed.status == "failed"
@@ -832,6 +852,7 @@ def test_the_judge_that_agrees_better_is_named(truth: str, better: str) -> None:
     assert further.sentences[-1].endswith(f"so {better} agrees better.")
 
 
+@pytest.mark.slow
 def test_a_tuned_judge_is_compared_without_the_labels_of_its_tuning() -> None:
     made = agreement_case()
     labels = (*labelled(made, "A" * 8, split="tuning"), *labelled(made, "A" * 12 + "B" * 6 + "C" * 6)[8:])
@@ -849,6 +870,7 @@ def test_a_tuned_judge_is_compared_without_the_labels_of_its_tuning() -> None:
     assert (n_compared(), n_compared("other"), n_compared(JUDGE.name)) == (24, 16, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_b", "named"), [(9, True), (10, False)])
 def test_a_letter_that_a_rater_gave_fewer_than_ten_times_is_named(n_b: int, named: bool) -> None:
     made = case({"alpha": ["AB"] * 20}, items_per_sample=2)
@@ -857,6 +879,7 @@ def test_a_letter_that_a_rater_gave_fewer_than_ten_times_is_named(n_b: int, name
     assert any(f"B to {n_b}" in text for text in rater.sentences) is named
 
 
+@pytest.mark.slow
 def test_letters_are_not_called_rare_among_fewer_than_ten_items() -> None:
     made = case({"alpha": ["AB"] * 20}, items_per_sample=2)
     for n, named in ((9, False), (10, True)):

@@ -123,6 +123,7 @@ def test_the_stages_one_by_one_give_the_letters_of_compare(run: qaeval.Run) -> N
     assert (Path("stages") / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_the_blocking_form_works_inside_a_running_event_loop() -> None:
     async def cell() -> qaeval.Run:
         return qaeval.compare(FLOOR, n=4)
@@ -130,6 +131,7 @@ def test_the_blocking_form_works_inside_a_running_event_loop() -> None:
     assert len(asyncio.run(cell()).letters) == 2 * 4 * 3
 
 
+@pytest.mark.slow
 def test_the_async_form_leaves_the_event_loop_free() -> None:
     async def main() -> int:
         ticks = 0
@@ -197,6 +199,7 @@ def test_a_directory_that_cannot_be_made_is_a_clear_error() -> None:
         qaeval.compare(FLOOR, n=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -226,6 +229,7 @@ def test_agreement_of_a_dataframe_takes_missing_letters_as_missing() -> None:
     assert (agreement.rater, agreement.coefficients.observed.n) == ("anna", 15)
 
 
+@pytest.mark.slow
 def test_a_gate_takes_runs_paths_and_rules_as_data(run: qaeval.Run) -> None:
     rules = {"name": "same", "rules": [{"quantity": "success_rate", "at_least": 0.2}]}
     report = qaeval.gate(run, policy=rules, save=False)
@@ -264,6 +268,7 @@ asyncio.run(cell())
     assert 3 <= len(rows) < 60
 
 
+@pytest.mark.slow
 def test_a_cancelled_task_stops_the_run_and_keeps_its_rows(tmp_path: Path) -> None:
     async def main() -> None:
         begun, loop = asyncio.Event(), asyncio.get_running_loop()

@@ -232,6 +232,7 @@ def test_wordings_that_move_the_letters_are_named(plan: AuditPlan, tmp_path: Pat
     assert audit.stability.low == 0
 
 
+@pytest.mark.slow
 def test_always_the_best_letter_is_not_trusted_without_a_single_label(
     small: AuditPlan, tmp_path: Path
 ) -> None:
@@ -283,6 +284,7 @@ def test_an_audit_is_resumed_where_it_stopped_and_shown_again(small: AuditPlan, 
         run_audit(other, path, Silent(), config=find_config(None), resume=True)
 
 
+@pytest.mark.slow
 def test_a_plan_depends_on_its_arguments_alone_and_names_no_candidate(small: AuditPlan) -> None:
     assert plan_of(n=12).rows == small.rows
     assert plan_of(n=12, seed=1).rows != small.rows
@@ -298,6 +300,7 @@ def test_a_plan_depends_on_its_arguments_alone_and_names_no_candidate(small: Aud
     assert small.rows[-1].probe == "drift"  # a judge that moves has moved by then
 
 
+@pytest.mark.slow
 def test_requests_without_a_letter_are_counted_and_a_probe_with_many_does_not_pass(
     small: AuditPlan, tmp_path: Path
 ) -> None:
@@ -318,6 +321,7 @@ def test_requests_without_a_letter_are_counted_and_a_probe_with_many_does_not_pa
     assert {failure.reason for failure in failures} == {"invalid_json"}
 
 
+@pytest.mark.slow
 def test_views_escape_what_the_judge_is_called_and_hold_the_numbers(small: AuditPlan, tmp_path: Path) -> None:
     audit = audited(small, tmp_path / "audit", always_a)
     request = audit.request.model_copy(update={"judge": "<b>judge</b>"})
@@ -425,6 +429,7 @@ def test_a_wording_changes_the_prompt_and_keeps_its_words(setting: str) -> None:
         assert sum((words[0] - words[1]).values()) <= 2  # best first, worst first; numbers of examples
 
 
+@pytest.mark.slow
 def test_renamed_letters_are_read_back_as_those_of_the_rubric(small: AuditPlan, tmp_path: Path) -> None:
     audited(small, tmp_path / "audit", perfect)
 
@@ -530,6 +535,7 @@ def small_eval(folder: Path) -> Path:
     return eval_folder
 
 
+@pytest.mark.slow
 def test_a_run_of_another_eval_is_refused(tmp_path: Path) -> None:
     make_run(tmp_path / "run", {"mistral": ["AAA"] * 3})
 

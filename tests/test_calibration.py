@@ -45,6 +45,7 @@ def soft(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return with_probabilities(make_run(path, {"mistral": WORDS}, labels={"anna": {"mistral": WORDS}}))
 
 
+@pytest.mark.slow
 def test_a_probability_tells_what_a_letter_that_is_always_the_same_hides(soft: Run) -> None:
     report = soft.agreement()
     assert report.soft is not None
@@ -110,6 +111,7 @@ def test_a_perfect_order_has_a_lower_bound(tmp_path: Path) -> None:
     assert [bin_.share.value for bin_ in check.bins] == [0.0, 1.0]
 
 
+@pytest.mark.slow
 def test_a_run_without_probabilities_says_nothing_of_them(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {"mistral": WORDS}, labels={"anna": {"mistral": WORDS}})
     report = run.agreement()

@@ -388,6 +388,7 @@ def test_labels_of_another_eval_or_without_text_name_the_way_on(tmp_path: Path) 
     assert not list(tmp_path.glob("results/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eval_name", ["qa_pairs", "rag_qa"])
 def test_the_floor_judge_has_a_certificate_whatever_it_says(
     eval_name: str, capsys: pytest.CaptureFixture[str]

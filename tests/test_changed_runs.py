@@ -47,6 +47,7 @@ def better(run: Path, name: str = "grades.jsonl") -> None:
     (run / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_letter_that_was_changed_after_the_report_is_refused(
     name: str, run: Path, capsys: pytest.CaptureFixture[str]
@@ -67,6 +68,7 @@ def test_a_letter_that_was_changed_after_the_report_is_refused(
     assert not run.with_name("export").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file", ["settings.json", "samples.jsonl", "generations.jsonl", "controls.jsonl", "report.json"]
 )

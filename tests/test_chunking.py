@@ -377,6 +377,7 @@ def own_words(text: str) -> list[str]:
     return re.findall(r"\bw\d+\b", text)
 
 
+@pytest.mark.slow
 @given(documents(), st.integers(40, 90), st.integers(0, 40))
 def test_without_overlap_everything_is_in_one_chunk_in_its_order(text: str, size: int, least: int) -> None:
     assert own_words("\n".join(texts(text, size, min_tokens=least))) == own_words(text)
@@ -401,6 +402,7 @@ def test_chunks_are_never_larger_than_their_size_and_never_end_with_a_heading(
             )
 
 
+@pytest.mark.slow
 @given(documents(), st.integers(1, 60), st.data())
 def test_rows_and_lines_of_code_are_never_cut(text: str, size: int, data: st.DataObject) -> None:
     overlap = data.draw(st.integers(0, size - 1))
@@ -411,6 +413,7 @@ def test_rows_and_lines_of_code_are_never_cut(text: str, size: int, data: st.Dat
     assert {line for line in lines if line.startswith(("|", "# ", "```"))} <= set(text.split("\n"))
 
 
+@pytest.mark.slow
 @given(documents(), st.integers(10, 60), st.integers(0, 9))
 def test_overlap_repeats_only_the_end_of_the_chunk_before(text: str, size: int, overlap: int) -> None:
     seen: list[str] = []

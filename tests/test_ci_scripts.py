@@ -118,6 +118,7 @@ def comments(tools: Path, tmp_path: Path) -> Iterator[Comments]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_the_comment_is_written_once_and_then_brought_up_to_date(comments: Comments) -> None:
     others = [
         {"id": n, "user": {"login": "anna"}, "body": f"{MARKER} quoted by a person"} for n in range(1, 121)

@@ -128,12 +128,14 @@ def test_a_run_that_cannot_start_leaves_no_folder_and_the_same_command_starts_it
     assert [path.name for path in tmp_path.iterdir()] == ["qaeval.yaml"]
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_there_stays_when_a_run_cannot_start(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     assert qaeval("compare", "mistral", "qwen", "--out", "run", cwd=tmp_path).returncode == 64
     assert list((tmp_path / "run").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_unknown_model_is_refused_with_the_closest_name(tmp_path: Path) -> None:
     command = [QAEVAL, "compare", "mistrall", "qwen"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
@@ -142,6 +144,7 @@ def test_an_unknown_model_is_refused_with_the_closest_name(tmp_path: Path) -> No
     assert "'mistral'" in run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -160,6 +163,7 @@ def test_bad_input_gets_one_clear_error(arguments: list[str], code: int, says: s
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -213,6 +217,7 @@ def test_models_and_rubrics_answer(tmp_path: Path) -> None:
     assert "qa_pair_abc version 3: valid" in qaeval("rubric", "check", "qa_pair_abc", cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_doctor_says_what_a_run_would_do_and_what_to_type_next(tmp_path: Path) -> None:
     built_in = qaeval("doctor", "--n", 20, cwd=tmp_path)
     assert "20 chunks from 9 strata" in built_in.stdout
@@ -246,6 +251,7 @@ def test_doctor_ends_with_69_when_a_server_refuses(tmp_path: Path) -> None:
     assert "next: start a, then: qaeval compare a" in refused.stdout
 
 
+@pytest.mark.slow
 def test_doctor_asks_the_command_that_serves_for_its_version(tmp_path: Path) -> None:
     command = tmp_path / "bin" / "ours"
     command.parent.mkdir()
@@ -310,6 +316,7 @@ def test_a_concurrency_that_is_none_is_refused(
     assert "from 1 to 4,096" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -330,6 +337,7 @@ def test_a_name_that_is_too_long_is_a_usage_error(words: str, tmp_path: Path) ->
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

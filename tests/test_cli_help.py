@@ -39,6 +39,7 @@ def test_every_command_has_two_examples_with_options_that_it_has() -> None:
             assert {word for word in example.split() if word.startswith("--")} <= known, example
 
 
+@pytest.mark.slow
 def test_help_fits_80_columns_and_ends_with_the_examples(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"qaeval {__version__}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [

@@ -120,6 +120,7 @@ def test_a_run_grades_ten_controls_with_the_prompt_of_its_items(tmp_path: Path) 
     assert not any(is_supported(request) for request in judge.requests[36:])
 
 
+@pytest.mark.slow
 def test_a_foreign_answer_is_that_of_an_item_of_another_chunk(tmp_path: Path) -> None:
     run, _ = compare(tmp_path / "run")
     with RunStore.open(run.path) as store:
@@ -150,6 +151,7 @@ def test_controls_are_in_nothing_but_their_file(tmp_path: Path) -> None:
     assert (ours.judge.n_asked, ours.judge.tokens) == (theirs.judge.n_asked, theirs.judge.tokens)
 
 
+@pytest.mark.slow
 def test_without_controls_nothing_more_is_asked_and_the_run_says_so(tmp_path: Path) -> None:
     run, judge = compare(tmp_path / "run", controls=False)
     assert len(judge.requests) == 36
@@ -187,6 +189,7 @@ def test_a_run_of_one_item_has_one_control_that_decides_nothing(tmp_path: Path) 
     assert (report.controls.outcome, report.controls.n_graded) == ("not shown", 1)
 
 
+@pytest.mark.slow
 def test_preference_pairs_have_a_defect_in_the_chosen_answer(tmp_path: Path) -> None:
     def pair(request: ChatRequest) -> str:
         text = request.inputs["chunk"]
@@ -207,6 +210,7 @@ def test_preference_pairs_have_a_defect_in_the_chosen_answer(tmp_path: Path) -> 
 # ------------------------------------------------------------------------------ stopped, resumed, of other versions
 
 
+@pytest.mark.slow
 def test_a_judge_that_is_gone_during_the_controls_costs_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(EndpointError):
@@ -266,6 +270,7 @@ def test_a_run_from_before_there_were_controls_is_read_and_can_be_given_them(tmp
     assert len(controls_of(run.path)) == N_CONTROLS
 
 
+@pytest.mark.slow
 def test_controls_come_after_grading_beside_generation(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with LoopbackServer(["mistral"]) as writer, LoopbackServer(["judge"]) as judge:
@@ -279,6 +284,7 @@ def test_controls_come_after_grading_beside_generation(tmp_path: Path) -> None:
     assert not any(control.is_pending for control in controls_of(out))
 
 
+@pytest.mark.slow
 def test_the_first_of_several_shards_grades_the_controls_of_the_run(tmp_path: Path) -> None:
     place, out = tmp_path / "place", tmp_path / "run"
     for index in range(2):
@@ -427,6 +433,7 @@ def test_one_letter_without_controls_leaves_no_verdict(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------ checks under the headline
 
 
+@pytest.mark.slow
 def test_an_adapter_that_refuses_answerable_questions_is_named_under_the_headline(tmp_path: Path) -> None:
     samples = tmp_path / "samples.jsonl"
     rag = Path(__file__).parents[1] / "evals" / "rag_qa" / "samples.jsonl"

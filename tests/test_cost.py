@@ -61,6 +61,7 @@ def sentences(report: Report) -> str:
     return " ".join(one.text for one in report.timing.headline)
 
 
+@pytest.mark.slow
 def test_cost_is_worked_by_hand() -> None:
     # 60 s for 24 items, 12 of them usable: 1,000 items take 2,500 s, 1,000 usable ones 5,000 s = EUR 1.67 = 100 Wh at 72 W
     made = two().report(machines={"alpha": OURS, "beta": OURS})
@@ -77,6 +78,7 @@ def test_cost_is_worked_by_hand() -> None:
     assert alpha.seconds_per_1000_usable.high == approx(2500 / (usable.low or 0))
 
 
+@pytest.mark.slow
 def test_co2_is_the_energy_bound_times_the_factor_of_the_grid_with_its_source() -> None:
     # 100 Wh at 350 g per kWh
     grid = OURS.model_copy(update={"grid_g_per_kwh": 350.0, "grid_source": "the operator, 2025"})
@@ -110,6 +112,7 @@ def test_failed_items_are_paid_for_and_are_not_usable() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_headline_says_who_is_cheaper_and_by_which_price() -> None:
     text = sentences(two(alpha=30.0).report(machines={"alpha": OURS, "beta": OURS}))
     # alpha 2,500 s and beta 2,500 s for 1,000 usable ones: half the time for half the quality
@@ -134,6 +137,7 @@ def test_prices_in_two_currencies_are_not_compared() -> None:
     assert not any(one.is_on_front for one in made.timing.costs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("as_of", "days"), [("2025-10-07", None), ("2025-10-06", 91)])
 def test_an_old_price_is_flagged(as_of: str, days: int | None) -> None:
     made = replace(two(), run=RUN.model_copy(update={"finished": "2026-01-05T10:20:00+00:00"}))
@@ -160,6 +164,7 @@ def test_a_price_of_a_day_to_come_is_refused(tmp_path: Path, capsys: pytest.Capt
         assert f"{entry}: as_of 2999-01-01" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_front_leaves_out_what_another_beats_in_both() -> None:
     made = case({"alpha": HALF, "beta": ALL, "gamma": HALF}, items_per_sample=2)
     seconds = {"alpha": 10.0, "beta": 60.0, "gamma": 70.0}
@@ -181,11 +186,13 @@ def test_nothing_usable_has_no_cost_of_usable_items() -> None:
     assert not alpha.is_on_front
 
 
+@pytest.mark.slow
 def test_an_embedded_model_has_no_machine() -> None:
     made = case({"alpha": ALL, "beta": ALL}, items_per_sample=2, beta=candidate("beta", kind="embedded"))
     assert list(costs(made.report())) == ["alpha"]
 
 
+@pytest.mark.slow
 def test_cost_and_age_count_in_the_choice() -> None:
     old = candidate("alpha", released="2024-07")
     made = replace(two(), candidates=(old, candidate("beta")))
@@ -328,6 +335,7 @@ def test_what_came_and_went_between_two_readings_is_work(more: dict[str, float])
     assert (node.idle_s, node.work_s) == (approx(0), approx(60))
 
 
+@pytest.mark.slow
 def test_the_report_shows_node_seconds_and_embedded_models_have_none() -> None:
     made = two()
     hosted = tuple(one.model_copy(update={"host": "node-1"}) for one in made.rows.sessions)
@@ -363,6 +371,7 @@ def costed(*, machines: bool = True, offers: tuple[HostedFacts, ...] = (API,), *
     return cost_run(measured, report.timing, offers, CostAssumptions(**asked))
 
 
+@pytest.mark.slow
 def test_tokens_elsewhere_are_worked_by_hand() -> None:
     # 12 replies of 400 prompt and 90 completion tokens: 4,800 x 1 + 1,080 x 10 a million; alpha has 12 usable items
     alpha = next(one for one in costed().hosted if one.model == "alpha")
@@ -375,6 +384,7 @@ def test_tokens_elsewhere_are_worked_by_hand() -> None:
     assert judge.price_per_1000_usable is None
 
 
+@pytest.mark.slow
 def test_the_ways_of_a_run_are_worked_by_hand() -> None:
     kept, zero, api = costed(start_s=90.0, idle_timeout_s=60.0).ways
     assert kept.per_day == approx(24 * 1.2)
@@ -390,6 +400,7 @@ def test_a_machine_that_is_kept_may_have_a_price_of_its_own() -> None:
     assert costed(always_on_machine=reserved).ways[0].per_day == approx(12)
 
 
+@pytest.mark.slow
 def test_a_start_that_nobody_measured_is_not_assumed() -> None:
     zero = costed().ways[1]
     assert zero.per_run is None
@@ -397,6 +408,7 @@ def test_a_start_that_nobody_measured_is_not_assumed() -> None:
     assert costed(start_s=0.0).ways[1].per_run == approx(210 / 3600 * 1.2)
 
 
+@pytest.mark.slow
 def test_without_a_price_no_money_is_named_and_the_way_to_one_is() -> None:
     found = costed(machines=False)
     assert (found.price, found.currency) == (None, "")
@@ -416,6 +428,7 @@ def test_replies_known_from_earlier_runs_make_no_break_even() -> None:
     assert "--no-cache" in (cost_run(measured, report.timing, (), CostAssumptions()).ways[0].reason or "")
 
 
+@pytest.mark.slow
 def test_waiting_costs_only_at_the_users_rate() -> None:
     assert costed().waiting is None
     waiting = costed(hourly_rate=60.0).waiting
@@ -433,6 +446,7 @@ def reported(*offers: HostedFacts, machines: bool = True) -> Report:
     return made.with_rows(sessions=sessions).report(machines=known, hosted_prices=offers)
 
 
+@pytest.mark.slow
 def test_the_report_compares_its_own_machines_with_offers_as_the_command_does() -> None:
     found, command = reported(API).timing.hosting, costed()
     assert found is not None
@@ -448,6 +462,7 @@ def test_the_report_compares_its_own_machines_with_offers_as_the_command_does() 
     assert API.priced in text
 
 
+@pytest.mark.slow
 def test_the_report_says_nothing_of_offers_where_there_is_none_or_no_server() -> None:
     assert "hosting" not in reported().timing.model_dump()
     assert "elsewhere" not in {one.anchor for one in write_sections(reported())}
@@ -456,6 +471,7 @@ def test_the_report_says_nothing_of_offers_where_there_is_none_or_no_server() ->
     assert replace(embedded, judge=judge).report(hosted_prices=(API,)).timing.hosting is None
 
 
+@pytest.mark.slow
 def test_an_offer_without_a_price_of_ones_own_is_a_number_all_the_same() -> None:
     text = render_markdown(reported(API, machines=False))
     assert "machine at node-1" in text
@@ -467,6 +483,7 @@ def test_an_old_offer_is_flagged_in_the_report() -> None:
     assert "91 days old" in render_markdown(reported(old))
 
 
+@pytest.mark.slow
 def test_node_seconds_and_their_price_stand_in_every_form_of_the_report() -> None:
     made = reported()
     assert made.model_dump()["timing"]["nodes"][0]["price"] == approx(210 / 3600 * 1.2)
@@ -476,6 +493,7 @@ def test_node_seconds_and_their_price_stand_in_every_form_of_the_report() -> Non
         assert "1,000 usable" in text
 
 
+@pytest.mark.slow
 def test_an_old_price_elsewhere_is_flagged() -> None:
     found = costed(offers=(API.model_copy(update={"as_of": "2025-10-06"}),))
     (caution,) = found.cautions
@@ -519,6 +537,7 @@ def test_the_command_prices_a_run_over_servers(tmp_path: Path) -> None:
     assert "--start SECONDS" in shown.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -181,6 +181,7 @@ def test_labels_that_people_fill_in_are_labels_of_the_run(
     assert (agreement["rater"], agreement["n_labels"]) == ("ben", 20)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("graded")
 @pytest.mark.parametrize(
     ("words", "code", "said"),
@@ -245,6 +246,7 @@ def test_an_unfinished_run_leaves_no_folder_behind(
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_labels_by_models_are_asked_for_and_their_terms_read(
     graded: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,6 +76,7 @@ SCORES = st.fixed_dictionaries({name: st.integers(0, 4).map(lambda n: n / 4) for
 WEIGHTS = st.fixed_dictionaries({name: st.integers(0, 5).map(float) for name in ("a", "b", "c")})
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(SCORES, min_size=2, max_size=4), WEIGHTS, st.sampled_from("abc"))
 def test_a_range_is_that_which_a_search_finds(
@@ -101,6 +102,7 @@ def test_a_range_is_that_which_a_search_finds(
             assert sums(end)["m0"] == approx(sums(end)[to])
 
 
+@pytest.mark.slow
 def test_what_is_not_known_for_one_weighs_for_nobody_and_is_said() -> None:
     made = open_and_good()
     known = replace(made, candidates=(candidate("alpha", openness="open source"), candidate("beta")))
@@ -135,6 +137,7 @@ def uncertain() -> Report:
     return case(words, items_per_sample=2).report()
 
 
+@pytest.mark.slow
 def test_a_choice_by_a_difference_that_may_not_be_there_is_open() -> None:
     found = decide(uncertain(), {"quality": 5})
     assert found.choice == "beta"
@@ -158,11 +161,13 @@ def test_too_few_chunks_leave_the_standing_unknown_with_the_reason() -> None:
     assert "chunks: no interval" in said(found)
 
 
+@pytest.mark.slow
 def test_without_a_weight_quality_decides_nothing() -> None:
     (rival,) = decide(open_and_good().report(), {**ONLY, "quality": 0, "licence": 1}).rivals
     assert (rival.needed, rival.standing, rival.reason) == (None, "stands", "quality has no weight")
 
 
+@pytest.mark.slow
 def test_nothing_usable_at_all_leaves_quality_unknown() -> None:
     made = case(
         {"alpha": ["CC"] * 12, "beta": ["CC"] * 12},
@@ -175,6 +180,7 @@ def test_nothing_usable_at_all_leaves_quality_unknown() -> None:
     assert (found.choice, rival.standing, rival.needed) == ("alpha", "not known", None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -193,6 +199,7 @@ def test_one_candidate_is_no_choice() -> None:
         decide(case({"alpha": ALL}, items_per_sample=2).report(), {})
 
 
+@pytest.mark.slow
 def test_floors_are_not_weighed_against_two_that_can_be_hosted() -> None:
     words = {"alpha": HALF, "beta": ALL, "floor": HALF}
     made = case(words, items_per_sample=2, floor=candidate("floor", kind="embedded"))

@@ -286,6 +286,7 @@ def test_anchors_that_cannot_be_checked_end_3(tmp_path: Path, judge: Judge, dama
         assert judge.n_asked == asked
 
 
+@pytest.mark.slow
 def test_a_gate_without_an_engine_cannot_look_at_anchors(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {"mistral": ["AAB"] * 12})
     request = GateRequest(run=run.path, baseline=str(run.path), policy=Policy.model_validate(POLICY))

@@ -107,6 +107,7 @@ def test_any_mix_of_words_and_marks_gives_three_pairs(text: str) -> None:
     is_sound(salient(text), text)
 
 
+@pytest.mark.slow
 @given(st.text(min_size=1).filter(str.strip))
 def test_any_visible_text_gives_three_distinct_questions(text: str) -> None:
     for candidate in (lead, salient):
@@ -206,6 +207,7 @@ def test_an_instruction_in_the_text_is_only_text() -> None:
     assert salient(INJECTION)[0].question == "What is the door?"
 
 
+@pytest.mark.slow
 def test_an_answer_is_the_same_in_every_process() -> None:
     # two sentences hold nearly the same share of the question; summed in the order of a set, the last digit decided
     text = (
@@ -228,6 +230,7 @@ def test_an_answer_is_the_same_in_every_process() -> None:
     assert len(answers) == 1
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_very_long_chunk_takes_linear_time(candidate: Candidate, bar: Bar) -> None:
     text = f"{LIMITS}\n\n" * 5000

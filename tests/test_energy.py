@@ -641,6 +641,7 @@ def test_shards_of_one_stage_on_one_gpu_count_once() -> None:
     assert stage_energies(shards)["generate", "alpha"].wh == approx(1)
 
 
+@pytest.mark.slow
 def test_two_gpus_of_one_name_are_two() -> None:
     pair = (
         GpuEnergy(gpu=FIRST, name="NVIDIA L4", joules=1800),
@@ -724,6 +725,7 @@ def test_without_a_measurement_the_report_calls_it_an_upper_bound() -> None:
     assert "energy_wh" not in report.timing.model_dump()
 
 
+@pytest.mark.slow
 def test_a_measured_stage_beside_a_bound_says_which_is_which() -> None:
     text = render_markdown(
         measured(used(3600), None, None).report(machines=dict.fromkeys(("alpha", "beta", JUDGE.name), OURS))
@@ -742,6 +744,7 @@ def test_more_than_the_power_limit_allows_is_a_mistake_somewhere() -> None:
     assert beta.notes == ()
 
 
+@pytest.mark.slow
 def test_a_stage_that_used_no_more_than_idle_has_no_energy_of_work() -> None:
     report = measured(used(900), used(3600), None).report(machines={"alpha": OURS})
     energy = report.timing.costs[0].wh_per_1000_usable
@@ -763,6 +766,7 @@ def test_the_tutorials_run_stays_below_its_bound() -> None:
 # ------------------------------------------------------------------------------------------------ a whole run
 
 
+@pytest.mark.slow
 def test_a_stage_puts_its_energy_on_record(tmp_path: Path, exporter: ExporterServer) -> None:
     config, out = tmp_path / "ours.yaml", tmp_path / "run"
     exporter.joules_per_reading = 60.0

@@ -140,6 +140,7 @@ def test_labels_set_the_threshold_and_the_second_judge_decides_what_is_below(
     assert command(["report", str(path), "--labels", str(labels)]) == 0
 
 
+@pytest.mark.slow
 def test_without_a_threshold_that_labels_show_everything_goes_on(tmp_path: Path, second: Right) -> None:
     with both(second):
         run = graded(tmp_path / "run")

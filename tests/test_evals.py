@@ -58,6 +58,7 @@ def test_each_eval_that_they_grade_runs_by_one_command_on_the_embedded_models(na
     assert not report["selection"]
 
 
+@pytest.mark.slow
 def test_preference_pairs_need_a_judge_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["embedded-lead", "embedded-salient", "--eval", "dpo_pairs", "--n", "12", "--out", "run"]
     assert run(["compare", *words]) == 64
@@ -174,6 +175,7 @@ def test_labels_of_pairs_that_nobody_writes_any_more_are_of_the_run_that_they_ar
         assert (label["question"], label["answer"], label["rejected"]) == items[label["item_id"]]
 
 
+@pytest.mark.slow
 def test_rules_did_not_grade_pairs_better_than_the_same_letter_for_all(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -400,6 +402,7 @@ def test_a_chunk_files_own_names_are_mapped(here: Path, capsys: pytest.CaptureFi
     assert "Did you mean 'text'?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVALS)
 def test_what_sample_draws_is_what_a_run_draws(
     name: str, here: Path, capsys: pytest.CaptureFixture[str]
@@ -455,6 +458,7 @@ def test_a_new_eval_that_cannot_be_made_is_refused(
 # ---------------------------------------------------------------------------- what was written
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_generation_is_analysed_before_anything_is_graded(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["generate", "embedded-lead", "embedded-salient", "--n", "8", "--out", "run"]) == 0
@@ -538,6 +542,7 @@ def test_sets_whose_types_differ_are_other_sets(capsys: pytest.CaptureFixture[st
     assert "they differ in samples" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_many_questions_from_one_template_take_no_time() -> None:
     made = [f"What does setting w{number} mean for the model server?" for number in range(20_000)]
     assert near_duplicates(made) is None

@@ -558,6 +558,7 @@ def test_of_duplicates_the_one_with_the_better_letter_stays(tmp_path: Path) -> N
 WORDS = [f"word{chr(97 + n)}" for n in range(14)]
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.sampled_from(WORDS), min_size=8, max_size=14, unique=True), max_size=12))
 def test_no_near_pair_is_left_and_none_is_dropped_without_one(bags: list[list[str]]) -> None:
     texts = [ComparedText("What?", " ".join(bag)) for bag in bags]

@@ -105,6 +105,7 @@ def test_a_router_an_unknown_family_and_an_embedded_model_are_not_related() -> N
     assert not relation(spec("a"), embedded)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("candidates", "judge"),
     [

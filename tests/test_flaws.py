@@ -198,6 +198,7 @@ def test_views_and_tables_have_the_flaws(graded: Path, capsys: pytest.CaptureFix
     assert {row["flaw"] for row in table if row["letter"] == "A"} == {""}
 
 
+@pytest.mark.slow
 def test_a_run_graded_before_flaws_reads_and_has_none(graded: Path, tmp_path: Path) -> None:
     old = tmp_path / "old"
     shutil.copytree(graded, old)

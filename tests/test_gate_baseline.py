@@ -181,6 +181,7 @@ class StoreReader(EvidenceReader):
         return Folder(self.folder / address.removeprefix("s3://"))
 
 
+@pytest.mark.slow
 def test_a_baseline_in_a_store_is_the_run_or_file_that_was_put_there(
     tmp_path: Path, reader: EvidenceReader
 ) -> None:

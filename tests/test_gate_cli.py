@@ -33,6 +33,7 @@ def gate(*arguments: object) -> int:
     return run(["gate", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_the_same_again_passes_and_writes_its_verdict(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,6 +48,7 @@ def test_the_same_again_passes_and_writes_its_verdict(
     assert capsys.readouterr().out.startswith(printed["headline"])
 
 
+@pytest.mark.slow
 def test_a_deliberately_worse_candidate_ends_1(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gate(demo, "--baseline", demo, "--candidate", "embedded-lead=embedded-salient") == 1
     printed = capsys.readouterr().out
@@ -54,6 +56,7 @@ def test_a_deliberately_worse_candidate_ends_1(demo: Path, capsys: pytest.Captur
     assert max(map(len, printed.split("\n\n")[1].splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_an_underpowered_gate_ends_2_and_says_how_much_more_is_needed(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,6 +65,7 @@ def test_an_underpowered_gate_ends_2_and_says_how_much_more_is_needed(
     assert "more chunks would decide" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_judge_without_a_certificate_ends_3_where_one_is_required(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,6 +92,7 @@ def other_rubric(demo: Path, tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_a_changed_rubric_ends_4_and_regrading_the_baseline_makes_it_comparable(
     demo: Path, other_rubric: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,6 +152,7 @@ def test_a_reader_that_closes_the_pipe_does_not_change_the_verdict(demo: Path, t
         assert process.wait() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -168,6 +174,7 @@ def test_what_cannot_be_meant_is_never_green(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_empty_run_and_one_without_letters_are_never_green(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +193,7 @@ def test_an_empty_run_and_one_without_letters_are_never_green(
     assert not (tmp_path / "baselines").exists()
 
 
+@pytest.mark.slow
 def test_the_order_of_the_rows_on_disk_does_not_change_the_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,6 +207,7 @@ def test_the_order_of_the_rows_on_disk_does_not_change_the_verdict(
     assert said[0] == said[1]
 
 
+@pytest.mark.slow
 def test_ci_gets_its_files(demo: Path, tmp_path: Path) -> None:
     (tmp_path / "summary.md").write_text("before\n")
     views = ["--junit", "junit.xml", "--summary", "summary.md", "--comment", "comment.md"]
@@ -209,6 +218,7 @@ def test_ci_gets_its_files(demo: Path, tmp_path: Path) -> None:
     assert gate(demo, "--baseline", demo, "--junit", "summary.md/junit.xml") == 74
 
 
+@pytest.mark.slow
 def test_a_baseline_says_what_it_rests_on_and_how_old_it_is(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,6 +244,7 @@ def test_a_baseline_says_what_it_rests_on_and_how_old_it_is(
     assert 0 <= row["age_hours"] < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [(["set", "nothing"], 65), (["show", "nothing.json"], 65), (["list", "--folder", "nothing"], 64)],
@@ -242,6 +253,7 @@ def test_a_mistyped_baseline_command_is_refused(arguments: list[str], code: int)
     assert run(["baseline", *arguments]) == code
 
 
+@pytest.mark.slow
 def test_a_baseline_names_at_once_what_not_even_an_equal_run_would_pass(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

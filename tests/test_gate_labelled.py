@@ -58,6 +58,7 @@ def test_a_limit_is_held_by_the_labels_and_not_by_a_lenient_judge() -> None:
     assert corrected.current.value == approx(0.5)
 
 
+@pytest.mark.slow
 def test_a_loss_that_the_judge_does_not_see_is_a_regression_by_labels() -> None:
     before = run(TRUTH, TRUTH, N, name="main")
     today = run(TRUTH, ["AC", "CC", "CC", "AC"] * 10, N)
@@ -82,6 +83,7 @@ def test_labels_that_refute_the_judge_leave_its_letters_no_pass_and_decide_thems
     assert [outcome(), outcome(corrected=True), outcome(corrected="auto")] == ["untrusted", "pass", "pass"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_run", "n_baseline"), [(9, N), (N, 9), (0, N)])
 def test_few_labels_on_either_side_cannot_be_evaluated_or_leave_it_to_the_judge(
     n_run: int, n_baseline: int
@@ -126,6 +128,7 @@ def test_a_baseline_file_keeps_the_labels(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_baseline_of_an_earlier_version_has_no_labels_by_item() -> None:
     before = run(TRUTH, TRUTH, N, name="main")
     old = replace(before, labels=tuple(replace(rater, letters={}) for rater in before.labels))
@@ -165,6 +168,7 @@ def test_a_tuned_judge_is_not_measured_on_the_labels_that_it_was_tuned_on() -> N
     assert set(seen[False]) == {label.item_id for label in given}
 
 
+@pytest.mark.slow
 def test_labels_have_a_digest_of_rater_item_letter_and_flags_in_any_order() -> None:
     given = labels(LENIENT, TRUTH, N)
 

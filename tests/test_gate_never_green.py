@@ -98,6 +98,7 @@ def test_an_age_counts_hours_and_not_midnights() -> None:
 # -------------------------------------------------------------------- failures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [HALLUCINATION, {"quantity": "hallucination_rate", "at_most": 0.3}])
 @pytest.mark.parametrize("lost", ["x", "---"])
 def test_a_candidate_that_mostly_failed_has_no_rate_of_hallucinations(
@@ -217,6 +218,7 @@ def test_so_few_replies_cannot_bound_the_slowest_in_twenty(n: int, is_known: boo
     assert ("takes 59" in rule.sentence) is not is_known
 
 
+@pytest.mark.slow
 def test_times_are_compared_on_the_samples_that_were_timed_on_both_sides() -> None:
     # the slow half was known from an earlier run, the others take twice as long
     seconds = np.random.default_rng(0).lognormal(0, 0.3, 200)

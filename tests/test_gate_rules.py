@@ -86,6 +86,7 @@ def test_a_run_against_itself_passes_and_says_how_much_was_ruled_out() -> None:
     assert one(report).change.high == pytest.approx(scipy.stats.t.ppf(0.95, 99) * np.sqrt(2 / 101 / 102))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "margin", "verdict"),
     [(58, 0.05, "inconclusive"), (59, 0.05, "pass"), (98, 0.03, "inconclusive"), (99, 0.03, "pass")],
@@ -243,6 +244,7 @@ def test_a_policy_may_let_too_little_data_pass_with_a_warning() -> None:
     assert "policy" in report.headline
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("best", "verdict"), [(0.95, "pass"), (0.6, "regression"), (0.83, "inconclusive")])
 def test_a_limit_is_shown_broken_or_open(best: float, verdict: str) -> None:
     rule = one(
@@ -252,6 +254,7 @@ def test_a_limit_is_shown_broken_or_open(best: float, verdict: str) -> None:
     assert (rule.change, rule.margin, rule.limit) == (None, None, 0.8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_chunks", [100, 150])
 @pytest.mark.parametrize(
     ("rule", "failed"),
@@ -338,6 +341,7 @@ def test_a_rule_by_stratum_finds_the_loss_that_the_whole_hides() -> None:
     assert report.rules[0].change.n_clusters == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "says"),
     [
@@ -388,6 +392,7 @@ def test_two_rules_that_would_have_one_name_are_refused() -> None:
 # -------------------------------------------------------------------- what cannot be evaluated is never green
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule",
     [
@@ -408,6 +413,7 @@ def test_a_quantity_that_the_run_has_no_data_for_is_inconclusive(
     assert "cannot be evaluated" in one(report).sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("now", "before"), [("---", "AAA"), ("AAA", "---"), ("x", "x")])
 def test_without_a_graded_item_nothing_passes(now: str, before: str) -> None:
     run, baseline = (evidence({"alpha": [word] * 30 + ["x"], "beta": ["AAA"] * 31}) for word in (now, before))
@@ -425,6 +431,7 @@ def test_a_margin_without_a_baseline_is_inconclusive() -> None:
 # -------------------------------------------------------------------- comparable?
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("aspect", "says"),
     [
@@ -452,6 +459,7 @@ def test_a_baseline_of_another_eval_is_named_alone() -> None:
     assert "--unpaired" not in said
 
 
+@pytest.mark.slow
 def test_other_samples_are_compared_without_pairs_where_the_policy_says_so() -> None:
     run = evidence({"alpha": words(300, 0.9, seed=1)})
     baseline = evidence({"alpha": words(300, 0.9, seed=2)}, identity={"samples_digest": "0" * 64})
@@ -493,6 +501,7 @@ def test_p95_latency_is_compared_by_a_paired_bootstrap_with_a_relative_margin() 
     assert worse.p_worse == pytest.approx(1 / 4000, rel=0.01), "4,000 resamples cannot show less"
 
 
+@pytest.mark.slow
 def test_the_bootstrap_interval_of_a_quantile_covers_like_the_binomial_one() -> None:
     seconds = np.sort(np.random.default_rng(1).exponential(size=400))
     run = served(evidence({"alpha": words(400, 0.8)}), latency_s=seconds)

@@ -217,6 +217,7 @@ def golden(name: str, text: str) -> None:
     assert text == path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_summaries_are_the_golden_file() -> None:
     golden("gate.md", "\n".join(f"# {title}\n\n{to_markdown(report)}" for title, report in gates().items()))
 

@@ -226,6 +226,7 @@ def said(report: GateReport) -> dict[str, Any]:
     return report.model_dump(mode="json", exclude={"sequential": True, "run": {"created"}})
 
 
+@pytest.mark.slow
 def test_a_worse_run_is_found_early_and_the_rest_is_not_asked(bench: Bench) -> None:
     baseline = bench.run("base", 0.9, graded=True)
     run = bench.run("worse", 0.45, seed=1)
@@ -250,6 +251,7 @@ def test_a_worse_run_is_found_early_and_the_rest_is_not_asked(bench: Bench) -> N
     assert rule.change.n_clusters == found["chunks_looked_at"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_early_is_not_taken_for_a_complete_one(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
     bench.gate(run, baseline)
@@ -258,6 +260,7 @@ def test_a_run_that_was_stopped_early_is_not_taken_for_a_complete_one(bench: Ben
     assert not (run / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_an_equal_run_passes_before_the_end(bench: Bench) -> None:
     # the same letters everywhere: nothing differs, and a loss of 5 points is ruled out after some seventy chunks
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("same", 0.9)
@@ -267,6 +270,7 @@ def test_an_equal_run_passes_before_the_end(bench: Bench) -> None:
     assert 60 < report.sequential["chunks_looked_at"] < 80
 
 
+@pytest.mark.slow
 def test_an_undecided_run_is_graded_to_its_end(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("bit-worse", 0.83, seed=5)
     report = bench.gate(run, baseline)
@@ -277,6 +281,7 @@ def test_an_undecided_run_is_graded_to_its_end(bench: Bench) -> None:
     assert report.rules[0].n_more_chunks
 
 
+@pytest.mark.slow
 def test_a_killed_gate_goes_on_to_the_same_verdict(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
     killed = bench.folder / "killed" / "worse"
@@ -291,6 +296,7 @@ def test_a_killed_gate_goes_on_to_the_same_verdict(bench: Bench) -> None:
     assert bench.server.asked - before == len(rows(killed)) - 19 + N_CONTROLS
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_in_flight_and_the_same_call_goes_on(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
     stopped = bench.folder / "stopped" / "worse"
@@ -304,6 +310,7 @@ def test_ctrl_c_keeps_what_is_in_flight_and_the_same_call_goes_on(bench: Bench) 
     assert len(rows(stopped)) == len(interrupt.rows) + len(again.rows)
 
 
+@pytest.mark.slow
 def test_letters_that_are_there_decide_without_a_question(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1, graded=True)
     report = bench.gate(run, baseline)
@@ -313,6 +320,7 @@ def test_letters_that_are_there_decide_without_a_question(bench: Bench) -> None:
     assert report.sequential["share_saved"] == 0
 
 
+@pytest.mark.slow
 def test_only_the_candidates_that_are_gated_are_graded(bench: Bench) -> None:
     baseline = bench.run("base", 0.9, graded=True)
     run = bench.run("worse", 0.45, seed=1, also=("other",))
@@ -329,6 +337,7 @@ def test_only_the_candidates_that_are_gated_are_graded(bench: Bench) -> None:
     assert {row["item_id"] for row in rows(run)} < items
 
 
+@pytest.mark.slow
 def test_the_order_is_not_chosen_by_its_result(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
     bench.gate(run, baseline, seed=3)
@@ -363,6 +372,7 @@ def test_another_eval_is_not_comparable_before_a_question(bench: Bench) -> None:
     assert bench.server.asked == 0
 
 
+@pytest.mark.slow
 def test_rules_that_no_letter_changes_are_decided_on_all_samples(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("same", 0.9)
     report = bench.gate(run, baseline, policy(USABLE, {"quantity": "valid_rate", "margin": 0.05}))
@@ -373,6 +383,7 @@ def test_rules_that_no_letter_changes_are_decided_on_all_samples(bench: Bench) -
     assert usable.change.n_clusters < valid.change.n_clusters == CHUNKS
 
 
+@pytest.mark.slow
 def test_a_limit_needs_no_pairs_and_stops_early_too(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("new", 0.9, seed=1)
     kept = bench.gate(run, baseline, policy({"quantity": "usable_rate", "at_least": 0.7}))

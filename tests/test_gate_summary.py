@@ -132,6 +132,7 @@ def test_text_is_made_harmless_and_stays_readable(text: str, written: str) -> No
     assert safe(text) == written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rules",
     [
@@ -172,6 +173,7 @@ def test_a_sequential_gate_says_what_it_saved() -> None:
     assert all(datum in words for datum in ("80 of 200 chunks", "480 of 1,200 items", "60.0 %"))
 
 
+@pytest.mark.slow
 def test_the_comment_has_the_first_screen_of_the_runs_report_folded_and_harmless(tmp_path: Path) -> None:
     words = {"alpha": ["AAB"] * 12, "beta": ["ABB"] * 12}
     screen = build_overview(make_run(tmp_path / "run", words).report)

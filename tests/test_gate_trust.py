@@ -54,6 +54,7 @@ def test_a_judge_that_gives_the_best_letter_to_controls_passes_nothing() -> None
     assert gate(evidence({"alpha": words(60, 0.8)}), USABLE).outcome == "pass"
 
 
+@pytest.mark.slow
 def test_one_letter_without_controls_passes_nothing_from_thirty_items_on() -> None:
     assert gate(evidence({"alpha": ["AAA"] * 60}, controls=()), USABLE).outcome == "untrusted"
     assert gate(evidence({"alpha": ["AAA"] * 60}), USABLE).outcome == "pass"
@@ -240,6 +241,7 @@ def test_a_run_in_which_nothing_was_graded_is_no_success(
     assert not Path("baselines").exists()
 
 
+@pytest.mark.slow
 def test_a_judge_whose_server_fails_everywhere_leaves_a_report_and_may_be_asked_again(tmp_path: Path) -> None:
     def fails(_request: ChatRequest) -> str:
         raise ChatError("endpoint", "503")

@@ -316,6 +316,7 @@ def test_runs_with_another_rubric_are_not_compared(results: Path) -> None:
         compared(results / "first", results / "second")
 
 
+@pytest.mark.slow
 def test_the_comparison_is_printed(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [str(results / name) for name in ("first", "second")]
     assert qaeval(["compare-runs", *paths]) == 0
@@ -446,6 +447,7 @@ class Page(list[Any]):
     token: str | None
 
 
+@pytest.mark.slow
 def test_a_run_is_read_from_a_tracking_server_as_it_was_written() -> None:
     client: Any = Tracking()
     runs = [

@@ -36,6 +36,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_without_consent(tmp_path: Path) -> None:
     with HostedApi() as hosted:
         config = registry(tmp_path, hosted)
@@ -95,6 +96,7 @@ def test_a_hosted_judge_grades_in_the_form_that_the_api_takes(tmp_path: Path) ->
         assert KEY not in stored
 
 
+@pytest.mark.slow
 def test_a_field_can_be_omitted_and_a_wrong_key_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

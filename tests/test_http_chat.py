@@ -96,6 +96,7 @@ def prompt_of(n_bytes: int) -> ChatRequest:
     return ChatRequest((Message("user", "x" * n_bytes),), sampling=Sampling(max_tokens=512))
 
 
+@pytest.mark.slow
 async def test_the_size_of_a_token_is_learned_from_replies(server: LoopbackServer) -> None:
     # 24,000 bytes are 6,004 tokens of this server, and 12,256 before it has answered; 7,680 fit
     async with chat(server, context=8192) as model:
@@ -104,6 +105,7 @@ async def test_the_size_of_a_token_is_learned_from_replies(server: LoopbackServe
     assert (server.n_counted, len(server.requests)) == (1, 50)
 
 
+@pytest.mark.slow
 async def test_prompts_far_from_the_limit_are_never_counted(server: LoopbackServer) -> None:
     async with chat(server, context=8192) as model:
         await asyncio.gather(*(model.complete(prompt_of(12_000)) for _ in range(100)))
@@ -687,6 +689,7 @@ async def test_it_works_only_inside_its_context(server: LoopbackServer) -> None:
         await chat(server).complete(ASK)
 
 
+@pytest.mark.slow
 async def test_environment_proxies_are_not_used(server: LoopbackServer) -> None:
     code = (
         "import asyncio; from qaeval.chat.http import *; from qaeval.chat.protocol import *\n"
@@ -776,6 +779,7 @@ async def test_a_reply_that_is_compressed_without_asking_is_read(server: Loopbac
     assert (await ask(server)).text
 
 
+@pytest.mark.slow
 async def test_a_small_reply_that_unpacks_into_a_huge_one_is_no_completion(server: LoopbackServer) -> None:
     bomb = gzip.compress(b'{"choices": "' + b"x" * 2**26 + b'"}')
     server.answer(200, bomb, {"Content-Encoding": "gzip"})

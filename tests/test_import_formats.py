@@ -292,6 +292,7 @@ def counts(out: Path) -> Any:
     return settings_of(out)["imported"]["counts"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FILES)
 def test_a_file_gives_question_answer_context_expected_and_candidate_without_an_option(
     form: str, tmp_path: Path
@@ -313,6 +314,7 @@ def test_a_file_gives_question_answer_context_expected_and_candidate_without_an_
     assert settings_of(tmp_path / "run")["eval"]["name"] == "rag_qa"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", SCORES)
 def test_scores_are_labels_of_a_model_with_a_scale_of_its_own(form: str, tmp_path: Path) -> None:
     out = api.import_items(FILES[form](tmp_path, ["It holds 10 litres.", "1951"]), out=tmp_path / "run").path
@@ -326,6 +328,7 @@ def test_scores_are_labels_of_a_model_with_a_scale_of_its_own(form: str, tmp_pat
     assert {rater: compared[rater] for rater in SCORES[form]} == dict.fromkeys(SCORES[form], 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FILES)
 def test_a_missing_answer_is_a_failure_and_stays_in_the_denominator(form: str, tmp_path: Path) -> None:
     out = api.import_items(FILES[form](tmp_path, ["It holds 10 litres.", None]), out=tmp_path / "run").path
@@ -336,6 +339,7 @@ def test_a_missing_answer_is_a_failure_and_stays_in_the_denominator(form: str, t
         assert count == {"valid": 1, "missing_field": 1}
 
 
+@pytest.mark.slow
 def test_letters_of_the_rubric_s_scale_are_compared_as_those_of_a_model(tmp_path: Path) -> None:
     rows = [
         evalscope_review(n, f"Answer {n}", sample_score={
@@ -621,6 +625,7 @@ def test_a_scorer_with_letters_beyond_inspect_s_own_keeps_them(tmp_path: Path) -
     assert sorted(label.letter for label in labels) == ["A", "C"]
 
 
+@pytest.mark.slow
 def test_an_unfinished_log_and_one_among_items_of_qaeval_are_refused(tmp_path: Path) -> None:
     path = inspect_log(tmp_path / "log.eval", ["First.", "Second."], status="error")
     typed = qaeval("import", path, "--out", "run", cwd=tmp_path)
@@ -729,6 +734,7 @@ def _mutations() -> list[tuple[str, Any]]:
     return [(name, {**row, key: value}) for name, row in rows.items() for key in row for value in odd]
 
 
+@pytest.mark.slow
 def test_odd_values_are_read_or_refused_in_words(tmp_path: Path) -> None:
     wrap = {"promptfoo": promptfoo_file, "deepeval": lambda cases: deepeval_run(*cases)}
     seen = set()

@@ -151,6 +151,7 @@ FORMATS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_gives_the_same_items_with_the_ids_of_a_run(form: str, tmp_path: Path) -> None:
     api.import_items(FORMATS[form](tmp_path), out=tmp_path / "run", candidate="gpt")
@@ -180,6 +181,7 @@ def test_elements_of_an_array_are_read_across_blocks(tmp_path: Path, monkeypatch
 # ---------------------------------------------------------------- failures and denominators
 
 
+@pytest.mark.slow
 def test_failures_of_items_and_replies_stay_in_the_denominator(tmp_path: Path) -> None:
     items = [
         *PAIRS[:5],
@@ -196,6 +198,7 @@ def test_failures_of_items_and_replies_stay_in_the_denominator(tmp_path: Path) -
     assert list(run.letters["status"]).count("failed") == 7
 
 
+@pytest.mark.slow
 def test_fewer_items_than_the_eval_asks_for_are_no_failures(tmp_path: Path) -> None:
     items = [
         pair("c0"),
@@ -221,6 +224,7 @@ def test_more_items_than_the_eval_asks_for_change_the_eval_and_say_so(tmp_path: 
     assert "up to 5 items" in read_settings(out)["imported"]["notes"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -288,6 +292,7 @@ def test_values_inside_objects_and_texts_without_ids_find_their_chunk(tmp_path: 
     assert counts(out) == {"gpt": {"valid": 2}}
 
 
+@pytest.mark.slow
 def test_an_item_without_its_chunk_is_a_failure_unless_the_rubric_needs_none(tmp_path: Path) -> None:
     items = [
         pair("c0"),
@@ -307,6 +312,7 @@ def test_an_item_without_its_chunk_is_a_failure_unless_the_rubric_needs_none(tmp
     assert run.report.candidates[0].n_expected == 3
 
 
+@pytest.mark.slow
 def test_a_rubric_that_needs_a_source_does_not_grade_an_item_without_one(tmp_path: Path) -> None:
     rubric = tmp_path / "free.yaml"
     shipped = (Path(__file__).parents[1] / "rubrics" / "qa_pair_abc.yaml").read_text()
@@ -320,6 +326,7 @@ def test_a_rubric_that_needs_a_source_does_not_grade_an_item_without_one(tmp_pat
 # ---------------------------------------------------------------- kinds
 
 
+@pytest.mark.slow
 def test_answers_are_about_a_chunk_and_a_question(tmp_path: Path) -> None:
     items = [
         {"context": TEXTS["c0"], "question": "How much oil?", "answer": "3 litres."},
@@ -359,6 +366,7 @@ def test_preference_pairs_have_a_prompt_a_chosen_and_a_rejected_answer(tmp_path:
 # ---------------------------------------------------------------- candidates
 
 
+@pytest.mark.slow
 def test_files_and_columns_name_candidates(tmp_path: Path) -> None:
     one, two = lines(tmp_path / "one.jsonl", PAIRS), lines(tmp_path / "two.jsonl", PAIRS)
     both = lines(tmp_path / "both.jsonl", [{**item, "model": name} for name in ("x", "y") for item in PAIRS])
@@ -393,6 +401,7 @@ def test_candidates_with_other_chunks_are_refused_or_reduced_to_what_all_have(tm
     assert "left out" in read_settings(out)["imported"]["notes"][0]
 
 
+@pytest.mark.slow
 def test_unequal_numbers_of_items_keep_rates_and_difference_together(tmp_path: Path) -> None:
     def graded(n: int, best: int) -> list[dict[str, Any]]:
         return [pair(chunk, k, g="A" if k < best else "B") for chunk in TEXTS for k in range(n)]
@@ -416,6 +425,7 @@ def uneven(folder: Path) -> Path:
     ).path
 
 
+@pytest.mark.slow
 def test_a_gate_counts_the_items_that_there_are(tmp_path: Path) -> None:
     run = uneven(tmp_path)
     reader = EvidenceReader(config=find_config(None))
@@ -459,6 +469,7 @@ def test_logs_of_inspect_carry_an_imported_run_and_back(tmp_path: Path) -> None:
     assert qaeval("import", *logs, "--candidate", "x", cwd=tmp_path).returncode == 64
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_imported_and_what_comes_next(tmp_path: Path) -> None:
     lines(tmp_path / "gpt.jsonl", [*PAIRS[:5], {"chunk_id": "c1", "chunk": TEXTS["c1"], "error": "timeout"}])
     done = qaeval("import", "gpt.jsonl", "--out", "run", cwd=tmp_path)
@@ -474,6 +485,7 @@ def test_the_command_says_what_it_imported_and_what_comes_next(tmp_path: Path) -
 # ---------------------------------------------------------------- letters
 
 
+@pytest.mark.slow
 def test_letters_from_columns_are_grades_and_labels(tmp_path: Path) -> None:
     letters = ["a", "B", "Suitable as is", "N/A", float("nan"), "c", *["A"] * 6]
     frame = pd.DataFrame(
@@ -492,6 +504,7 @@ def test_letters_from_columns_are_grades_and_labels(tmp_path: Path) -> None:
     assert len(rows(run.path, "labels/anna.jsonl")) == 12
 
 
+@pytest.mark.slow
 def test_columns_of_several_judges_are_further_judges(tmp_path: Path) -> None:
     items = [{**item, "g": "A", "h": "ABC"[n % 3]} for n, item in enumerate(PAIRS)]
     run = api.import_items(pd.DataFrame(items), out=tmp_path / "run", grade_field={"gpt-4": "g", "opus": "h"})
@@ -501,6 +514,7 @@ def test_columns_of_several_judges_are_further_judges(tmp_path: Path) -> None:
         assert [row.letter for row in store.grades_of("opus")] == ["A", "B", "C"] * 4
 
 
+@pytest.mark.slow
 def test_another_judge_grades_a_run_with_imported_letters(tmp_path: Path) -> None:
     items = [{**item, "g": "A"} for item in PAIRS]
     run = api.import_items(pd.DataFrame(items), out=tmp_path / "run", grade_field={"gpt-4": "g"})
@@ -776,6 +790,7 @@ with tempfile.TemporaryDirectory() as _folder:
     CASES = tuple(bad(Path(_folder)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_refused_with_its_place_and_nothing_is_written(case: str, tmp_path: Path) -> None:
     source, message, options = bad(tmp_path)[case]
@@ -813,6 +828,7 @@ def test_a_run_directory_that_holds_something_is_left_alone(tmp_path: Path) -> N
     assert api.import_items(pd.DataFrame(PAIRS), out=tmp_path / "empty").path == tmp_path / "empty"
 
 
+@pytest.mark.slow
 def test_a_join_keeps_of_the_run_what_belongs_to_the_common_samples(tmp_path: Path) -> None:
     words = {"alpha": ["AAB", "ABC", "CCC", "A-C!"]}
     base = make_run(tmp_path / "base", words, labels={"anna": {"alpha": ["AAA", "BBB", "CCC", "ABC"]}}).path
@@ -857,6 +873,7 @@ def test_a_join_keeps_of_the_run_what_belongs_to_the_common_samples(tmp_path: Pa
     assert [row["letter"] for row in given if "letter" in row] == ["B"] * 9
 
 
+@pytest.mark.slow
 def test_letters_of_another_judge_cannot_join_a_graded_run(tmp_path: Path) -> None:
     base = make_run(tmp_path / "base", {"alpha": ["AAB"]}).path
     with RunStore.open(base) as store:
@@ -870,6 +887,7 @@ def test_letters_of_another_judge_cannot_join_a_graded_run(tmp_path: Path) -> No
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "error"),
     [

@@ -84,6 +84,7 @@ def test_a_project_runs_by_the_commands_that_init_prints(documents: Path, tmp_pa
         assert printed.returncode == 0, (command, printed.stderr)
 
 
+@pytest.mark.slow
 def test_chunks_keep_their_ids_and_get_the_language_that_they_lack(tmp_path: Path) -> None:
     rows = [
         {"uid": "a", "body": "Ein Satz über Sicherungen."},
@@ -96,6 +97,7 @@ def test_chunks_keep_their_ids_and_get_the_language_that_they_lack(tmp_path: Pat
     assert [(chunk["chunk_id"], chunk["language"]) for chunk in chunks] == [("a", "de"), ("b", "en")]
 
 
+@pytest.mark.slow
 def test_models_of_a_server_become_candidates_and_its_unrelated_model_the_judge(
     documents: Path, tmp_path: Path, server: LoopbackServer
 ) -> None:
@@ -110,6 +112,7 @@ def test_models_of_a_server_become_candidates_and_its_unrelated_model_the_judge(
     assert (tuned.url, tuned.served, tuned.family) == (server.url, "tuned", "mistral")
 
 
+@pytest.mark.slow
 def test_candidate_judge_price_and_ci_are_written_as_given(
     documents: Path, tmp_path: Path, server: LoopbackServer
 ) -> None:
@@ -175,6 +178,7 @@ def test_candidate_judge_price_and_ci_are_written_as_given(
     assert any("qaeval compare mistral --all-chunks --yes --out" in line for line in job["script"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "named"),
     [
@@ -264,6 +268,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_there", [True, False])
 def test_a_failure_at_any_operation_leaves_nothing(is_there: bool, tmp_path: Path) -> None:
     project = tmp_path / "new"

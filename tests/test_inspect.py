@@ -177,6 +177,7 @@ def test_a_log_s_own_numbers_are_those_of_its_samples(logs: list[Path]) -> None:
     assert set(found["usable"]) == {"usable_rate", "stderr", "failed"}
 
 
+@pytest.mark.slow
 def test_inspects_data_frames_read_an_export(logs: list[Path]) -> None:
     from inspect_ai.analysis import SampleSummary, evals_df, samples_df  # noqa: PLC0415
 
@@ -215,6 +216,7 @@ def test_a_missing_part_is_named(bridge: Any, logs: list[Path], tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -277,6 +279,7 @@ def change_candidate(**changes: Any) -> Any:
     return lambda log: settings_of(log)["candidates"]["embedded-lead"].update(changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -350,6 +353,7 @@ def first_generation(log: Any) -> dict[str, Any]:
     return next(row for sample in log.samples if (row := sample.scores["letters"].metadata["generation"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -466,6 +470,7 @@ def renamed_run(graded: Path, out: Path, names: tuple[str, str]) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "files"),
     [

@@ -91,6 +91,7 @@ def copy_of_example(path: Path, **of_sessions: object) -> Path:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shas", "named"), [("aa", False), ("ab", True), (("a", ""), True)])
 def test_runs_side_by_side_name_the_prompts_of_the_judge_in_which_they_differ(
     shas: tuple[str, str], named: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -106,6 +107,7 @@ def test_runs_side_by_side_name_the_prompts_of_the_judge_in_which_they_differ(
     ] * named
 
 
+@pytest.mark.slow
 def test_a_run_finished_at_the_end_of_its_last_session_however_often_it_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +117,7 @@ def test_a_run_finished_at_the_end_of_its_last_session_however_often_it_is_repor
     assert (facts["started"], facts["finished"]) == ("2026-02-03T23:59:00+00:00", "2026-02-04T00:00:30+00:00")
 
 
+@pytest.mark.slow
 def test_csv_has_a_row_for_each_expected_item_and_runs_no_formula() -> None:
     made = case({"alpha": ["AAB"] * 2, "beta": ["A-C!"] * 2})
     items = made.items()

@@ -275,6 +275,7 @@ def compared(path: Path, **options: Any) -> Any:
     return qaeval.compare("writes", judge="unsure", **settings, **options)
 
 
+@pytest.mark.slow
 def test_a_run_by_cascade_reports_the_agreement_and_is_no_run_by_reasons(tmp_path: Path) -> None:
     model = Unsure()
     with ExitStack() as stack:

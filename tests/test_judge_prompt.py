@@ -46,6 +46,7 @@ def test_the_evals_say_what_their_judge_sees_and_a_run_without_a_word_about_it_s
     assert "judge_sees" not in find_eval("qa_pairs").model_dump(mode="json")  # digests of other evals stay
 
 
+@pytest.mark.slow
 def test_a_run_of_rag_qa_shows_the_expected_answer_to_the_judge_alone(tmp_path: Path) -> None:
     answer = '{"answer": "The passage does not say it.", "ticket": {}}'
     writer = ScriptedModel(lambda _request: answer)

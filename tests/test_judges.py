@@ -178,6 +178,7 @@ def test_each_judge_is_measured_against_labels_alone(run: Path, tmp_path: Path) 
     assert shown.returncode == 64
 
 
+@pytest.mark.slow
 def test_a_gate_looks_at_the_first_judge_alone(run: Path) -> None:
     reader = EvidenceReader(config=find_config(None), labels=[run / "labels" / "anna.jsonl"])
     before = evidence_digest(reader.run(run))
@@ -241,6 +242,7 @@ def test_the_noise_of_a_second_judge_is_not_measured(run: Path) -> None:
         grade_by_second(run, repeat=3)
 
 
+@pytest.mark.slow
 def test_a_second_judge_of_a_candidates_family_is_refused(run: Path) -> None:
     with registered("m", ScriptedModel(second_judge)), pytest.raises(UsageError, match="the same model"):
         qaeval.grade(run, judge="m")

@@ -64,6 +64,7 @@ def favoured(n_labelled: int, **more: str) -> Case:
 # ------------------------------------------------------------------------------ the estimates
 
 
+@pytest.mark.slow
 def test_the_differential_error_is_worked_by_hand() -> None:
     # each four chunks: judged differences of beta (-1, 1, 2, 0)/2, labelled (-1, 1, 1, -1)/2: errors 0, 0, 1/2, 1/2
     labelled = of_pair(favoured(20).report())
@@ -72,6 +73,7 @@ def test_the_differential_error_is_worked_by_hand() -> None:
     assert labelled.p_error == approx(2 / 2**10)  # 10 chunks differ, all of one sign
 
 
+@pytest.mark.slow
 def test_with_everything_labelled_the_labels_speak_alone() -> None:
     run = case(TRUTH, items_per_sample=ITEMS)
     (judged,) = run.report().differences
@@ -85,12 +87,14 @@ def test_with_everything_labelled_the_labels_speak_alone() -> None:
     assert labelled.p == approx(judged.p)
 
 
+@pytest.mark.slow
 def test_a_chunk_counts_only_if_all_items_of_both_candidates_are_labelled() -> None:
     run = favoured(20)
     some = [label for label in run.rows.labels if label.item_id != items_of(run, "beta")[0].item_id]
     assert of_pair(run.with_rows(labels=tuple(some)).report()).n_chunks == 19
 
 
+@pytest.mark.slow
 def test_failed_items_are_known_without_a_label() -> None:
     truth = {"alpha": ["AC"] * 20, "beta": ["x"] * 5 + ["AA"] * 15}
     run = case(truth, items_per_sample=ITEMS)
@@ -100,6 +104,7 @@ def test_failed_items_are_known_without_a_label() -> None:
     assert labelled.difference.value == approx((15 * 0.5 - 5 * 0.5) / 20)
 
 
+@pytest.mark.slow
 def test_chunks_in_which_both_failed_are_no_draw_of_the_rater() -> None:
     # 8 of 32 chunks have nothing; the 12 labelled ones stand for the 24 others alone: 24/32 of their mean of 1/2
     truth = {"alpha": ["AC"] * 24 + ["x"] * 8, "beta": ["AA"] * 24 + ["x"] * 8}
@@ -109,6 +114,7 @@ def test_chunks_in_which_both_failed_are_no_draw_of_the_rater() -> None:
     assert labelled.difference.value == approx(0.5 * 24 / 32)
 
 
+@pytest.mark.slow
 def test_corrected_rates_are_near_the_labels_and_not_the_judge() -> None:
     rates = {(rate.candidate, rate.name): rate for rate in favoured(20).report().labelled_rates}
     beta = rates["beta", "usable"]
@@ -117,6 +123,7 @@ def test_corrected_rates_are_near_the_labels_and_not_the_judge() -> None:
     assert rates["beta", "A or B"].rate.value == approx(0.5)
 
 
+@pytest.mark.slow
 def test_a_flag_is_corrected_where_the_rater_raises_it() -> None:
     run = favoured(20)
     assert {rate.name for rate in run.report().labelled_rates} == {"usable", "A or B"}
@@ -164,6 +171,7 @@ def test_people_decide_before_models_and_more_labels_before_fewer() -> None:
     assert [labelled.p_holm is not None for labelled in pair.labelled] == [True, False, False, False]
 
 
+@pytest.mark.slow
 def test_labels_of_enough_chunks_decide_before_a_persons_few() -> None:
     run = case(JUDGED, items_per_sample=ITEMS)
     labels = (
@@ -218,6 +226,7 @@ def test_labels_of_30_chunks_lift_the_condition(n_labelled: int, condition: str,
     assert verdict.reasons[-1].n_chunks == (n_labelled if n_labelled >= 10 else None)
 
 
+@pytest.mark.slow
 def test_equal_candidates_are_shown_equal_by_labels() -> None:
     truth = {"alpha": ["AA", "AC"] * 20, "beta": ["AA", "AC"] * 20}
     judged = {"alpha": truth["alpha"], "beta": ["AA"] * N}
@@ -228,6 +237,7 @@ def test_equal_candidates_are_shown_equal_by_labels() -> None:
     assert verdict.reason("judge_differs") is not None
 
 
+@pytest.mark.slow
 def test_labels_turn_the_verdict_round() -> None:
     truth = {"alpha": ["AA"] * 20 + ["CC"] * 20, "beta": ["AC"] * 20 + ["CC"] * 20}
     judged = {"alpha": ["AC", "AA"] * 10 + ["CC"] * 20, "beta": ["AA"] * 20 + ["CC"] * 20}
@@ -238,6 +248,7 @@ def test_labels_turn_the_verdict_round() -> None:
     assert verdict.reason("judge_differs") is not None
 
 
+@pytest.mark.slow
 def test_holm_is_over_all_pairs() -> None:
     truth = {"alpha": ["AC", "CC"] * 20, "beta": ["AA", "AC"] * 20, "gamma": ["AC", "CC"] * 20}
     run = case(truth, items_per_sample=ITEMS)
@@ -292,6 +303,7 @@ def test_a_candidate_that_only_the_judge_favours_is_never_used_without_a_conditi
         assert n_labelled or (verdict.kind, verdict.candidate) == ("use", "beta")
 
 
+@pytest.mark.slow
 def test_the_judges_favour_is_seen_and_taken_off() -> None:
     labelled = of_pair(story(35, 0).report())
     assert labelled.error.low is not None
@@ -302,6 +314,7 @@ def test_the_judges_favour_is_seen_and_taken_off() -> None:
     assert labelled.difference.low < 0 < labelled.difference.high
 
 
+@pytest.mark.slow
 def test_the_headline_has_the_corrected_difference_before_the_judges() -> None:
     report = story(19, 0).report()
     (pair,) = report.differences
@@ -320,6 +333,7 @@ def test_the_headline_has_the_corrected_difference_before_the_judges() -> None:
 # ------------------------------------------------------------------------------ labels that do not fit
 
 
+@pytest.mark.slow
 def test_perfect_agreement_is_not_called_imperfect() -> None:
     truth = {"alpha": ["AC", "CC"] * 20, "beta": ["AA", "AC"] * 20}
     run = case(truth, items_per_sample=ITEMS)
@@ -334,6 +348,7 @@ def _trust(report: Report) -> list[str]:
     return [note.text for note in report.headline if note.kind == "note" and "agrees with" in note.text]
 
 
+@pytest.mark.slow
 def test_a_favour_of_the_judge_is_claimed_only_where_its_test_shows_it() -> None:
     truth = {"alpha": ["AC", "CC"] * 20, "beta": ["AA", "AC"] * 20}
     for n_wrong, is_shown in ((1, False), (12, True)):
@@ -346,6 +361,7 @@ def test_a_favour_of_the_judge_is_claimed_only_where_its_test_shows_it() -> None
         assert ("the judge favours alpha" in report.differences[0].sentence) is is_shown
 
 
+@pytest.mark.slow
 def test_labels_of_one_candidate_correct_its_rate_and_no_difference() -> None:
     run = favoured(20)
     alphas = {item.item_id for item in items_of(run, "alpha")}
@@ -359,6 +375,7 @@ def test_labels_of_one_candidate_correct_its_rate_and_no_difference() -> None:
     assert report.verdict.reason("not_labelled") is not None
 
 
+@pytest.mark.slow
 def test_labels_of_items_that_no_longer_exist_are_counted_and_correct_nothing() -> None:
     run = favoured(20)
     gone = label_of(items_of(run, "alpha")[0], "A").model_copy(update={"item_id": "gone"})
@@ -395,6 +412,7 @@ def test_labels_of_another_rubric_version_are_counted_and_correct_nothing() -> N
 EXAMPLE = Path(__file__).parents[1] / "results" / "example"
 
 
+@pytest.mark.slow
 def test_agreement_with_labels_of_another_rubric_version_names_both(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,6 +79,7 @@ def test_all_items_of_a_chunk_follow_each_other_and_repeats_come_in_the_second_h
     assert len(asked) == 41
 
 
+@pytest.mark.slow
 def test_raters_get_orders_of_their_own_and_the_same_one_at_every_start(run: Path) -> None:
     orders = {}
     for rater in ("anna", "bert", "anna"):
@@ -89,6 +90,7 @@ def test_raters_get_orders_of_their_own_and_the_same_one_at_every_start(run: Pat
     assert lines(run, "anna")[0]["items"] != lines(run, "bert")[0]["items"]
 
 
+@pytest.mark.slow
 def test_a_question_names_neither_candidate_nor_letter_nor_item(run: Path) -> None:
     table = api.load_run(run).items
     with Sitting.open(run, "anna", n=6) as sitting:
@@ -321,6 +323,7 @@ def test_half_characters_and_control_characters_in_a_note_are_stored(run: Path) 
     assert read_labels(run / "labels" / "anna.jsonl")[0].note == "\ufffd \0 \u202e"
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_turned_back_changes_no_order_and_no_time(run: Path) -> None:
     times = (f"20{99 - index}-01-01T00:00:00+00:00" for index in range(99))
     with Sitting.open(run, "anna", n=20, clock=lambda: next(times)) as sitting:
@@ -339,6 +342,7 @@ def test_a_clock_that_is_turned_back_changes_no_order_and_no_time(run: Path) -> 
 # ------------------------------------------------------------------------------ others beside it
 
 
+@pytest.mark.slow
 def test_a_second_process_of_the_same_rater_is_refused_and_another_rater_is_not(run: Path) -> None:
     with Sitting.open(run, "anna", n=6):
         with pytest.raises(InUseError, match="anna"):
@@ -412,6 +416,7 @@ def test_labels_of_another_rubric_version_count_as_none(run: Path) -> None:
         assert sitting.current() is not None
 
 
+@pytest.mark.slow
 def test_two_labels_of_one_rater_for_one_item_are_named(run: Path) -> None:
     table = api.load_run(run).letters
     item = table["item_id"][0]
@@ -446,6 +451,7 @@ def test_the_labels_are_in_agreement_report_and_gate_at_once(run: Path) -> None:
     assert {rule.labelled_by for rule in verdicts} == {"anna"}
 
 
+@pytest.mark.slow
 def test_the_rater_is_told_of_repeats_drift_and_labels_too_fast_to_have_read(run: Path) -> None:
     with Sitting.open(run, "anna", n=36) as sitting:
         for number, question in enumerate(questions(sitting, judged)):
@@ -462,6 +468,7 @@ def test_the_rater_is_told_of_repeats_drift_and_labels_too_fast_to_have_read(run
     assert quality.n_too_fast == len(counted)
 
 
+@pytest.mark.slow
 def test_a_sitting_ends_as_soon_as_the_labels_decide(run: Path) -> None:
     with Sitting.open(run, "anna", n=72, until_decided=True) as sitting:
         asked = list(questions(sitting, judged))
@@ -483,6 +490,7 @@ def test_a_sitting_ends_as_soon_as_the_labels_decide(run: Path) -> None:
         assert len(list(questions(sitting, judged))) == 77 - len(asked)
 
 
+@pytest.mark.slow
 def test_a_sitting_that_decides_about_future_documents_asks_at_planned_looks(run: Path) -> None:
     with Sitting.open(run, "anna", n=72, until_decided=True, estimand="future") as sitting:
         asked = list(questions(sitting, judged))
@@ -493,6 +501,7 @@ def test_a_sitting_that_decides_about_future_documents_asks_at_planned_looks(run
     assert len(asked) >= 60
 
 
+@pytest.mark.slow
 def test_until_decided_needs_candidates_and_whole_chunks(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="whole chunks"):
         Sitting.open(run, "anna", by="random", until_decided=True)

@@ -70,6 +70,7 @@ EARLIER = [label_of(item, "C" if item.letter == "B" else "A", "zoe") for item in
 """Labels that make B of beta and alpha look uncertain."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -223,6 +224,7 @@ def test_a_report_weighs_each_chunk_with_its_probability() -> None:
     assert difference(labels).labels.value == approx(float((weights * own).sum() / weights.sum()))
 
 
+@pytest.mark.slow
 def test_rates_weigh_too() -> None:
     run = case(JUDGED, items_per_sample=SIZE)
     labels = drawn_labels(2)
@@ -243,6 +245,7 @@ def run_items(run: Any, name: str) -> list[Item]:
     return [item for row in run.rows.generations if row.candidate == name for item in row.items]
 
 
+@pytest.mark.slow
 def test_a_gate_weighs_with_the_stored_probabilities_and_so_does_its_baseline_file(tmp_path: Path) -> None:
     labels = drawn_labels(3)
     weighted, plain = (
@@ -264,6 +267,7 @@ def test_a_gate_weighs_with_the_stored_probabilities_and_so_does_its_baseline_fi
     assert read.labels[0].is_by_chunk
 
 
+@pytest.mark.slow
 def test_a_change_is_paired_with_the_probability_that_both_sides_are_labelled() -> None:
     before = evidence({"alpha": JUDGED["beta"]}, name="main", labels=alpha_labels(4))
     today = evidence({"alpha": JUDGED["beta"]}, labels=alpha_labels(4))

@@ -66,6 +66,7 @@ def letters(run: Path) -> dict[tuple[str, str], str]:
 # ------------------------------------------------------------------------------ status
 
 
+@pytest.mark.slow
 def test_status_without_labels_says_how_to_label(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +100,7 @@ def test_status_has_each_rater_their_agreement_and_what_more_labels_buy(
     assert "4.0 s" in table
 
 
+@pytest.mark.slow
 def test_status_of_a_run_without_labels_by_people_names_the_command(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +113,7 @@ def test_status_of_a_run_without_labels_by_people_names_the_command(
 # ------------------------------------------------------------------------------ import
 
 
+@pytest.mark.slow
 def test_files_of_several_machines_are_merged_and_a_second_import_adds_nothing(
     graded: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +191,7 @@ def test_a_filled_in_sheet_is_imported_with_its_draw_and_flags(
         assert sitting.progress().total == 72 - 12 + 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "code", "message"),
     [
@@ -228,6 +232,7 @@ def test_an_open_sitting_is_not_written_into(
 # ------------------------------------------------------------------------------ export
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl"])
 def test_the_labels_of_a_run_in_one_file_are_read_back_with_their_probabilities(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
@@ -275,6 +280,7 @@ def test_text_of_an_export_is_no_formula_and_knows_its_languages(
 # ------------------------------------------------------------------------------ adjudicate
 
 
+@pytest.mark.slow
 def test_items_in_dispute_are_listed_and_settled_from_the_command_line(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -407,6 +407,7 @@ MENDED: Final[dict[str, tuple[str, Expected]]] = {
 """Replies that are read differently where nobody enforced the schema; where the server was to, they are no JSON."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lenient", [True, False], ids=["lenient", "strict"])
 @pytest.mark.parametrize(("text", "expected"), [pytest.param(*case, id=name) for name, case in SAME.items()])
 def test_a_reply_is_read_exactly_or_refused_in_both_modes(

@@ -278,6 +278,7 @@ def test_a_port_that_is_taken_ends_the_command_before_it_begins(
     assert "to continue" not in capsys.readouterr().err  # the port would be taken again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,7 @@ def test_sets_of_other_groups_are_not_candidates() -> None:
     assert index.candidates(one, "h") == index.candidates(one) == set()
 
 
+@pytest.mark.slow
 @given(st.lists(st.frozensets(st.sampled_from("abcdefghijkl"), min_size=1), max_size=12), st.integers(1, 9))
 def test_no_near_pair_is_missed(sets: list[frozenset[str]], tenths: int) -> None:
     index = index_of(*sets, tenths=tenths)

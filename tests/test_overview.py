@@ -78,6 +78,7 @@ def test_a_verdict_has_twelve_words_at_most(verdict: Verdict) -> None:
     assert len(verdict_sentence(verdict).split()) <= 12
 
 
+@pytest.mark.slow
 def test_the_corrected_difference_comes_first_and_the_gap_names_whom_the_judge_favours() -> None:
     # the judge sees 50 points, the labels of all 40 chunks 25: it is 25 points kinder to beta
     shown = screen(labelled(better(), {"alpha": "AB", "beta": "AAAB"}, 40))
@@ -92,6 +93,7 @@ def test_the_corrected_difference_comes_first_and_the_gap_names_whom_the_judge_f
     assert [line.rate.value for line in shown.candidates] == pytest.approx([0.75, 0.5])
 
 
+@pytest.mark.slow
 def test_the_leader_comes_first_whatever_the_order_of_the_run() -> None:
     run = case({"beta": ["AA"] * 40, "alpha": ["AB"] * 40}, items_per_sample=2)
     shown = screen(run)
@@ -113,6 +115,7 @@ def test_a_judge_is_trusted_by_labels_of_people_only() -> None:
     assert badge(screen(rich_case()), "judge").state == "bad"
 
 
+@pytest.mark.slow
 def test_data_that_left_or_came_from_elsewhere_is_not_green() -> None:
     report = better().report()
     left = report.model_copy(update={"data_left": ("api.example",)})
@@ -124,6 +127,7 @@ def test_data_that_left_or_came_from_elsewhere_is_not_green() -> None:
     assert "api.example" in badge(build_overview(left), "data").text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "title"),
     [
@@ -168,6 +172,7 @@ def with_check(shares: tuple[float, float]) -> Report:
     return report.model_copy(update={"checks": (group,)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shares", "text"),
     [
@@ -199,6 +204,7 @@ def test_ways_on_count_what_the_filters_of_the_page_show() -> None:
     assert 'href="#items?show=mismatch"' in page
 
 
+@pytest.mark.slow
 def test_more_labels_promise_an_interval_as_wide_as_their_number_gives() -> None:
     shown = screen(labelled(better(60), {"alpha": "ABBA", "beta": "AAAB"}, 40))
     low, high = shown.differences[0].measure.low, shown.differences[0].measure.high
@@ -218,6 +224,7 @@ def embedded_run() -> Case:
     return case({names[0]: ["AB"] * 20, names[1]: ["AA"] * 20}, items_per_sample=2, **facts)
 
 
+@pytest.mark.slow
 def test_a_run_of_embedded_models_is_a_rehearsal() -> None:
     shown = screen(embedded_run())
     assert shown.is_rehearsal

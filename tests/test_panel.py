@@ -253,6 +253,7 @@ def test_the_panel_is_shown_and_written(run: Path, tmp_path: Path) -> None:
     assert "panel" not in json.loads((run / "report.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_first_member_is_the_judge_of_an_ungraded_run(run: Path) -> None:
     (run / "grades.jsonl").unlink()
     settings = json.loads((run / "settings.json").read_text())
@@ -263,6 +264,7 @@ def test_the_first_member_is_the_judge_of_an_ungraded_run(run: Path) -> None:
     assert {path.stem for path in (run / "grades").glob("*.jsonl")} == {"b", "c"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("panel", "message"),
     [
@@ -301,6 +303,7 @@ def test_panel_and_judge_exclude_each_other(run: Path) -> None:
         qaeval.grade(run, panel=MEMBERS, judge="b")
 
 
+@pytest.mark.slow
 def test_compare_has_the_panel_grade_and_decide(tmp_path: Path) -> None:
     with judges(a=by_c, b=by_b, c=by_c) as models:
         run = qaeval.compare(

@@ -102,6 +102,7 @@ def fixed(_request: ChatRequest) -> str:
 TEXTS = [f"Valve {index} opens at {index + 2} bar." for index in range(4)]
 
 
+@pytest.mark.slow
 def test_a_reply_that_is_the_same_for_three_chunks_is_a_failure(tmp_path: Path) -> None:
     run = made(tmp_path, fixed, TEXTS)
     (candidate,) = run.report.candidates
@@ -113,6 +114,7 @@ def test_a_reply_that_is_the_same_for_three_chunks_is_a_failure(tmp_path: Path) 
     assert "What is factual?" in group.examples[0].text
 
 
+@pytest.mark.slow
 def test_two_chunks_may_share_a_reply_and_so_may_chunks_of_one_text(tmp_path: Path) -> None:
     def by_chunk(request: ChatRequest) -> str:
         return fixed(request) if request.inputs["chunk"] in {TEXTS[0], TEXTS[1]} else other(request)
@@ -124,6 +126,7 @@ def test_two_chunks_may_share_a_reply_and_so_may_chunks_of_one_text(tmp_path: Pa
     assert run.report.candidates[0].failed_by_reason == {}
 
 
+@pytest.mark.slow
 def test_a_reply_with_one_pair_of_its_own_is_no_repetition(tmp_path: Path) -> None:
     def mostly(request: ChatRequest) -> str:
         pairs = [(kind, f"What is {kind}?", f"It is {kind}.") for kind in TYPES[:2]]
@@ -132,6 +135,7 @@ def test_a_reply_with_one_pair_of_its_own_is_no_repetition(tmp_path: Path) -> No
     assert made(tmp_path, mostly, TEXTS).report.candidates[0].failed_by_reason == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "failed"),
     [
@@ -171,6 +175,7 @@ def test_an_answer_may_be_repeated_where_it_is_a_refusal_or_short(
     assert run.report.candidates[0].failed_by_reason == failed
 
 
+@pytest.mark.slow
 def test_nothing_that_is_repeated_is_exported_as_training_data(tmp_path: Path) -> None:
     def half(request: ChatRequest) -> str:
         if request.inputs["chunk"] in TEXTS[:3]:

@@ -126,6 +126,7 @@ def test_doctor_loads_a_registered_model(site: Site, tmp_path: Path) -> None:
     assert module in sys.modules
 
 
+@pytest.mark.slow
 def test_a_model_that_writes_without_a_known_licence_is_not_exported(site: Site, tmp_path: Path) -> None:
     site.install("mypackage", mymodel="Model")
     assert compare(tmp_path, "--judge", "mymodel", "--allow-same-family").returncode == 0
@@ -145,6 +146,7 @@ def test_entry_points_are_read_for_unknown_names_alone(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------- one that does not
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "message"),
     [

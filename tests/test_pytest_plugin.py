@@ -55,11 +55,13 @@ def spoil(run: Path) -> None:
     (run / "grades.jsonl").write_text(grades)
 
 
+@pytest.mark.slow
 def test_a_gate_that_passes_is_a_test_that_passes(pytester: pytest.Pytester, runs: Path) -> None:
     outcome(pytester, "assert qaeval.gate('today', baseline='main').outcome == 'pass'", passed=1)
     assert json.loads((runs / "today" / "gate.json").read_text())["policy"] == "gate.yaml"
 
 
+@pytest.mark.slow
 def test_a_regression_fails_with_the_words_of_the_gate(pytester: pytest.Pytester, runs: Path) -> None:
     spoil(runs / "today")
     out = outcome(pytester, "qaeval.gate('today', baseline='main')", failed=1)
@@ -68,6 +70,7 @@ def test_a_regression_fails_with_the_words_of_the_gate(pytester: pytest.Pytester
     assert "pytest_plugin.py" not in out  # the traceback ends in the test
 
 
+@pytest.mark.slow
 def test_too_little_data_fails(pytester: pytest.Pytester, runs: Path) -> None:
     (runs / "gate.yaml").write_text("rules: [{quantity: usable_rate, margin: 5 points}]\n")
     out = outcome(pytester, "qaeval.gate('today', baseline='main')", failed=1)
@@ -75,6 +78,7 @@ def test_too_little_data_fails(pytester: pytest.Pytester, runs: Path) -> None:
     assert "more chunks would decide" in out
 
 
+@pytest.mark.slow
 def test_too_little_data_is_skipped_where_the_policy_lets_it_through(
     pytester: pytest.Pytester, runs: Path
 ) -> None:
@@ -83,6 +87,7 @@ def test_too_little_data_is_skipped_where_the_policy_lets_it_through(
     assert "Inconclusive" in out
 
 
+@pytest.mark.slow
 def test_a_judge_without_a_required_certificate_fails(pytester: pytest.Pytester, runs: Path) -> None:
     (runs / "gate.yaml").write_text("certificate: require\n" + WIDE)
     assert "not trusted" in outcome(pytester, "qaeval.gate('today', baseline='main')", failed=1)
@@ -99,6 +104,7 @@ def test_runs_that_are_not_comparable_fail_with_the_difference(pytester: pytest.
     assert "Not comparable" in outcome(pytester, "qaeval.gate('today', baseline='main')", failed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "words"),
     [

@@ -63,6 +63,7 @@ def test_a_sequence_fits_on_an_l4_and_the_note_has_the_arithmetic(name: str) -> 
     assert sequences == round(memory.tokens / memory.context, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SERVED)
 def test_every_entry_states_licence_source_day_and_thinking(name: str) -> None:
     spec = SERVED[name]

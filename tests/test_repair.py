@@ -104,6 +104,7 @@ def test_a_repair_prints_no_command_but_that_of_a_run(kept: str, words: list[str
     assert next_command(run) == (words or shlex.split("the command of the run with --resume"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [b"\0\0\0\0", b"[]", b'{"kind": "grade"}', b"\xff\xfe", b'{"task_id": 3}'])
 def test_a_damaged_letter_is_asked_again(run: Path, text: bytes) -> None:
     before = letters(run)

@@ -131,6 +131,7 @@ def test_an_object_between_words_is_recovered_equal(
     assert lenient(before + fence.replace("{}", text) + after) == value
 
 
+@pytest.mark.slow
 @given(st.lists(OBJECTS, min_size=1))
 def test_a_list_of_objects_is_recovered_equal(value: list[Any]) -> None:
     assert lenient(f"Here you are:\n{json.dumps(value)}\nBye.") == value
@@ -160,6 +161,7 @@ def test_latex_and_escapes_are_told_apart(written: str, meant: str) -> None:
     assert lenient(f'{{"a": "{written}"}}') == {"a": meant}
 
 
+@pytest.mark.slow
 @given(OBJECTS)
 def test_trailing_commas_change_nothing(value: dict[str, Any]) -> None:
     text = json.dumps({"a": value, "b": [value]})[:-2]
@@ -187,6 +189,7 @@ def test_a_small_value_counts_where_there_is_no_other(text: str, value: Any) -> 
     assert lenient(text) == value
 
 
+@pytest.mark.slow
 @given(OBJECTS.filter(bool), OBJECTS.filter(bool), PROSE)
 def test_two_objects_are_ambiguous(first: dict[str, Any], second: dict[str, Any], between: str) -> None:
     assert reason(f"{json.dumps(first)}{between}{json.dumps(second)}", lenient=True) == "invalid_json"
@@ -210,6 +213,7 @@ def test_nothing_is_guessed(text: str) -> None:
     assert reason(text, lenient=True) == "invalid_json"
 
 
+@pytest.mark.slow
 @given(OBJECTS.filter(bool), st.data())
 def test_a_reply_that_was_cut_is_never_a_value(value: dict[str, Any], data: st.DataObject) -> None:
     text = json.dumps(value)

@@ -140,6 +140,7 @@ def test_a_measure_refuses_nan() -> None:
 # ------------------------------------------------------------------------------ markdown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [rich_case(), attacked_case()], ids=["rich", "attacked"])
 def test_every_row_of_a_markdown_table_has_as_many_cells_as_its_header(made: Case) -> None:
     blocks = re.findall(r"(?:^\|.*\|\n)+", render_markdown(made.report()), flags=re.MULTILINE)
@@ -190,6 +191,7 @@ def test_markdown_keeps_code_in_sentences_and_nothing_escapes_through_it(text: s
 # ------------------------------------------------------------------------------ HTML
 
 
+@pytest.mark.slow
 def test_html_escapes_everything_that_models_wrote() -> None:
     page = attacked_page()
     assert "&lt;script&gt;" in page
@@ -238,6 +240,7 @@ def test_html_allows_only_its_own_style_and_script() -> None:
         assert f"{name}-src 'sha256-{digest}'" in policy
 
 
+@pytest.mark.slow
 def test_html_has_no_style_or_event_attributes() -> None:
     names = {name for _, attributes in Page(rich_page()).tags for name in attributes}
     assert not {name for name in names if name == "style" or name.startswith("on")}
@@ -319,6 +322,7 @@ def test_the_same_report_renders_to_the_same_text() -> None:
     assert render_markdown(rich_case().report()) == render_markdown(rich_report())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("letters", [("good", "bad"), ("A", "B", "C", "D", "E", "F", "G")])
 def test_html_draws_scales_of_other_lengths(letters: tuple[str, ...]) -> None:
     made = case({"alpha": ["x"] * 10})
@@ -351,6 +355,7 @@ def test_tokens_that_nobody_counted_are_not_zero() -> None:
     assert "not counted" in render_markdown(made.with_rows(generations=bare).report())
 
 
+@pytest.mark.slow
 def test_commands_in_a_sentence_are_code_and_nothing_in_them_is_markup() -> None:
     assert (
         sentence("`qaeval plan` tells, `<b>` not")
@@ -441,6 +446,7 @@ def _colours(svg: str) -> list[str]:
     return re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", svg)
 
 
+@pytest.mark.slow
 def test_names_that_look_like_markup_are_text_in_a_chart() -> None:
     made = case({"alpha@a<b>&$x$": ["AAB"] * 12, "beta": ["ABB"] * 12})
     svg = charts(made.report())[0].svg()
@@ -461,6 +467,7 @@ def test_a_document_links_the_charts_that_stand_beside_it() -> None:
     assert "charts/" not in render_markdown(report)
 
 
+@pytest.mark.slow
 def test_a_chart_of_cost_needs_two_costs_in_one_unit() -> None:
     def names(**machines: MachineFacts) -> list[str]:
         made = case({"alpha": ["AAB"] * 12, "beta": ["ABB"] * 12})

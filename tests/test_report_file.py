@@ -39,6 +39,7 @@ def rewrite(run: Path, *keys: str | int, value: Any) -> None:
     (run / "report.json").write_text(json.dumps(document))
 
 
+@pytest.mark.slow
 def test_a_written_report_is_read_back(run: Path) -> None:
     written = case(LETTERS, items_per_sample=2).report()
     (run / "report.json").write_text(model_json(written))
@@ -116,6 +117,7 @@ def stored(tmp_path: Path, made: Case, **options: Any) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_costs_on_another_machine_are_those_of_an_analysis(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -283,6 +283,7 @@ def test_a_run_stores_the_facts_and_every_view_shows_letter_flaw_and_flags(grade
     assert candidate.usable.value == pytest.approx(1 / 3)
 
 
+@pytest.mark.slow
 def test_each_fact_has_an_agreement_of_its_own_where_labels_carry_facts(
     graded: qaeval.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -304,6 +305,7 @@ def test_each_fact_has_an_agreement_of_its_own_where_labels_carry_facts(
     assert "all → most (12)" in printed
 
 
+@pytest.mark.slow
 def test_labels_without_facts_have_none_and_answers_that_do_not_exist_are_refused(
     graded: qaeval.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -314,6 +316,7 @@ def test_labels_without_facts_have_none_and_answers_that_do_not_exist_are_refuse
     assert "mostly" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sheet_has_a_column_for_each_fact_and_its_answers_are_read(
     graded: qaeval.Run, tmp_path: Path
 ) -> None:

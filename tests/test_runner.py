@@ -93,6 +93,7 @@ def bench_of(folder: Path, writers: Mapping[str, LoopbackServer], judge: Loopbac
     return Bench(next(iter(writers.values())), judge, plan, judging, folder)
 
 
+@pytest.mark.slow
 def test_a_stage_after_an_overlapped_compare_is_recorded_as_running_alone(bench: Bench) -> None:
     with bench.store() as store, Runner(store, CountingProgress()) as runner:
         runner.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
@@ -116,6 +117,7 @@ def test_a_limit_of_one_stage_does_not_hold_for_the_next_one(bench: Bench) -> No
     assert bench.writers.most_in_flight == N_SAMPLES
 
 
+@pytest.mark.slow
 def test_a_compare_in_a_thread_sets_no_signal_handler(bench: Bench) -> None:
     before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
     errors: list[BaseException] = []
@@ -185,6 +187,7 @@ def test_a_method_of_a_runner_that_was_not_entered_is_refused(bench: Bench) -> N
         Runner(store, CountingProgress()).grade(bench.judging)
 
 
+@pytest.mark.slow
 def test_a_stop_from_another_thread_keeps_what_was_in_flight_and_the_run_resumes(bench: Bench) -> None:
     bench.writers.latency_s = 0.05
     n_stops: list[int] = []
@@ -221,6 +224,7 @@ async def test_a_cancelled_compare_writes_its_sessions_and_no_failure(bench: Ben
     assert {row["kind"] for row in bench.rows(GENERATIONS) + bench.rows(GRADES)} == {"generation", "grade"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [49, 50])
 async def test_a_run_of_fifty_samples_is_probed_with_five_and_is_as_new_afterwards(
     bench: Bench, n: int
@@ -330,6 +334,7 @@ def compare(bench: Bench, name: str = "run", **options: Any) -> None:
         runner.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["generate", "compare"])
 def test_candidates_with_servers_of_their_own_are_asked_at_the_same_time(own: OwnServers, stage: str) -> None:
     both = threading.Barrier(2)
@@ -410,6 +415,7 @@ def test_a_dead_judge_stops_all_candidates(own: OwnServers) -> None:
     assert 0 < len(own.answered()) < 2 * N_SAMPLES
 
 
+@pytest.mark.slow
 def test_a_stop_ends_all_candidates_and_the_run_resumes(own: OwnServers) -> None:
     bench = own.bench
     progress = CountingProgress(after=6)

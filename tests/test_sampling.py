@@ -67,6 +67,7 @@ def test_every_share_is_the_exact_one_rounded_down_or_up(case: Case) -> None:
         assert n * size // total <= drawn[name] <= -(-n * size // total)
 
 
+@pytest.mark.slow
 @given(corpora(), st.data())
 def test_a_smaller_draw_is_part_of_a_larger_one(case: Case, data: st.DataObject) -> None:
     sizes, n, seed = case
@@ -171,6 +172,7 @@ def test_fewer_samples_than_strata_are_refused_where_each_stratum_gets_one(alloc
         draw(corpus({"a": 5, "b": 5, "c": 5}), n=2, seed=0, allocation=allocation)
 
 
+@pytest.mark.slow
 @given(corpora(), st.data(), st.sampled_from(["equal", "at-least-one"]))
 @settings(max_examples=60)
 def test_weights_add_up_to_the_samples_of_each_stratum(

@@ -46,6 +46,7 @@ def problems(name: str, data: Any) -> list[str]:
     return [error.message for error in validator(name).iter_errors(data)]
 
 
+@pytest.mark.slow
 def test_the_schemas_of_the_repository_are_those_of_the_models(tmp_path: Path) -> None:
     done = qaeval("schema", "--out", tmp_path, cwd=tmp_path)
     assert done.returncode == 0
@@ -55,6 +56,7 @@ def test_the_schemas_of_the_repository_are_those_of_the_models(tmp_path: Path) -
     } == written  # `make docs` renews them
 
 
+@pytest.mark.slow
 @each_file
 def test_a_file_names_its_schema_and_is_valid_under_it(path: Path) -> None:
     (target,) = EDITOR_LINE.findall(path.read_text())
@@ -62,6 +64,7 @@ def test_a_file_names_its_schema_and_is_valid_under_it(path: Path) -> None:
     assert problems(FILES[path], read_yaml(path)) == []
 
 
+@pytest.mark.slow
 @each_file
 def test_a_wrong_key_is_refused_at_every_level(path: Path) -> None:
     data = read_yaml(path)
@@ -97,6 +100,7 @@ def test_fields_have_the_docstrings_of_the_models() -> None:
     assert properties["served_name"]["description"].startswith("Model name in requests")
 
 
+@pytest.mark.slow
 def test_the_command_lists_prints_and_refuses(tmp_path: Path) -> None:
     assert [line.split()[0] for line in qaeval("schema", cwd=tmp_path).stdout.splitlines()] == [*SCHEMAS]
     assert json.loads(qaeval("schema", "gate", cwd=tmp_path).stdout) == json.loads(schema_text("gate"))

@@ -89,6 +89,7 @@ async def test_an_odd_extra_costs_no_letter(server: CaseServer, case: str, struc
     assert (row.usage is None) == case.startswith("usage")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
@@ -171,6 +172,7 @@ def registry(folder: Path, server: CaseServer, **entries: tuple[str, str]) -> Pa
     return path
 
 
+@pytest.mark.slow
 def test_a_refused_schema_ends_the_run_with_the_words_of_the_server(
     server: CaseServer, tmp_path: Path
 ) -> None:

@@ -147,6 +147,7 @@ def test_an_unknown_argument_is_an_error_with_the_closest_one() -> None:
     check_arguments(["--max_model_len=1", "--structured-outputs-config.backend=xgrammar"], OPTIONS)
 
 
+@pytest.mark.slow
 async def test_the_installed_version_is_asked_for_its_options() -> None:
     assert await known_options(FAKE, ENV) == OPTIONS
     with pytest.raises(UsageError, match="cannot be started"):
@@ -246,6 +247,7 @@ async def test_a_server_is_started_told_of_and_gone(tmp_path: Path) -> None:
     assert "ENV ['VLLM_NO_USAGE_STATS', 'DO_NOT_TRACK']" in log
 
 
+@pytest.mark.slow
 async def test_a_server_that_dies_is_explained_with_the_end_of_its_log(tmp_path: Path) -> None:
     server = server_of("oom", tmp_path)
     with pytest.raises(EndpointError, match="out of memory") as caught:
@@ -314,6 +316,7 @@ def test_kill_9_of_qaeval_leaves_no_server(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------ in turns
 
 
+@pytest.mark.slow
 async def test_one_server_is_alive_at_a_time_and_a_needed_one_is_kept(tmp_path: Path) -> None:
     conductor = Conductor(Serving(command=FAKE), env=ENV, logs=tmp_path)
     first_model, second_model = spec("ok", "one"), spec("ok", "other")
@@ -692,6 +695,7 @@ def test_a_finished_model_is_not_loaded_again(tmp_path: Path) -> None:
     assert ready == ["compass-judger"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_servers_left")
 def test_an_unknown_argument_ends_before_anything_is_loaded(tmp_path: Path) -> None:
     registry = registry_file(
@@ -861,6 +865,7 @@ def test_doctor_shows_the_arithmetic(capsys: pytest.CaptureFixture[str]) -> None
     assert "mistral-v0.3 and compass-judger fit" in out
 
 
+@pytest.mark.slow
 def test_doctor_says_that_qaeval_starts_what_has_no_url(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,6 +76,7 @@ def sample(number: int, stratum: str) -> Sample:
     return Sample.of(Chunk(chunk_id=f"c{number}", text="t", stratum=stratum))
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=40), st.integers(1, 12), st.randoms())
 def test_samples_are_dealt_evenly_from_every_stratum_whatever_their_order(
     strata: list[str], of: int, random: "object"
@@ -99,6 +100,7 @@ def test_the_shards_of_six_samples_worked_by_hand() -> None:
     assert Shard(1, 2).samples(samples) == {first[1], second[0], second[2]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "typed", ["", "1", "4/4", "5/4", "-1/4", "0/0", "a/b", "1/", "/4", "1/4/2", "0.5/2", "1 /4", "²/4"]
 )
@@ -158,6 +160,7 @@ def test_merging_again_finds_the_same_run(runs: Path, capsys: pytest.CaptureFixt
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 def test_a_merge_does_not_replace_another_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["merge", str(runs / "shards"), "--out", str(runs / "whole")]) == 64
     assert "holds something else" in capsys.readouterr().err
@@ -272,6 +275,7 @@ def test_a_folder_without_a_shard_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert "begun: 2." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_shards_of_another_number_do_not_mix(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare("--out", shards, "--shard", "3/4") == 4
     assert f"{shards}: shard 0/3 " in capsys.readouterr().err
@@ -280,6 +284,7 @@ def test_shards_of_another_number_do_not_mix(shards: Path, capsys: pytest.Captur
     assert "shard 3/4 " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_shard_of_other_settings_is_refused_before_it_is_made_and_when_it_is_merged(
     shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -302,6 +307,7 @@ def test_samples_that_differ_in_what_no_id_holds_are_refused(
     assert f"{shards}: shard 1/3 " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["generations.jsonl", "grades.jsonl", "samples.jsonl", "settings.json"])
 def test_a_file_that_was_changed_after_it_was_committed_is_refused(
     name: str, shards: Path, capsys: pytest.CaptureFixture[str]
@@ -331,6 +337,7 @@ def test_a_row_of_another_version_is_refused_in_words(
     assert f"{path}:1: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -392,6 +399,7 @@ def test_shards_are_not_reported_before_they_are_merged(
     assert "qaeval merge s3://bucket/run " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_and_shards_do_not_share_a_folder(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted((runs / "whole").iterdir()), sorted((runs / "shards").iterdir())
     assert compare("--out", runs / "whole", "--shard", "0/3") == 64
@@ -401,6 +409,7 @@ def test_a_run_and_shards_do_not_share_a_folder(runs: Path, capsys: pytest.Captu
     assert before == (sorted((runs / "whole").iterdir()), sorted((runs / "shards").iterdir()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

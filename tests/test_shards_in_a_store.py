@@ -116,6 +116,7 @@ def attempts(location: "Bucket", n: int) -> list[RunStore]:
     return begun  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 def test_of_two_processes_on_one_shard_the_first_that_commits_counts(
     store: str, server: str, tmp_path: Path
 ) -> None:
@@ -187,6 +188,7 @@ def test_a_refused_condition_means_that_another_one_came_first(
         assert bucket(store, url, tmp_path).create("_committed/0000.json", b"x") is False
 
 
+@pytest.mark.slow
 def test_a_put_that_meets_another_one_is_sent_again(store: str, server: str, tmp_path: Path) -> None:
     paths = []
 

@@ -114,6 +114,7 @@ def test_a_document_is_wholly_in_one_half_with_those_that_it_is_related_to() -> 
         assert by_id[row[key]]["split"] == row["split"]
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_named() -> None:
     words = {row["chunk_id"]: frozenset(row["text"].split()) for row in (*ROWS, *MORE)}
     named = {

@@ -123,6 +123,7 @@ def test_ctrl_c_finishes_what_is_in_flight_on_both_sides_and_resumes(tmp_path: P
     assert {row["task_id"] for row in before} <= set(graded)
 
 
+@pytest.mark.slow
 def test_a_run_without_any_generation_is_reported_and_no_success(tmp_path: Path) -> None:
     with LoopbackServer(["mistral", "qwen"]) as writers, LoopbackServer(["selene"]) as judge:
         writers.fail("wrong_item_count")

@@ -393,6 +393,7 @@ def test_preemptions_that_are_not_known_are_said() -> None:
     assert "Preemptions are unknown" in " ".join(cautions(swept(levels)))
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(1, 1000), min_size=1, max_size=8), st.floats(0.01, 100))
 def test_the_knee_is_the_first_with_95_percent_in_any_unit(speeds: list[float], unit: float) -> None:
     levels = [level(2**place, speed) for place, speed in enumerate(speeds)]
@@ -775,6 +776,7 @@ def test_the_prompts_are_those_of_the_generate_stage(server: LoopbackServer, tmp
     assert {told(body) for body in streamed} == {told(body) for body in asked if body["max_tokens"] > 100}
 
 
+@pytest.mark.slow
 def test_no_prompt_finds_itself_in_the_prefix_cache_but_what_prompts_share_is_found(
     server: LoopbackServer, tmp_path: Path
 ) -> None:
@@ -803,6 +805,7 @@ def test_a_judge_is_measured_with_the_items_of_a_run(
     assert made["levels"][0]["n_items"] == 8  # a letter of each reply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

@@ -9,6 +9,7 @@ from qaeval.errors import DataError, UsageError
 from qaeval.testing import ScriptedModel, grade_reply, make_run, pairs_reply, registered
 
 
+@pytest.mark.slow
 def test_a_run_has_the_letters_that_it_was_made_with(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {"alpha": ["AAB", "B-C!"], "beta": ["x", "AAA"]})
     letters = run.letters
@@ -24,6 +25,7 @@ def test_a_run_has_the_letters_that_it_was_made_with(tmp_path: Path) -> None:
     assert [summary.failed.n for summary in run.report.candidates] == [0, 3]
 
 
+@pytest.mark.slow
 def test_labels_of_raters_are_part_of_the_run(tmp_path: Path) -> None:
     words = ["AAB"] * 12
     run = make_run(tmp_path / "run", {"alpha": words}, labels={"anna": {"alpha": ["ABB", "-AB"] * 6}})
@@ -42,6 +44,7 @@ def test_letters_that_make_no_run_are_refused(letters: dict[str, list[str]], tmp
     assert not (tmp_path / "run" / "settings.json").exists()
 
 
+@pytest.mark.slow
 def test_a_scripted_model_replies_in_order_and_then_fails(tmp_path: Path) -> None:
     pairs = [(kind, f"Why {kind}?", "Because.") for kind in ("factual", "conceptual", "comparison")]
     model = ScriptedModel([pairs_reply(pairs)])

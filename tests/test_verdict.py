@@ -62,6 +62,7 @@ def test_without_labels_a_better_candidate_is_used_if_the_judge_is_right() -> No
     )
 
 
+@pytest.mark.slow
 def test_candidates_without_a_difference_that_matters_are_equal() -> None:
     letters = {"alpha": ["AA", "AB"] * 10, "beta": ["AA", "AB"] * 10, "gamma": ["CC"] * 20}
     verdict = case(letters, items_per_sample=2).report(margin=0.2).verdict
@@ -70,6 +71,7 @@ def test_candidates_without_a_difference_that_matters_are_equal() -> None:
     assert verdict.reason("better") == Reason(code="better", candidates=("gamma",))
 
 
+@pytest.mark.slow
 def test_open_differences_are_undecided() -> None:
     letters = {"alpha": ["AB", "BB"] * 6, "beta": ["AB"] * 10 + ["BB"] * 2}
     verdict = case(letters, items_per_sample=2).report(margin=0.02).verdict
@@ -99,6 +101,7 @@ def test_few_chunks_are_undecided() -> None:
     assert (verdict.kind, codes(verdict)) == ("undecided", ["too_few_chunks", "not_labelled"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("letters", "code"),
     [
@@ -205,6 +208,7 @@ def run_of_refuted(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_history_and_decide_read_the_verdict_from_the_file(
     run_of_refuted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +223,7 @@ def test_history_and_decide_read_the_verdict_from_the_file(
     assert (decision["choice"], Verdict.model_validate(decision["verdict"])) == (None, written)
 
 
+@pytest.mark.slow
 def test_a_report_of_an_earlier_version_gets_its_verdict_from_its_data(run_of_refuted: Path) -> None:
     document = json.loads((run_of_refuted / "report.json").read_text())
     del document["verdict"]

@@ -88,19 +88,23 @@ def visible(page: str) -> str:
 # ------------------------------------------------------------------------------ the report
 
 
+@pytest.mark.slow
 def test_report_json() -> None:
     document = rounded(rich_case().report().model_dump(mode="json"))
     check_golden("report.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
+@pytest.mark.slow
 def test_report_md() -> None:
     check_golden("report.md", render_markdown(rich_case().report()))
 
 
+@pytest.mark.slow
 def test_report_html() -> None:
     check_golden("report.html.txt", visible(render_html(rich_case().report(), rich_case().items(40))))
 
 
+@pytest.mark.slow
 def test_the_summary_on_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +222,7 @@ def with_checks(report: Report) -> Report:
     return report.model_copy(update={"checks": (group,), "selection": selection})
 
 
+@pytest.mark.slow
 def test_a_report_of_servers_with_prices_checks_and_pairs() -> None:
     report = served_case().report(machines=MACHINES, hosted_prices=(API,))
     left = report.model_copy(update={"data_left": ("api.example",)})
@@ -299,6 +304,7 @@ def cost_text(made: Case, machines: dict[str, MachineFacts], *prices: HostedFact
     )
 
 
+@pytest.mark.slow
 def test_cost() -> None:
     made = served_case()
     cheap = API.model_copy(update={"name": "cheap", "input_per_million": 0.001, "output_per_million": 0.001})

@@ -112,12 +112,14 @@ def test_a_sitting_ends_once_the_verdict_is_decided(tmp_path: Path) -> None:
         assert post(client, "/undo", assignment=None)[1]["item"] is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_an_empty_sitting_has_a_summary(run: Path, language: Language) -> None:
     with sitting_page(run, n=6) as (client, _):
         assert lines(client, language)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_each_reason_for_no_verdict_has_its_own_words(run: Path, language: Language) -> None:
     codes: tuple[ReasonCode, ...] = (
@@ -280,6 +282,7 @@ def test_a_third_person_settles_differences_blindly(run: Path) -> None:
 # ---------------------------------------------------------------------------- the command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "word"),
     [

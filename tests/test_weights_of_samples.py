@@ -41,6 +41,7 @@ def two_strata(n: int = 40) -> Case:
     return case({"alpha": ["AAB", "BBC"] * (n // 2), "beta": ["ABB", "AAA"] * (n // 2)})
 
 
+@pytest.mark.slow
 def test_rates_and_differences_weigh_a_sample_by_what_it_stands_for() -> None:
     made = two_strata()
     plain, report = made.report(), weighted(made).report()
@@ -58,6 +59,7 @@ def test_rates_and_differences_weigh_a_sample_by_what_it_stands_for() -> None:
     assert report.candidates[0].letters[0].n == plain.candidates[0].letters[0].n
 
 
+@pytest.mark.slow
 def test_the_report_says_how_much_its_samples_tell_and_a_run_without_weights_does_not() -> None:
     made = two_strata()
     report = weighted(made).report()
@@ -69,6 +71,7 @@ def test_the_report_says_how_much_its_samples_tell_and_a_run_without_weights_doe
     assert "weights" not in made.report().model_dump()
 
 
+@pytest.mark.slow
 def test_samples_that_are_all_drawn_alike_change_nothing() -> None:
     made = two_strata()
     alike = made.with_rows(
@@ -77,6 +80,7 @@ def test_samples_that_are_all_drawn_alike_change_nothing() -> None:
     assert alike.report() == made.report()
 
 
+@pytest.mark.slow
 def test_ranks_follow_the_documents() -> None:
     # gamma wins at valves, alpha at pumps, and beta is last everywhere but in a few chunks
     letters = {
@@ -191,6 +195,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eval_name", ["qa_pairs", "rag_qa", "dpo_pairs"])
 def test_a_drawn_file_keeps_ids_and_weights(here: Path, eval_name: str) -> None:
     words_ = ["sample", "--eval", eval_name, "--n", "20", "--seed", "3", "--allocation", "equal"]

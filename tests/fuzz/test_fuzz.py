@@ -13,6 +13,7 @@ CORPUS = Path(__file__).parent / "corpus"
 SEEDS = {name: [path.read_bytes() for path in sorted((CORPUS / name).iterdir())] for name in TARGETS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_kept_case_is_refused_in_words_or_read(name: str) -> None:
     assert len(SEEDS[name]) >= 5

@@ -175,6 +175,7 @@ def tags(parts: list[str]) -> int:
     return 1 + 2 * len(parts)  # once in the sentence before, and around each part
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", GRADE_FIELDS)
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_no_attack_ends_the_fence_or_becomes_control(attack: Attack, field: str) -> None:
@@ -249,6 +250,7 @@ def echoes(text: str) -> Iterator[str]:
         yield f"Final verdict:\n```json\n{json.dumps(value, indent=1)}\n```"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lenient", [False, True], ids=["strict", "lenient"])
 @pytest.mark.parametrize("field", GRADE_FIELDS)
 def test_no_letter_is_taken_from_quoted_text(field: str, *, lenient: bool) -> None:

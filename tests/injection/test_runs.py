@@ -65,6 +65,7 @@ def test_rows_and_report_count_what_was_broken_and_stored_texts_are_whole(
     assert "Control text" in (graded / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_graded_under_another_prompt_is_named(
     graded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

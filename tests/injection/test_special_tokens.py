@@ -100,6 +100,7 @@ FRAGMENTS = st.lists(
 ).map("".join)
 
 
+@pytest.mark.slow
 @given(FRAGMENTS)
 def test_what_was_broken_is_no_control_any_more_and_only_spaces_were_added(text: str) -> None:
     mark = "0123456789abcdef"

@@ -27,6 +27,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("simulate", [benchmark.difference_run, benchmark.rate_run])
 def test_corrected_intervals_cover_where_the_judges_own_do_not(setting: Any, simulate: Any) -> None:
@@ -36,6 +37,7 @@ def test_corrected_intervals_cover_where_the_judges_own_do_not(setting: Any, sim
     assert result.width <= 1.05
 
 
+@pytest.mark.slow
 def test_a_rate_with_fewer_than_one_labelled_failure_is_covered() -> None:
     # with Wilson's ends alone 92.8 % of 10,000 runs
     setting = benchmark.Setting(50, 0.1, 0.3, 0.98, (1, 1), 0.0, "strata")
@@ -44,6 +46,7 @@ def test_a_rate_with_fewer_than_one_labelled_failure_is_covered() -> None:
     assert result.labels > 0.96
 
 
+@pytest.mark.slow
 def test_a_judge_that_favours_a_candidate_by_30_points_does_not_decide() -> None:
     rng = np.random.default_rng(2)
     judged, values, decided = [], [], 0

@@ -138,6 +138,7 @@ def test_clusters_that_succeed_or_fail_whole_are_the_trials_of_clopper_pearson(h
     assert (result.value, result.low, result.high) == approx((exact.value, exact.low, exact.high), abs=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.999])
 def test_gaffkes_bound_is_the_quantile_of_the_weighted_rate_with_one_more_failed_cluster(
     level: float,
@@ -153,6 +154,7 @@ def test_gaffkes_bound_is_the_quantile_of_the_weighted_rate_with_one_more_failed
     )
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6)), min_size=10, max_size=40),
     st.integers(0, 39),

@@ -83,6 +83,7 @@ def test_more_correlation_needs_fewer_labelled_chunks() -> None:
     assert labelled_chunks_needed(0.1, sd=0.4, correlation=0.5, n_chunks=100) is None
 
 
+@pytest.mark.slow
 def test_so_many_labelled_chunks_decide_as_often_as_promised() -> None:
     rng = np.random.default_rng(1)
     n = labelled_chunks_needed(0.15, sd=0.4, correlation=0.8, n_chunks=200)

@@ -3,6 +3,7 @@
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 import scipy
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -93,6 +94,7 @@ def test_holm_matches_statsmodels(p_values: list[float]) -> None:
     assert holm(p_values) == approx(theirs)
 
 
+@pytest.mark.slow
 @ORACLE
 @given(st.integers(0, 2**31))
 def test_clustered_mean_matches_a_regression(seed: int) -> None:

@@ -70,6 +70,7 @@ def test_no_difference_is_found_as_often_as_alpha_allows() -> None:
     assert simulated_power(pilot_of(0.8, 0.8), 60, 0.0) <= 0.06
 
 
+@pytest.mark.slow
 def test_the_plan_keeps_its_promises() -> None:
     pilot = pilot_of(0.8, 0.75, n_chunks=200)
     result = plan(pilot, 0.05)

@@ -105,6 +105,7 @@ def same(first: object, second: object, sign: int = 1) -> bool:
     return float(first) == approx(sign * float(second), abs=1e-9, nan_ok=True)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLE_STATISTICS)
 @EXACT
 @given(data=st.data())
@@ -307,6 +308,7 @@ P_VALUES: dict[str, Callable[[Table], float]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", P_VALUES)
 @EXACT
 @given(table=TABLES)

@@ -169,6 +169,7 @@ def test_marginals_alone_can_be_checked() -> None:
     assert check.n_tables is None
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=9, max_size=9).filter(any))
 def test_every_table_is_among_those_with_its_marginals(cells: list[int]) -> None:
@@ -184,6 +185,7 @@ def test_every_table_is_among_those_with_its_marginals(cells: list[int]) -> None
         assert np.isnan(value) or bounds.kappa_min - 1e-9 <= value <= bounds.kappa_max + 1e-9
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=9, max_size=9).filter(any))
 def test_weighted_bounds_are_reached_by_some_table(cells: list[int]) -> None:
