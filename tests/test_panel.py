@@ -1,6 +1,7 @@
 """A panel of judges: the letter of most members decides, and Dawid-Skene stands beside it."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -110,11 +111,18 @@ def judges(**replies: Any) -> Iterator[dict[str, ScriptedModel]]:
         yield models
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def labelled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("panel") / "run"
     labels = {"anna": {name: [word[::-1] for word in words] for name, words in LETTERS.items()}}
-    make_run(tmp_path / "run", LETTERS, labels=labels)
-    return tmp_path / "run"
+    make_run(folder, LETTERS, labels=labels)
+    return folder
+
+
+@pytest.fixture
+def run(labelled_run: Path, tmp_path: Path) -> Path:
+    """A copy, to be graded."""
+    return Path(shutil.copytree(labelled_run, tmp_path / "run"))
 
 
 def _grade(run: Path, **replies: Any) -> qaeval.Run:
