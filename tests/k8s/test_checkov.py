@@ -19,6 +19,11 @@ DECLINED = {
     # imagePullPolicy Always: an image is named by version or digest, so a second pull brings the same one, and a stage should start
     # where the registry is down.
     "CKV_K8S_15": ".*",
+    # Probes: KubeRay puts its own into the pods of a cluster, which ask Ray itself.
+    "CKV_K8S_8": r"Deployment\.qaeval\.run-(head|workers)",
+    "CKV_K8S_9": r"Deployment\.qaeval\.run-(head|workers)",
+    # Secrets as files: the keys of a store are read from the environment alone, on every machine in the same way.
+    "CKV_K8S_35": r"Deployment\.qaeval\.run-(head|workers)",
     # A token: these two ask the API server, under Roles that name what they touch; no pod that sees data has one.
     "CKV_K8S_38": r"Job\.qaeval\.(power|qaeval-step)",
     # A user above 10000: the server's image knows user 2000, and torch ends at import under one that /etc/passwd lacks. The others
