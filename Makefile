@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults test-newcomer test-image fuzz mutation bench bench-gpu dist check ci-fast ci ci-nightly format docs example lock clean small-model test-small-model
+.PHONY: help install demo gate test test-slow test-k8s test-ray checkov promtool test-vllm vllm-cpu test-faults test-newcomer test-image fuzz mutation bench bench-gpu dist check ci-fast ci ci-nightly format docs example lock clean small-model test-small-model
 
 # Python keeps what it compiled, and pytest the asserts that it rewrote: without, each start takes twice as long.
 export PYTHONDONTWRITEBYTECODE :=
@@ -49,7 +49,7 @@ test: $(VENV)/.dev  ## run the fast tests (under 3 minutes)
 	@$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.dev  ## run the slow tests: browser, kill -9, stores, simulations
-	@$(BIN)/python -m pytest $(WAITING) --dist loadgroup -m slow -o "norecursedirs=.* faults k8s vllm" $(ARGS)
+	@$(BIN)/python -m pytest $(WAITING) --dist loadgroup -m slow -o "norecursedirs=.* distributed faults k8s vllm" $(ARGS)
 
 test-k8s: $(VENV)/.dev checkov promtool  ## render and check the Kubernetes manifests
 	@$(BIN)/python -m pytest -n auto tests/k8s $(ARGS)
@@ -61,6 +61,16 @@ $(VENV)-checkov/.ready: requirements/checkov.txt
 	@touch $@
 
 checkov: $(VENV)-checkov/.ready  ## install checkov into .venv-checkov, for test-k8s alone
+
+$(VENV)-ray/.ready: requirements/ray.txt $(VENV)/.dev
+	@echo "installing Ray into $(VENV)-ray: 600 MB, a minute" >&2
+	@$(PYTHON) -m venv $(VENV)-ray
+	@$(VENV)-ray/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/ray.txt
+	@$(VENV)-ray/bin/python tools/see_packages.py $(VENV)
+	@touch $@
+
+test-ray: $(VENV)-ray/.ready  ## run a comparison on a Ray cluster of two workers that loses nodes, actors and its driver: about 4 minutes
+	@$(VENV)-ray/bin/python -m pytest -p no:xdist tests/distributed $(ARGS)
 
 promtool:  ## take promtool out of Debian's package `prometheus`, for test-k8s alone; nothing is installed
 	@tools/fetch_promtool.sh
@@ -76,8 +86,9 @@ mutation: $(VENV)/.dev  ## change the code a little, 10 times a package, and see
 	@$(PIP) --require-hashes -r requirements/mutation.txt
 	@$(BIN)/python tools/mutation.py $(ARGS)
 
-bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop, under 3 minutes: needs a C compiler
+bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop, and commands against their last good CPU: needs a C compiler
 	@$(BIN)/python benchmarks/run.py --quick $(ARGS)
+	@$(BIN)/python benchmarks/commands.py $(filter --hold,$(ARGS))
 
 bench-gpu: $(VENV)/.dev  ## measure vLLM on a CUDA machine with random weights, offline, 10 minutes; ARGS=--rehearse on a CPU
 	@$(BIN)/python benchmarks/gpu.py --vllm $(or $(VLLM),vllm) $(ARGS)
@@ -145,6 +156,7 @@ ci-nightly: $(VENV)/.dev  ## what takes long or measures time: all kills, fuzzin
 	@$(MAKE) fuzz SECONDS=300
 	@$(MAKE) mutation
 	@$(MAKE) bench ARGS=--hold
+	@$(BIN)/python benchmarks/side_by_side.py --hold
 	@$(MAKE) test-newcomer ARGS=--hold
 
 format: $(VENV)/.dev  ## format the code and mend what ruff can
@@ -164,4 +176,4 @@ lock: $(VENV)/.dev  ## renew requirements/*.lock from pyproject.toml (needs uv)
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -c requirements/dev.lock -o requirements/run.lock
 
 clean:  ## remove the environment and the caches
-	rm -rf $(VENV) $(VENV)-release dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-ray $(VENV)-release dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

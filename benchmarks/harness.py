@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from mock.server import Mock, registry, reply_to, sample_of
+from mock.server import Mock, reply_to, sample_of, user_registry
 from qaeval.chat.protocol import Sampling
 from qaeval.evals.find import find_rubric
+from qaeval.evals.rubric import GradeMode
 from qaeval.run.grade import Instructions, build_request
 
 HERE = Path(__file__).parent
@@ -76,9 +77,9 @@ def _rss(pid: int) -> int:
         return 0
 
 
-def prepare_requests(path: Path, n_items: int) -> Path:
+def prepare_requests(path: Path, n_items: int, mode: GradeMode = "reason_first") -> Path:
     """Write the same items as messages, for those that are compared with: id, system, user."""
-    instructions = Instructions.of(find_rubric("qa_pair_abc"), Sampling(max_tokens=512), "reason_first")
+    instructions = Instructions.of(find_rubric("qa_pair_abc"), Sampling(max_tokens=512), mode)
     with path.open("w") as file:
         for number in range(-(-n_items // 3)):
             sample = sample_of(number)
@@ -97,8 +98,10 @@ def prepare_requests(path: Path, n_items: int) -> Path:
     return path
 
 
-def grade(run: Path, mock: Mock, concurrency: int | str, folder: Path, *more: str) -> Taken:
-    """Grade a prepared run with qaeval."""
+def grade(
+    run: Path, mock: Mock, concurrency: int | str, folder: Path, *more: str, mode: str = "reason_first"
+) -> Taken:
+    """Grade a prepared run with qaeval as users do: a schema, log-probabilities, the cache."""
     command = [
         QAEVAL,
         "grade",
@@ -109,6 +112,7 @@ def grade(run: Path, mock: Mock, concurrency: int | str, folder: Path, *more: st
         "--endpoint",
         f"bench={mock.url}",
         "--config",
-        registry(folder),
+        user_registry(folder, mode),
     ]
-    return take([*command, "--concurrency", str(concurrency), *more])
+    cache = {"QAEVAL_CACHE": str(folder / "cache")}
+    return take([*command, "--concurrency", str(concurrency), *more], env=cache)

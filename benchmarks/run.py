@@ -11,6 +11,7 @@ a good change now and then: CI prints, `make ci-nightly` holds. The start of a c
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from pathlib import Path
 from bars import Bars
 from harness import HERE, QAEVAL, Taken, grade, prepare_requests, take
 
-from mock.server import Mock, ideal_s, prepare_run, registry
+from mock.server import LETTER_REPLY, REPLY, Mock, ideal_s, prepare_run, user_registry
+from qaeval.evals.rubric import GradeMode
 
 IN_FLIGHT = 256
 
@@ -68,33 +70,53 @@ def reference(requests: Path, mock: Mock, folder: Path, in_flight: int = IN_FLIG
     return taken
 
 
-def ours(folder: Path, n: int, mock: Mock, concurrency: int | str) -> tuple[Taken, float]:
-    """Grade a prepared run; return what the command took, and the seconds of its stage."""
+def ours(
+    folder: Path, n: int, mock: Mock, concurrency: int | str, mode: GradeMode = "reason_first"
+) -> tuple[Taken, float]:
+    """Grade a prepared run with an empty cache; return what the command took, and the seconds of its stage."""
     run = prepare_run(folder / "run", n)
-    taken = grade(run, mock, concurrency, folder)
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    taken = grade(run, mock, concurrency, folder, mode=mode)
     assert taken.code == 0, taken.text
     session = json.loads((run / "sessions.jsonl").read_text().splitlines()[-1])
     return taken, session["seconds"]
 
 
 def against_reference(folder: Path, n: int, bars: Bars) -> None:
-    """CPU per item on a server that answers at once; start-up is taken off both by a run of few items."""
+    """CPU per item on a server that answers at once, as users grade; start-up is taken off both by a run of few items.
+
+    The loop asks for neither schema nor log-probabilities, and reads the same text.
+    """
     few = 300
-    requests, start = prepare_requests(folder / "many.jsonl", n), prepare_requests(folder / "few.jsonl", few)
-    cpu = []
+    print("\n| instant server | CPU ms per item | of the loop | kB per reply |\n|---|---|---|---|")
+    modes: tuple[tuple[GradeMode, str, float], ...] = (
+        ("letter", LETTER_REPLY, 2.0),
+        ("reason_first", REPLY, 3.0),
+    )
+    for mode, reply, bar in modes:
+        requests = prepare_requests(folder / "many.jsonl", n, mode)
+        start = prepare_requests(folder / "few.jsonl", few, mode)
+        cpu = []
 
-    def once() -> float:
-        with Mock() as mock:
-            theirs = reference(requests, mock, folder).cpu_s - reference(start, mock, folder).cpu_s
-            own = ours(folder, n, mock, IN_FLIGHT)[0].cpu_s - ours(folder, few, mock, IN_FLIGHT)[0].cpu_s
-        cpu.append((1000 * own / (n - few), 1000 * theirs / (n - few)))
-        return own / theirs
+        def once(
+            mode: GradeMode = mode, reply: str = reply, requests: Path = requests, start: Path = start
+        ) -> float:
+            with Mock(reply=reply) as mock:
+                theirs = reference(requests, mock, folder).cpu_s - reference(start, mock, folder).cpu_s
+            with Mock(reply=reply) as mock:
+                own = ours(folder, n, mock, IN_FLIGHT, mode)[0].cpu_s
+                own -= ours(folder, few, mock, IN_FLIGHT, mode)[0].cpu_s
+                stats = mock.stats()
+            scale = 1000 / (n - few)
+            cpu.append((scale * own, scale * theirs, stats["bytes"] / stats["ok"] / 1000))  # noqa: B023
+            return own / theirs
 
-    ratio = bars.measure("CPU an item, of the reference loop's", once, 2.0)
-    own_ms, their_ms = map(statistics.median, zip(*cpu, strict=True))
-    print("\n| instant server | CPU ms per item | ratio to the reference |\n|---|---|---|")
-    print(f"| reference loop | {their_ms:.3f} | 1 |")
-    print(f"| qaeval grade | {own_ms:.3f} | {ratio} |")
+        ratio = bars.measure(f"CPU an item of mode {mode}, of the reference loop's", once, bar)
+        own_ms, their_ms, kilobytes = map(statistics.median, zip(*cpu, strict=True))
+        print(f"| `judge_mode: {mode}`: loop | {their_ms:.3f} | 1 | {len(reply) / 1000 + 0.5:.1f} |")
+        print(
+            f"| `judge_mode: {mode}`: qaeval grade | {own_ms:.3f} | {ratio} | {kilobytes:.1f} |", flush=True
+        )
 
 
 def against_ideal(folder: Path, n: int, slots: Sequence[int], bars: Bars) -> None:
@@ -227,7 +249,7 @@ def at_scale(folder: Path, bars: Bars) -> None:
         with Mock() as mock:
             graded, _ = ours(folder, n, mock, IN_FLIGHT)
             again = grade(folder / "run", mock, IN_FLIGHT, folder)
-        reported = take([QAEVAL, "report", folder / "run", "--config", registry(folder)])
+        reported = take([QAEVAL, "report", folder / "run", "--config", user_registry(folder, "reason_first")])
         assert (again.code, reported.code) == (0, 0), again.text + reported.text
         memory[n] = graded.rss_mib
         print(

@@ -311,6 +311,7 @@ def test_three_candidates_have_an_order_with_intervals() -> None:
 def test_a_candidate_that_never_lost_has_a_reason_instead_of_a_place() -> None:
     letters = {"alpha": ["AAA"] * 12, "beta": ["AAB"] * 12, "gamma": ["ABB"] * 12}
     ranking = case(letters).report().ranking
+    assert [one.candidate for one in ranking] == ["alpha", "beta", "gamma"]
     assert all("never lost" in (one.strength.reason or "") for one in ranking)
     assert all(one.rank_low is None for one in ranking)
 

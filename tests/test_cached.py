@@ -14,6 +14,9 @@ from command import qaeval
 from qaeval.chat.cached import FILE, Cache, Cached, read_reply, write_reply
 from qaeval.chat.protocol import Alternatives, ChatRequest, Completion, Message, Sampling
 from qaeval.records import Usage
+from qaeval.registry.model import Lora, ModelSpec
+from qaeval.run.weights import Weights, known_weights, why_asked
+from qaeval.serving.probe import EndpointFacts, ServedModel
 from replay.server import LoopbackServer
 
 ASK = ChatRequest((Message("user", "How much?"),), {"type": "object"}, Sampling(max_tokens=5), top_logprobs=3)
@@ -124,6 +127,7 @@ def compare(out: Path, server: LoopbackServer, *options: str) -> dict[str, objec
     with patch.dict(os.environ, {"QAEVAL_CACHE": str(out.parent / "cache")}):
         done = qaeval(*command, *endpoints, *options, cwd=out.parent)
     assert done.returncode == 0, done.stderr
+    (out.parent / "stderr").write_text(done.stderr)
     report: dict[str, object] = json.loads((out / "report.json").read_text())
     return report
 
@@ -160,6 +164,72 @@ def test_a_model_whose_weights_nobody_knows_is_always_asked(tmp_path: Path) -> N
     models = [body["model"] for body in server.requests if body.get("max_tokens", 0) > 64]
     assert models.count("mistral-v0.3") == 8
     assert models.count("qwen2.5") == 4
+
+
+def known(spec: ModelSpec, **facts: object) -> Weights | None:
+    found = EndpointFacts(
+        base_url="http://s/v1", model=spec.served, **{"version": "0.32.0", "root": "/models/a", **facts}
+    )
+    return known_weights(spec, found, env={})
+
+
+OURS = ModelSpec(name="ours", url="http://127.0.0.1:8000/v1")
+
+
+def test_weights_are_known_by_a_commit_by_the_users_word_or_while_the_server_runs() -> None:
+    reported = {"root": "/models/a", "version": "0.32.0", "files": ""}
+    revision = "a" * 40
+    assert known(OURS) is None  # a root is a name: the folder may hold other weights tomorrow
+    assert known(OURS, started="1.5e9") == {"start of the server": "1.5e9", **reported}
+    assert known(OURS, started="1.5e9", served=(ServedModel(name="ours", adapter_of="base"),)) is None
+    assert known(OURS.model_copy(update={"replicas": ("http://b/v1",)}), started="1.5e9") is None
+    assert known(OURS.model_copy(update={"pin": "step-900"})) == {"pin": "step-900", **reported}
+    pinned = OURS.model_copy(update={"hf_id": "a/b", "revision": revision})
+    assert known(pinned, started="1.5e9") == {"revision": revision, **reported}
+    assert known(pinned, version=None) is None
+    assert known(pinned.model_copy(update={"lora": Lora(base="b", path="/l")})) is None
+
+
+def test_a_server_of_qaeval_has_the_commit_that_the_hub_cache_names(tmp_path: Path) -> None:
+    spec = ModelSpec(name="m", hf_id="a/b")
+    facts = EndpointFacts(base_url="http://s/v1", model="m", version="0.32.0")
+    env = {"HF_HOME": str(tmp_path)}
+    assert known_weights(spec, facts, env=env) is None
+    refs = tmp_path / "hub" / "models--a--b" / "refs"
+    refs.mkdir(parents=True)
+    (refs / "main").write_text("c" * 40)
+    assert known_weights(spec, facts, env=None) is None  # a container has a cache of its own
+    weights = known_weights(spec, facts, env=env)
+    assert weights and weights["revision"] == "c" * 40  # noqa: PT018
+    elsewhere = spec.model_copy(update={"url": "http://10.0.0.1/v1"})
+    assert known_weights(elsewhere, facts, env=env) is None
+
+
+def test_what_changed_since_the_last_run_is_said() -> None:
+    first, moved = {"pin": "1", "root": "a"}, {"pin": "1", "root": "b"}
+    assert why_asked("m", first, []) == ""
+    assert why_asked("m", first, [first, moved]) == ""  # the cache has these replies too
+    assert why_asked("m", moved, [first]) == "m: replies of earlier runs are not reused: root 'a' → 'b'"
+    again = why_asked("m", {"start of the server": "2"}, [{"start of the server": "1"}])
+    assert "its server was started again" in again
+    assert "`pin` in qaeval.yaml" in why_asked("m", None, [first])
+
+
+@pytest.mark.slow
+def test_a_server_is_asked_again_when_its_root_changes_and_the_first_lines_say_so(tmp_path: Path) -> None:
+    (tmp_path / "ours.yaml").write_text("models: {mistral-v0.3: {revision: null}}")
+    options = ("--config", str(tmp_path / "ours.yaml"))
+    names, asked = ["mistral-v0.3", "qwen2.5", "selene"], []
+    with LoopbackServer(names, started=1795206038.43) as server:
+        for run, root in (("one", "a"), ("two", "a"), ("three", "b")):
+            server.roots = {"mistral-v0.3": f"models/{root}"}
+            before = len(server.requests)
+            compare(tmp_path / run, server, *options)
+            models = [body["model"] for body in server.requests[before:] if body.get("max_tokens", 0) > 64]
+            asked.append(models.count("mistral-v0.3"))
+            log = (tmp_path / "stderr").read_text()
+            assert ("mistral-v0.3: replies of earlier runs are not reused: root" in log) == (root == "b")
+    assert asked == [4, 0, 4]
 
 
 @pytest.mark.slow

@@ -11,9 +11,12 @@ import qaeval
 from qaeval.api import Run
 from qaeval.calibration.analysis import expected_grades
 from qaeval.calibration.sections import reliability_diagram
+from qaeval.chat.protocol import Alternatives
 from qaeval.cli import run as command
 from qaeval.comparison.report_file import load_report
 from qaeval.report.chart import DARK
+from qaeval.run.grade import letter_probabilities
+from qaeval.stats.calibration import area_under_curve, brier_score, cross_fitted, fit_isotonic
 from qaeval.testing import make_run
 
 WORDS = ["AAB", "ABC", "BCA", "CAA", "ABB", "CCA"] * 8
@@ -141,3 +144,36 @@ def test_a_chart_is_the_same_each_time(soft: Run) -> None:
     assert chart.svg() == chart.svg()
     assert chart.svg(DARK) != chart.svg()
     assert reliability_diagram(grades.model_copy(update={"checks": ()}), "A") is None
+
+
+def _distributions(logits: np.ndarray[Any, Any], n_listed: int) -> np.ndarray[Any, Any]:
+    """Return what is read of a token's alternatives: A, B, C, each with and without a quotation mark, and other words."""
+    tokens = [*"ABC", 'A"', 'B"', 'C"', *(f"word {number}" for number in range(30))]
+    rows = []
+    for row in logits:
+        logprobs = row - np.log(np.exp(row).sum())
+        listed = np.argsort(-logprobs)[:n_listed]
+        top = {tokens[index]: float(logprobs[index]) for index in listed}
+        rows.append(
+            list((letter_probabilities(Alternatives(tokens[listed[0]], 0, top), "ABC") or {}).values())
+        )
+    return np.array(rows)
+
+
+def test_five_alternatives_give_the_calibrated_results_of_twenty() -> None:
+    rng = np.random.default_rng(7)
+    n = 600
+    letters = rng.normal(0, 2, (n, 3))
+    quoted = letters + rng.normal(-2, 0.5, (n, 3))
+    words = rng.normal(-6, 1, (n, 30))
+    logits = np.hstack([letters + 2, quoted + 2, words])
+    five, twenty = _distributions(logits, 5), _distributions(logits, 20)
+    assert np.abs(five - twenty).max() < 0.05
+    assert np.abs(five - twenty).mean() < 0.005
+    outcomes = (rng.random(n) < twenty[:, 0] ** 1.3).astype(float)
+    chunks = np.arange(n) // 3
+    for measure in (brier_score, area_under_curve):
+        assert measure(five[:, 0], outcomes) == pytest.approx(measure(twenty[:, 0], outcomes), abs=0.001)
+    by_five, by_twenty = (cross_fitted(fit_isotonic, p[:, 0], outcomes, chunks) for p in (five, twenty))
+    assert brier_score(by_five, outcomes) == pytest.approx(brier_score(by_twenty, outcomes), abs=0.002)
+    assert np.abs(np.asarray(by_five) - np.asarray(by_twenty)).mean() < 0.01

@@ -299,6 +299,7 @@ def test_the_stratum_is_the_top_folder_or_the_documents_own_name() -> None:
 
 def test_ids_name_the_document_the_place_and_the_text() -> None:
     ids = [chunk.chunk_id for chunk in cut(markdown("a b.\n\nc d.", "g/i.md"), size=2)]
+    assert len(ids) == 2
     assert all(re.fullmatch(rf"g/i\.md#00{number}-[0-9a-f]{{8}}", name) for number, name in enumerate(ids, 1))
 
 
@@ -532,6 +533,24 @@ Text <!-- hidden --> with `<!-- code -->`.
 
 def test_two_rules_with_text_between_them_are_no_front_matter(read: Read) -> None:
     assert kept(read("---\n\nJust text.\n\n---\n")) == ["---", "Just text.", "---"]
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("# a | b\n|---|---|\n| 1 | 2 |\n\n# Real\n", "Real"),  # the next line makes a table of it
+        ("```\n# comment\n```\n\nReal\n===\n", "Real"),
+        ("Long\ntitle\n===\n\n# Second\n", "Long title"),
+        ("# See [Pumps][p]\n\nText.\n\n[p]: https://example.org\n", "See Pumps"),  # a later reference
+        ("- # in a list\n\n> # quoted\n\nText.\n", "doc"),
+    ],
+)
+def test_a_title_is_read_from_the_start_of_a_document_as_from_all_of_it(
+    tmp_path: Path, text: str, title: str
+) -> None:
+    path = tmp_path / "doc.md"
+    path.write_text(text + "\nMore text.\n" * 3)
+    assert read_document(path).title == title
 
 
 def test_the_title_is_the_first_top_heading_or_the_files_name(read: Read) -> None:

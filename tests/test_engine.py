@@ -12,6 +12,8 @@ from qaeval.chat.protocol import ChatError, ChatRequest, Message
 from qaeval.chat.timeouts import AdaptiveTimeout
 from qaeval.errors import EndpointError
 from qaeval.records import PREEMPTIONS, RUNNING, WAITING
+from qaeval.registry.model import ModelSpec
+from qaeval.run.endpoint import resolve
 from qaeval.run.loop import TaskQueue, for_each
 from qaeval.run.pace import AdaptiveLimit, FixedLimit
 from qaeval.serving.load import read_load
@@ -86,13 +88,15 @@ async def test_tasks_are_pulled_one_by_one() -> None:
 
 async def test_who_queues_waits_for_room_and_not_once_nobody_takes() -> None:
     queue: TaskQueue[int] = TaskQueue(maxsize=10)
-    put = asyncio.ensure_future(queue.put(range(30)))
+    queue.add(range(30))
+    put = asyncio.ensure_future(queue.room())
     await asyncio.sleep(0)
     assert not put.done()
     for _ in range(20):
         await queue.take()
     await asyncio.wait_for(put, 1)
-    put = asyncio.ensure_future(queue.put(range(30)))
+    queue.add(range(30))
+    put = asyncio.ensure_future(queue.room())
     await asyncio.sleep(0)
     assert not put.done()
     queue.abandon()
@@ -434,6 +438,24 @@ async def test_what_one_server_loses_another_one_answers() -> None:
             after = [await model.complete(ASK) for _ in range(20)]
     assert [reply.finish_reason for reply in (*before, *after)] == ["stop"] * 30
     assert (len(dies.requests), len(stays.requests)) == (5, 25)
+
+
+async def test_an_endpoint_has_the_addresses_of_every_server() -> None:
+    with LoopbackServer() as first, LoopbackServer() as second:
+        spec = ModelSpec(name="tiny-gen", url=first.url, replicas=(second.url,))
+        endpoint = await resolve(spec, api_key=None, allow_external=())
+    assert (endpoint.spec, endpoint.host, endpoint.addresses) == (spec, "127.0.0.1", ("127.0.0.1",))
+    assert endpoint.replicas == ((second.url, ("127.0.0.1",)),)
+    assert (endpoint.external, endpoint.load_s, endpoint.gpu_addresses) == (False, 0.0, ())
+    assert endpoint.facts
+    assert endpoint.facts.max_model_len == 8192
+
+
+async def test_servers_of_one_model_that_differ_are_refused() -> None:
+    with LoopbackServer() as first, LoopbackServer({"tiny-gen": 4096}) as second:
+        spec = ModelSpec(name="tiny-gen", url=first.url, replicas=(second.url,))
+        with pytest.raises(EndpointError, match=r"differ in max model len: 8192 .* 4096"):
+            await resolve(spec, api_key=None, allow_external=())
 
 
 # ------------------------------------------------------------------------------ replies that are none

@@ -95,6 +95,30 @@ def test_what_qaeval_starts_itself_is_assumed_to_be_as_fast_as_the_first() -> No
     assert found.prompt_tokens is None
 
 
+def test_candidates_that_qaeval_starts_work_while_those_on_other_machines_do() -> None:
+    elsewhere = ModelSpec(name="a", url="http://10.0.0.5:8000/v1")
+    started, judge = [hosted("b"), hosted("c")], hosted("j")
+
+    def wall_s(*candidates: ModelSpec) -> float:
+        return estimate(
+            [reply(100, 30)] * 5,
+            [session("generate", "a", 10)],
+            wall_s=10.0,
+            probed=candidates[:1],
+            candidates=candidates,
+            judge=judge,
+            is_judge_probed=False,
+            n_samples=100,
+            items_per_sample=3,
+        ).wall_s
+
+    # 200 s for each candidate, as much for its letters
+    assert wall_s(elsewhere) == 200 + 200
+    assert wall_s(elsewhere, started[0]) == 200 + 2 * 200
+    assert wall_s(elsewhere, *started) == 2 * 200 + 3 * 200
+    assert wall_s(up("a"), *started) == 3 * 200 + 3 * 200  # on this machine, where it may have the same GPU
+
+
 def test_every_server_that_is_up_is_probed_else_the_one_that_is_started_first() -> None:
     embedded = ModelSpec(name="embedded-lead", kind="embedded")
     adapter = hosted("t").model_copy(update={"lora": Lora(base="a", path="/t")})

@@ -159,6 +159,7 @@ def test_the_report_counts_the_flaws_of_the_rows_with_intervals(graded: Path) ->
     assert {row.flaw for row in rows if row.letter == "A"} == {""}
     report = json.loads((graded / "report.json").read_text())
     replies = [json.loads(line) for line in (graded / "generations.jsonl").read_text().splitlines()]
+    assert report["candidates"]
     n_named = 0
     for candidate in report["candidates"]:
         name = candidate["facts"]["name"]

@@ -475,6 +475,19 @@ def test_a_run_is_read_from_a_tracking_server_as_it_was_written() -> None:
         mlflow._read(SimpleNamespace(data=SimpleNamespace(tags={})))  # type: ignore[arg-type]
 
 
+def test_runs_of_other_programs_are_named_by_their_name_or_their_id() -> None:
+    client: Any = Tracking()
+    mlflow._write(client, "7", a_run(1))
+    client.create_run("7", start_time=0, run_name="training", tags={})
+    client.create_run("7", start_time=0, run_name="", tags={"qaeval.run": "{}"})
+    runs, unread = mlflow._read_all(mlflow._runs(client, "7"))
+    assert runs == (a_run(1),)
+    assert [(row.name, row.reason) for row in unread] == [
+        ("training", "not written by this version of qaeval"),
+        ("id2", "not written by this version of qaeval"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "cause"),
     [

@@ -83,6 +83,7 @@ def test_a_hosted_judge_grades_in_the_form_that_the_api_takes(tmp_path: Path) ->
             out=tmp_path / "r",
         )
         sent = [body for body in hosted.requests if len(body["messages"][-1]["content"]) > 100]
+        assert sent
         assert all("top_p" not in body and body["temperature"] == 0 for body in sent)
         assert set(hosted.keys) == {f"Bearer {KEY}"}
         assert hosted.most_in_flight <= 8

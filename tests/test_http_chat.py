@@ -48,7 +48,7 @@ def server(running: LoopbackServer) -> LoopbackServer:
     running.headers.clear()
     running._script.clear()
     running._faults.clear()
-    running.latency_s = running.most_in_flight = 0
+    running.latency_s = running.most_in_flight = running.n_counted = 0
     return running
 
 
@@ -81,15 +81,45 @@ async def refused(server: LoopbackServer, **options: Any) -> ChatError:
 # ---- what fits the context
 
 
-@pytest.mark.parametrize(("spare", "n_counted"), [(0, 0), (-1, 1)])
-async def test_a_prompt_is_counted_where_bytes_and_template_may_not_fit(
+@pytest.mark.parametrize(("spare", "n_counted"), [(10, 0), (-10, 1)])
+async def test_a_prompt_is_counted_where_its_estimate_is_within_a_tenth_of_the_room(
     server: LoopbackServer, spare: int, n_counted: int
 ) -> None:
     n_bytes = len(ASK.messages[0].content.encode())
-    context = n_bytes + 256 + ASK.sampling.max_tokens + spare
-    server.n_counted = 0
+    # before any reply: 2 bytes a token, and 256 tokens of the template
+    context = math.ceil((n_bytes / 2 + 256) / 0.9) + ASK.sampling.max_tokens + spare
     assert (await ask(server, context=context)).text
     assert (server.n_counted, len(server.requests)) == (n_counted, 1)
+
+
+def prompt_of(n_bytes: int) -> ChatRequest:
+    return ChatRequest((Message("user", "x" * n_bytes),), sampling=Sampling(max_tokens=512))
+
+
+async def test_the_size_of_a_token_is_learned_from_replies(server: LoopbackServer) -> None:
+    # 24,000 bytes are 6,004 tokens of this server, and 12,256 before it has answered; 7,680 fit
+    async with chat(server, context=8192) as model:
+        for _ in range(50):
+            await model.complete(prompt_of(24_000))
+    assert (server.n_counted, len(server.requests)) == (1, 50)
+
+
+async def test_prompts_far_from_the_limit_are_never_counted(server: LoopbackServer) -> None:
+    async with chat(server, context=8192) as model:
+        await asyncio.gather(*(model.complete(prompt_of(12_000)) for _ in range(100)))
+    assert server.n_counted == 0
+
+
+async def test_a_prompt_that_the_estimate_lets_through_and_the_context_does_not_is_an_overflow(
+    server: LoopbackServer,
+) -> None:
+    server.answer(200, body_with(usage={"prompt_tokens": 10, "completion_tokens": 5}))
+    async with chat(server, context=8192) as model:
+        await model.complete(prompt_of(4_000))  # says 400 bytes a token
+        with pytest.raises(ChatError) as raised:
+            await model.complete(prompt_of(60_000))
+    assert raised.value.reason == "context_overflow"
+    assert server.n_counted == 0
 
 
 async def test_a_prompt_that_fits_to_the_token_is_sent_and_one_token_more_is_not(
@@ -166,6 +196,21 @@ async def test_extra_fields_are_sent(server: LoopbackServer) -> None:
 def test_extra_fields_may_not_change_what_is_recorded(running: LoopbackServer) -> None:
     with pytest.raises(UsageError, match="temperature"):
         chat(running, extra_body={"temperature": 1})
+
+
+async def test_fields_have_the_names_that_the_server_takes(server: LoopbackServer) -> None:
+    await ask(server, fields={"max_tokens": "max_completion_tokens", "top_p": ""})
+    (sent,) = server.requests
+    assert sent["max_completion_tokens"] == ASK.sampling.max_tokens
+    assert not {"max_tokens", "top_p"} & set(sent)
+
+
+async def test_prefix_items_are_left_out_where_the_server_does_not_know_them(server: LoopbackServer) -> None:
+    schema = {"type": "array", "prefixItems": [{"type": "string"}]}
+    await ask(server, ChatRequest(ASK.messages, schema))
+    await ask(server, ChatRequest(ASK.messages, schema), prefix_items=False)
+    sent = [body["response_format"]["json_schema"]["schema"] for body in server.requests]
+    assert sent == [schema, {"type": "array"}]
 
 
 async def test_no_more_alternatives_are_asked_for_than_the_server_gives(server: LoopbackServer) -> None:
@@ -443,6 +488,7 @@ async def test_a_busy_server_is_obeyed_beside_the_attempts_and_not_for_ever(serv
     completion = await ask(server, max_attempts=3, sleep=naps, on_busy=lambda: asked_for_less.append(1))
     assert completion.finish_reason == "stop"
     assert len(asked_for_less) == 20
+    assert len(naps.taken) == 20
     assert all(nap >= 7 for nap in naps.taken)  # what Retry-After says
     server.fail("rate_limit")
     assert "(attempts: 3)" in (await refused(server, max_attempts=3)).detail
@@ -516,6 +562,39 @@ async def test_the_waits_grow_are_jittered_and_bounded(server: LoopbackServer) -
     limits = [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert all(0 <= nap <= limit for nap, limit in zip(naps.taken, limits, strict=True))
     assert len(set(naps.taken)) == 9
+
+
+class Bounds(random.Random):
+    """Draws one end of every range."""
+
+    def __init__(self, *, upper: bool) -> None:
+        super().__init__(0)
+        self._upper = upper
+
+    def uniform(self, a: float, b: float) -> float:
+        return b if self._upper else a
+
+
+@pytest.mark.parametrize(
+    ("upper", "waits"), [(True, [0.5, 1, 2, 4, 8, 16, 30, 30]), (False, [0, 0, 0, 0, 0, 0, 0, 0])]
+)
+async def test_a_wait_is_between_nothing_and_a_limit_that_doubles_up_to_30_seconds(
+    server: LoopbackServer, upper: bool, waits: list[float]
+) -> None:
+    server.fail("error_500")
+    naps = Naps()
+    await refused(server, sleep=naps, max_attempts=9, rng=Bounds(upper=upper))
+    assert naps.taken == waits
+
+
+@pytest.mark.parametrize(("upper", "wait"), [(True, 10.5), (False, 7)])
+async def test_a_busy_server_waits_as_long_as_it_said_and_up_to_half_more(
+    server: LoopbackServer, upper: bool, wait: float
+) -> None:
+    server.fail("rate_limit", times=1)
+    naps = Naps()
+    await ask(server, sleep=naps, rng=Bounds(upper=upper))
+    assert naps.taken == [wait]
 
 
 async def test_the_server_says_how_long_to_wait(server: LoopbackServer) -> None:

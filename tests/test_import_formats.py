@@ -731,6 +731,7 @@ def _mutations() -> list[tuple[str, Any]]:
 
 def test_odd_values_are_read_or_refused_in_words(tmp_path: Path) -> None:
     wrap = {"promptfoo": promptfoo_file, "deepeval": lambda cases: deepeval_run(*cases)}
+    seen = set()
     for name, row in _mutations():
         path = document(tmp_path / "x.json", wrap.get(name, list)([row]))
         try:
@@ -740,6 +741,7 @@ def test_odd_values_are_read_or_refused_in_words(tmp_path: Path) -> None:
             continue
         for _, value in read:
             if isinstance(value, HarnessRow):
+                seen.add(name)
                 assert all(
                     isinstance(value[key], str)
                     for key in ("question", "answer", "candidate", "expected", "error")
@@ -747,6 +749,7 @@ def test_odd_values_are_read_or_refused_in_words(tmp_path: Path) -> None:
                 assert all(isinstance(text, str) for text in value["text"])
                 assert all(letter and len(letter) <= 40 for letter, _ in value.scores.values())
                 assert all(set(rater).isdisjoint("/\\=\0") for rater in value.scores)
+    assert seen == {name for name, _ in _mutations()}
 
 
 def test_scorers_of_like_names_are_raters_of_their_own() -> None:

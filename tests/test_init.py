@@ -172,7 +172,7 @@ def test_candidate_judge_price_and_ci_are_written_as_given(
     )
     assert config.defaults.judge == "gpt-oss"
     (job,) = yaml.safe_load((tmp_path / "p/.gitlab-ci.yml").read_text()).values()
-    assert any("qaeval compare mistral --yes --out" in line for line in job["script"])
+    assert any("qaeval compare mistral --all-chunks --yes --out" in line for line in job["script"])
 
 
 @pytest.mark.parametrize(
@@ -450,7 +450,10 @@ def test_on_a_terminal_it_asks_and_asks_again_after_a_wrong_answer(documents: Pa
         json.loads((tmp_path / "p/evals/p/chunks.jsonl").read_text().partition("\n")[0])["language"] == "de"
     )
     workflow = yaml.safe_load((tmp_path / "p/.github/workflows/qaeval.yml").read_text())
-    assert "compare qwen mistral --yes --out results/ci" in workflow["jobs"]["gate"]["steps"][1]["run"]
+    assert (
+        "compare qwen mistral --all-chunks --yes --out results/ci"
+        in workflow["jobs"]["gate"]["steps"][1]["run"]
+    )
 
 
 @pytest.mark.slow

@@ -869,9 +869,11 @@ def environment(server: LoopbackServer, tmp_path: Path) -> dict[str, str]:
 
 
 def bodies(requests: list[dict[str, Any]]) -> Counter[str]:
-    """Requests that are more than a probe, without what says nothing, and without what Inspect's schema cannot hold."""
+    """Requests that are more than a probe, without what says nothing, what Inspect's schema cannot hold, and levers of vLLM."""
     shown = [
-        json.dumps(without_nothing(without_prefix_items(body)), sort_keys=True)
+        json.dumps(
+            without_nothing(without_prefix_items({**body, "repetition_detection": None})), sort_keys=True
+        )
         for body in requests
         if body.get("max_tokens", 0) > PROBE
     ]

@@ -159,7 +159,7 @@ def test_letters_can_have_probabilities_and_facts_have_none() -> None:
     asked = {
         name: grade.build_request(SAMPLE, ITEM, about).top_logprobs for name, about in instructions.items()
     }
-    assert asked == {"qa_pair_abc": 20, "qa_pair_facts": 0}
+    assert asked == {"qa_pair_abc": 5, "qa_pair_facts": 0}
 
 
 def test_the_digest_of_the_judges_prompt_is_another_one_than_before_the_title_was_shown() -> None:

@@ -210,6 +210,42 @@ def test_a_mutant_is_shown_to_the_tests_that_can_notice_it(
     assert lines.tests_of(source, mutant, checkout.importers) == tests
 
 
+def test_a_mutant_of_a_declaration_is_shown_to_the_tests_that_read_all_declarations(
+    tools: tuple[ModuleType, ModuleType], root: Path, lines: Any
+) -> None:
+    checkout = tools[1].Checkout(root)
+    reader = "tests/test_stored_fields.py::test_fields"
+    lines.tests[reader] = 9.0
+
+    def shown(source: str, after: str) -> list[str]:
+        (mutant,) = (m for m in tools[0].mutants(checkout.text(source)) if m.after == after)
+        tests: list[str] = lines.tests_of(source, mutant, checkout.importers, limit=1.0)
+        return tests
+
+    assert shown("src/qaeval/beta/limits.py", "LIMIT = 11") == [SUM, reader]
+    assert shown("src/qaeval/beta/loops.py", "n -= 2") == [END]
+
+
+def test_the_tests_that_read_declarations_exist(tools: tuple[ModuleType, ModuleType]) -> None:
+    for name in tools[1].DECLARATIONS:
+        file, _, test = name.partition("::")
+        assert f"def {test}" in (TOOLS.parent / file).read_text(encoding="utf-8")
+
+
+def test_without_a_map_named_tests_are_shown_every_mutant_of_a_module(
+    tools: tuple[ModuleType, ModuleType], root: Path
+) -> None:
+    mutants, mutation = tools
+    checkout = mutation.Checkout(root)
+    source = "src/qaeval/beta/loops.py"
+    drawn = mutation.sample(checkout, ["alpha", "beta"], 100, 1, [source])
+    assert {candidate.source for candidate in drawn} == {source}
+    assumed = mutation.assumed_map([END, SUM], checkout, [source])
+    assert assumed.stale(checkout.sources, checkout.suites) == set()
+    for mutant in mutants.mutants(checkout.text(source)):
+        assert assumed.tests_of(source, mutant, checkout.importers) == sorted([END, SUM])
+
+
 def test_only_what_changed_is_mapped_again(
     tools: tuple[ModuleType, ModuleType], root: Path, lines: Any
 ) -> None:

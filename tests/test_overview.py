@@ -230,6 +230,9 @@ def test_a_run_of_embedded_models_is_a_rehearsal() -> None:
 def test_page_terminal_and_markdown_have_the_same_blocks(run: Case) -> None:
     report: Report = run.report()
     shown = build_overview(report)
+    assert shown.badges
+    assert len(shown.candidates) == len(report.candidates) > 1
+    assert shown.ways
     page = render_html(report, run.items()).replace("&#39;", "'").replace("\u00a0", " ")
     text = "\n".join(line.mark + line.text for line in overview_text(report))
     lines = "\n".join(overview_lines(shown))

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import pytest
 
@@ -33,11 +34,20 @@ async def test_everything_is_found_out_about_a_vllm_server(server: LoopbackServe
         system_role=True,
         structured_output=True,
         max_logprobs=20,
+        repetition_detection=True,
         tokenizer=True,
         metrics=True,
     )
     assert facts.adapters == ("tiny-lora",)
-    assert len(server.requests) == 3  # a plain one first
+    assert len(server.requests) == 5  # a plain one first
+
+
+@pytest.mark.parametrize("repetition", ["ignored", "refused"])
+async def test_a_server_that_ignores_or_refuses_unknown_fields_ends_no_repetition(
+    repetition: Literal["ignored", "refused"],
+) -> None:
+    with LoopbackServer(repetition=repetition) as server:
+        assert (await probe(server.url, "tiny-gen", addresses=("127.0.0.1",))).repetition_detection is False
 
 
 async def test_an_adapter_has_the_context_of_its_base_model(server: LoopbackServer) -> None:

@@ -190,9 +190,9 @@ def test_seeds_differ_and_the_cache_of_replies_is_not_asked(tmp_path: Path) -> N
     again = rows(tmp_path / "second", "generation_repeats.jsonl") + rows(
         tmp_path / "second", "grade_repeats.jsonl"
     )
-    assert all(
-        row["cached"] for row in rows(tmp_path / "second", "generations.jsonl") if row["kind"] == "generation"
-    )
+    replies = [row for row in rows(tmp_path / "second", "generations.jsonl") if row["kind"] == "generation"]
+    assert replies
+    assert all(row["cached"] for row in replies)
     assert len(again) > 4
     assert not any(row.get("cached") for row in again)
     noise = json.loads((tmp_path / "second" / "report.json").read_text())["noise"]

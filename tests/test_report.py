@@ -17,7 +17,7 @@ from qaeval.comparison.report import Report
 from qaeval.comparison.terminal import overview_text
 from qaeval.records import Generation
 from qaeval.report import numbers
-from qaeval.report.chart import LIGHT
+from qaeval.report.chart import DARK, LIGHT, Chart, Theme
 from qaeval.report.facts import MachineFacts, Meaning, RubricFacts
 from qaeval.report.markdown import escape
 from qaeval.report.markdown import sentence as markdown_sentence
@@ -413,12 +413,32 @@ def test_charts_are_the_same_bytes_each_time_and_load_nothing() -> None:
     report = rich_report()
     drawn = charts(report)
     assert drawn
-    for chart in drawn:
+    for chart, again in zip(drawn, charts(report), strict=True):
         svg = chart.svg()
-        assert svg == chart.svg()
+        assert svg == again.svg()
         loaded = re.findall(r"(?:href|src)=\"(?!#)([^\"]*)|url\((?!#)|@import", svg)
         assert loaded == []
         assert "<script" not in svg
+
+
+def test_a_chart_is_drawn_once_and_another_theme_changes_its_colours_alone() -> None:
+    drawn: list[Theme] = []
+
+    def draw(axes: Any, theme: Theme) -> None:
+        drawn.append(theme)
+        axes.plot([0, 1], color=theme.soft)
+
+    chart = Chart("lines", LIGHT.ink, "", draw, 2.0)
+    light, dark = chart.svg(), chart.svg(DARK)
+    recoloured = {LIGHT.ink: DARK.ink, LIGHT.soft: DARK.soft, LIGHT.paper: DARK.paper}
+    assert drawn == [LIGHT]
+    assert set(recoloured) <= set(_colours(light))
+    assert _colours(dark) == [recoloured.get(colour, colour) for colour in _colours(light)]
+    assert f">{LIGHT.ink}</text>" in dark  # a text that reads like a colour stays
+
+
+def _colours(svg: str) -> list[str]:
+    return re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", svg)
 
 
 def test_names_that_look_like_markup_are_text_in_a_chart() -> None:

@@ -2,16 +2,19 @@
 
 import asyncio
 import json
+import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qaeval.errors import Interrupted
+from qaeval.errors import EndpointError, Interrupted
 from qaeval.records import GenerateRow, Generation, GradeRow, Item
 from qaeval.registry.find import find_config
 from qaeval.run import generate
@@ -60,9 +63,11 @@ class Bench:
     judging: Judging
     folder: Path
 
+    def settings(self) -> dict[str, Any]:
+        return {**self.plan.settings(), "grading": self.judging.settings()}
+
     def store(self, name: str = "run") -> RunStore:
-        settings = {**self.plan.settings(), "grading": self.judging.settings()}
-        return RunStore.create(self.folder / name, settings, self.plan.samples, resume=False)
+        return RunStore.create(self.folder / name, self.settings(), self.plan.samples, resume=False)
 
     def rows(self, file: str, name: str = "run") -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / name / file).read_text().splitlines()]
@@ -75,13 +80,17 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     with LoopbackServer(CANDIDATES) as writers, LoopbackServer(["judge"], latency_s=0.02) as judge:
-        registry = tmp_path / "registry.yaml"
-        models = {name: {"url": writers.url} for name in CANDIDATES}
-        registry.write_text(json.dumps({"models": models, "judges": {"judge": {"url": judge.url}}}))
-        config = find_config(registry)
-        plan = make_plan(config, CANDIDATES, eval_name="qa_pairs", chunks=None, n=N_SAMPLES, seed=0)
-        judging = find_judging(config, plan.candidates, judge="judge", rubric=plan.definition.rubric)
-        yield Bench(writers, judge, plan, judging, tmp_path)
+        yield bench_of(tmp_path, dict.fromkeys(CANDIDATES, writers), judge)
+
+
+def bench_of(folder: Path, writers: Mapping[str, LoopbackServer], judge: LoopbackServer) -> Bench:
+    registry = folder / "registry.yaml"
+    models = {name: {"url": server.url} for name, server in writers.items()}
+    registry.write_text(json.dumps({"models": models, "judges": {"judge": {"url": judge.url}}}))
+    config = find_config(registry)
+    plan = make_plan(config, CANDIDATES, eval_name="qa_pairs", chunks=None, n=N_SAMPLES, seed=0)
+    judging = find_judging(config, plan.candidates, judge="judge", rubric=plan.definition.rubric)
+    return Bench(next(iter(writers.values())), judge, plan, judging, folder)
 
 
 def test_a_stage_after_an_overlapped_compare_is_recorded_as_running_alone(bench: Bench) -> None:
@@ -144,7 +153,7 @@ async def test_a_compare_in_a_running_loop_writes_the_rows_of_a_synchronous_one(
     await asyncio.to_thread(compare)
     for file in (GENERATIONS, GRADES):
         rows = [{row["task_id"]: row for row in bench.rows(file, name)} for name in ("async", "sync")]
-        assert rows[0].keys() == rows[1].keys()
+        assert rows[0].keys() == rows[1].keys() != set()
         assert all(row["kind"] != "failure" for row in rows[0].values())
 
 
@@ -267,3 +276,152 @@ async def test_the_grades_of_fifty_samples_are_probed_with_five(bench: Bench, n:
     assert work is not None
     assert (n_graded, work.n_requests, work.n_samples) == (15, 150, 50)
     assert (list(work.machine_s), work.measured) == (["judge"], ("judge",))
+
+
+# ------------------------------------------------------------------------------ candidates with servers of their own
+
+
+class Requests(list[dict[str, Any]]):
+    """Requests of a server; each one for a reply of the run calls first, while it waits."""
+
+    def __init__(self, on_request: Callable[[], object]) -> None:
+        super().__init__()
+        self.on_request = on_request
+
+    def append(self, body: dict[str, Any]) -> None:
+        super().append(body)
+        if body["max_tokens"] > 64:  # no probe
+            self.on_request()
+
+
+@dataclass(frozen=True)
+class OwnServers:
+    """Two candidates and a judge with a server each."""
+
+    first: LoopbackServer
+    second: LoopbackServer
+    judge: LoopbackServer
+    bench: Bench
+
+    def restarted(self, second: LoopbackServer) -> Bench:
+        """Return the bench with another server of the second candidate."""
+        return bench_of(
+            self.bench.folder, dict(zip(CANDIDATES, (self.first, second), strict=True)), self.judge
+        )
+
+    def answered(self) -> list[str]:
+        """Candidate of each reply, in the order of the file."""
+        return [row["candidate"] for row in self.bench.rows(GENERATIONS) if row["kind"] == "generation"]
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[OwnServers]:
+    with (
+        LoopbackServer(["mistral"]) as first,
+        LoopbackServer(["qwen"]) as second,
+        LoopbackServer(["judge"]) as judge,
+    ):
+        servers = dict(zip(CANDIDATES, (first, second), strict=True))
+        yield OwnServers(first, second, judge, bench_of(tmp_path, servers, judge))
+
+
+def compare(bench: Bench, name: str = "run", **options: Any) -> None:
+    with bench.store(name) as store, Runner(store, CountingProgress(), **options) as runner:
+        runner.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
+
+
+@pytest.mark.parametrize("stage", ["generate", "compare"])
+def test_candidates_with_servers_of_their_own_are_asked_at_the_same_time(own: OwnServers, stage: str) -> None:
+    both = threading.Barrier(2)
+    met: list[int] = []
+
+    def meet() -> None:
+        if not met:  # the first request to each server is answered once the other one has a request too
+            with suppress(threading.BrokenBarrierError):
+                both.wait(10)
+                met.append(1)
+
+    own.first.requests, own.second.requests = Requests(meet), Requests(meet)
+    bench = own.bench
+    with bench.store() as store, Runner(store, CountingProgress(), concurrency=1) as runner:
+        if stage == "compare":
+            runner.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
+        else:
+            runner.generate(bench.plan.candidates, bench.plan.definition)
+    assert met
+    assert sorted(own.answered()) == sorted(CANDIDATES * N_SAMPLES)
+    sessions = {(row["model"], row["stage"]): row for row in bench.rows("sessions.jsonl")}
+    assert all(row["alongside"] for row in sessions.values())
+    assert {sessions[name, "generate"]["n_tasks"] for name in CANDIDATES} == {N_SAMPLES}
+
+
+@pytest.mark.slow
+def test_rows_of_candidates_side_by_side_are_those_of_candidates_in_turns(
+    own: OwnServers, bench: Bench
+) -> None:
+    compare(own.bench, "side by side")
+    compare(bench, "in turns")
+    for file in (GENERATIONS, GRADES):
+        rows = [
+            {row.pop("task_id"): row for row in bench.rows(file, name)}
+            for name in ("side by side", "in turns")
+        ]
+        for row in (*rows[0].values(), *rows[1].values()):
+            del row["latency_s"]
+        assert rows[0] == rows[1]
+
+
+def test_the_judge_is_asked_about_the_items_of_a_chunk_one_after_the_other(own: OwnServers) -> None:
+    own.second.latency_s = 0.01
+    compare(own.bench, concurrency=1)
+    prompts = [body["messages"][-1]["content"] for body in own.judge.requests]
+    marks = [mark[1] for prompt in prompts if (mark := re.search(r"<source (\w+)>", prompt))]
+    n_changes = sum(before != after for before, after in pairwise(marks))
+    # candidates in turns: 2 x 12 - 1; a busy machine may keep the judge waiting for one of them
+    assert n_changes < 1.5 * N_SAMPLES
+
+
+@pytest.mark.slow
+def test_a_dead_candidate_ends_the_run_after_the_others_and_what_they_wrote_is_graded(
+    own: OwnServers,
+) -> None:
+    with LoopbackServer(["qwen"], die_after=6) as mortal:
+        with pytest.raises(EndpointError, match="stopped answering"):
+            compare(own.restarted(mortal), concurrency=1, outage_s=0.2)
+        assert own.answered().count("mistral") == N_SAMPLES
+        n_written = len(own.answered())
+        assert n_written < 2 * N_SAMPLES
+        items = [item["item_id"] for row in own.bench.rows(GENERATIONS) for item in row.get("items", ())]
+        assert sorted(row["item_id"] for row in own.bench.rows(GRADES)) == sorted(set(items))
+    again = own.restarted(own.second)
+    with RunStore.create(again.folder / "run", again.settings(), again.plan.samples, resume=True) as store:
+        with Runner(store, CountingProgress()) as runner:
+            runner.compare(again.plan.candidates, again.plan.definition, again.judging)
+        assert all(isinstance(row, Generation) for row in store.generations())
+    assert sorted(own.answered()) == sorted(CANDIDATES * N_SAMPLES)
+
+
+def test_a_dead_judge_stops_all_candidates(own: OwnServers) -> None:
+    own.first.latency_s = own.second.latency_s = 0.05
+    with LoopbackServer(["judge"], die_after=8) as judge:
+        servers = dict(zip(CANDIDATES, (own.first, own.second), strict=True))
+        with pytest.raises(EndpointError, match="stopped answering"):
+            compare(bench_of(own.bench.folder, servers, judge), concurrency=1, outage_s=0.2)
+    assert 0 < len(own.answered()) < 2 * N_SAMPLES
+
+
+def test_a_stop_ends_all_candidates_and_the_run_resumes(own: OwnServers) -> None:
+    bench = own.bench
+    progress = CountingProgress(after=6)
+    with bench.store() as store:
+        runner = Runner(store, progress, concurrency=1)
+        progress.action = runner.stop
+        with runner, pytest.raises(Interrupted):
+            runner.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
+        assert len(progress.rows) < 12
+        with Runner(store, CountingProgress()) as again:
+            again.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
+        assert all(row.kind == "generation" for row in store.generations())
+    assert sorted(own.answered()) == sorted(CANDIDATES * N_SAMPLES)
+    items = {item["item_id"] for row in bench.rows(GENERATIONS) for item in row["items"]}
+    assert sorted(row["item_id"] for row in bench.rows(GRADES)) == sorted(items)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qaeval.corpus import sampling
-from qaeval.corpus.sampling import sample_set_digest
+from qaeval.corpus.sampling import Allocation, sample_set_digest
 from qaeval.errors import DataError, UsageError
 from qaeval.records import Chunk, Sample
 
@@ -24,8 +24,10 @@ def corpus(sizes: dict[str, int]) -> list[Chunk]:
     ]
 
 
-def draw(chunks: Iterable[Chunk], *, n: int | None, seed: int) -> tuple[Sample, ...]:
-    return sampling.draw([Sample.of(chunk) for chunk in chunks], n=n, seed=seed)
+def draw(
+    chunks: Iterable[Chunk], *, n: int | None, seed: int, allocation: Allocation = "proportional"
+) -> tuple[Sample, ...]:
+    return sampling.draw([Sample.of(chunk) for chunk in chunks], n=n, seed=seed, allocation=allocation)
 
 
 def ids(samples: Iterable[Sample]) -> list[str]:
@@ -139,3 +141,66 @@ def test_the_digest_is_of_the_set_not_of_its_order() -> None:
     assert sample_set_digest(samples) == sample_set_digest(samples[::-1])
     assert sample_set_digest(samples) != sample_set_digest(samples[1:])
     assert len(sample_set_digest(samples)) == 64
+
+
+def inclusions(samples: Iterable[Sample]) -> dict[str, set[float]]:
+    by_stratum: dict[str, set[float]] = {}
+    for sample in samples:
+        by_stratum.setdefault(sample.stratum, set()).add(sample.inclusion)
+    return by_stratum
+
+
+def test_an_equal_allocation_takes_the_same_number_of_each_stratum_as_far_as_it_goes() -> None:
+    drawn = draw(corpus({"a": 100, "b": 50, "c": 3}), n=23, seed=0, allocation="equal")
+    # c gives its 3, the others share the other 20
+    assert strata(drawn) == {"a": 10, "b": 10, "c": 3}
+    assert inclusions(drawn) == {"a": {0.1}, "b": {0.2}, "c": {1.0}}
+
+
+def test_at_least_one_of_each_stratum_is_drawn_on_request() -> None:
+    chunks = corpus({"a": 900, "b": 98, "c": 1, "d": 1})
+    assert strata(draw(chunks, n=10, seed=0)) == {"a": 9, "b": 1}
+    drawn = draw(chunks, n=10, seed=0, allocation="at-least-one")
+    assert strata(drawn) == {"a": 7, "b": 1, "c": 1, "d": 1}
+    assert inclusions(drawn) == {"a": {7 / 900}, "b": {1 / 98}, "c": {1.0}, "d": {1.0}}
+
+
+@pytest.mark.parametrize("allocation", ["equal", "at-least-one"])
+def test_fewer_samples_than_strata_are_refused_where_each_stratum_gets_one(allocation: Allocation) -> None:
+    with pytest.raises(UsageError, match=rf"--allocation {allocation}: cannot draw 2 samples from 3 strata"):
+        draw(corpus({"a": 5, "b": 5, "c": 5}), n=2, seed=0, allocation=allocation)
+
+
+@given(corpora(), st.data(), st.sampled_from(["equal", "at-least-one"]))
+@settings(max_examples=60)
+def test_weights_add_up_to_the_samples_of_each_stratum(
+    case: Case, data: st.DataObject, allocation: Allocation
+) -> None:
+    sizes, _, seed = case
+    n = data.draw(st.integers(len(sizes), sum(sizes.values())))
+    drawn = draw(corpus(sizes), n=n, seed=seed, allocation=allocation)
+    assert len(drawn) == n
+    for name, size in sizes.items():
+        members = [sample.weight for sample in drawn if sample.stratum == name]
+        assert members
+        assert sum(members) == pytest.approx(size)
+    if allocation == "equal":
+        counts, most = strata(drawn), max(strata(drawn).values())
+        assert all(counts[name] in {most, most - 1, size} for name, size in sizes.items())
+    fewer = data.draw(st.integers(len(sizes), n))
+    assert set(ids(draw(corpus(sizes), n=fewer, seed=seed, allocation=allocation))) <= set(ids(drawn))
+
+
+def test_a_draw_of_a_draw_multiplies_the_probabilities() -> None:
+    first = draw(corpus({"a": 100, "b": 10}), n=20, seed=0, allocation="equal")
+    second = sampling.draw(first, n=10, seed=1, allocation="equal")
+    assert inclusions(second) == {"a": {0.1 * 0.5}, "b": {0.5}}
+
+
+def test_weights_count_in_the_digest_only_where_samples_are_drawn_unequally() -> None:
+    chunks = corpus({"a": 20, "b": 5})
+    drawn = draw(chunks, n=10, seed=0, allocation="equal")
+    plain = [Sample.of(sample.chunk) for sample in drawn]
+    assert ids(drawn) == ids(plain)
+    assert sample_set_digest(drawn) != sample_set_digest(plain)
+    assert "inclusion" not in draw(chunks, n=10, seed=0)[0].model_dump()

@@ -21,7 +21,7 @@ from qaeval.evals.find import data_root
 from qaeval.records import RUNNING
 from qaeval.registry.config import ModelSpec, Serving, load_config
 from qaeval.registry.model import Lora
-from qaeval.run.hosting import ServerManager, in_turns
+from qaeval.run.hosting import ServerManager, in_turns, lanes, runs_apart
 from qaeval.serving.client import Server
 from qaeval.serving.conductor import Conductor, Start
 from qaeval.serving.diagnosis import diagnose, progress
@@ -524,6 +524,41 @@ def test_models_are_ordered_so_that_each_is_loaded_once() -> None:
     ]
 
 
+def up(name: str, *urls: str, gpus: tuple[str, ...] = ()) -> ModelSpec:
+    """A model on running servers."""
+    return ModelSpec(
+        name=name, url=f"http://{urls[0]}/v1", replicas=[f"http://{url}/v1" for url in urls[1:]], gpus=gpus
+    )
+
+
+@pytest.mark.parametrize(
+    ("specs", "groups"),
+    [
+        ([up("a", "10.0.0.1:1"), up("b", "10.0.0.1:2")], ["a", "b"]),
+        ([up("a", "10.0.0.1:1"), up("b", "10.0.0.1:1")], ["a b"]),
+        # c shares a server with each of the others
+        ([up("a", "h:1"), up("b", "h:2"), up("c", "h:3", "h:2", "h:1"), up("d", "h:4")], ["a b c", "d"]),
+        ([up("a", "127.0.0.1:1", gpus=("0",)), up("b", "127.0.0.1:2", gpus=("0", "1"))], ["a b"]),
+        ([up("a", "127.0.0.1:1", gpus=("0",)), up("b", "127.0.0.1:2", gpus=("1",))], ["a", "b"]),
+        # qaeval starts one server at a time, and knows no GPU of another one on this machine
+        ([spec("a", "x"), up("c", "10.0.0.1:1"), spec("a", "y")], ["c", "x y"]),
+        ([spec("a", "x"), up("c", "localhost:1")], ["c x"]),
+        ([spec("a", "x", gpus=("1",)), up("c", "localhost:1", gpus=("0",))], ["c", "x"]),
+        ([ModelSpec(name="inside", kind="embedded"), up("a", "h:1")], ["a"]),
+    ],
+)
+def test_models_that_share_a_server_or_a_gpu_take_turns_and_others_do_not(
+    specs: list[ModelSpec], groups: list[str]
+) -> None:
+    assert [" ".join(model.name for model in group) for group in lanes(specs)] == groups
+
+
+def test_a_judge_on_a_replica_of_a_candidate_does_not_work_beside_it() -> None:
+    candidate = up("a", "h:1", "h:2")
+    assert not runs_apart([candidate], up("judge", "h:2"))
+    assert runs_apart([candidate], up("judge", "h:3"))
+
+
 def registry_file(folder: Path, **models: dict[str, object]) -> Path:
     path = folder / "registry.yaml"
     judge = {"hf_id": "/models/ok", "revision": None, "vllm_args": []}
@@ -577,6 +612,27 @@ def test_compare_starts_candidates_and_judge_in_turns(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "run" / "logs").iterdir()) == [
         *("compass-judger.log", "mistral.log", "qwen.log")
     ]
+
+
+@pytest.mark.usefixtures("no_servers_left")
+@pytest.mark.slow
+def test_a_server_that_is_started_and_one_that_is_up_work_side_by_side_on_other_gpus(tmp_path: Path) -> None:
+    # the server that is up answers its probe while the other one starts
+    with LoopbackServer(["qwen"], latency_s=1.0) as running:
+        registry = registry_file(
+            tmp_path, mistral=entry("ok", gpus=["1"]), qwen={"url": running.url, "gpus": ["0"]}
+        )
+        command = ["generate", "mistral", "qwen", "--config", registry, "--n", "4", "--out", tmp_path / "run"]
+        done = qaeval(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run" / "sessions.jsonl").read_text().splitlines()
+    sessions = {row["model"]: row for row in map(json.loads, lines)}
+    assert {name: (row["n_tasks"], row["alongside"]) for name, row in sessions.items()} == {
+        "mistral": (4, True),
+        "qwen": (4, True),
+    }
+    assert sessions["mistral"]["load_s"] > 0
+    assert sessions["qwen"]["load_s"] == 0
 
 
 @pytest.mark.usefixtures("no_servers_left")

@@ -77,6 +77,7 @@ def test_labels_are_of_drawn_items_of_the_shipped_chunks(
 ) -> None:
     rubric = load_rubric(ROOT / "rubrics" / "qa_pair_abc.yaml")
     for rater in (FIRST, SECOND, SETTLED):
+        assert read(rater)
         for name, label in read(rater).items():
             item, chunk = drawn[name], chunks[label.chunk_id]
             made = Item.of(
@@ -140,11 +141,12 @@ def test_planted_faults_have_the_letter_that_follows_from_them(
 def test_items_of_the_floor_are_what_it_writes_today(
     chunks: dict[str, Chunk], drawn: dict[str, dict[str, Any]]
 ) -> None:
-    for item in drawn.values():
-        if item["kind"] == "floor":
-            write = {"embedded-lead": lead, "embedded-salient": salient}[item["origin"]]
-            pairs = [(pair.question, pair.answer) for pair in write(chunks[item["chunk_id"]].text)]
-            assert (item["question"], item["answer"]) in pairs
+    items = [item for item in drawn.values() if item["kind"] == "floor"]
+    assert {item["origin"] for item in items} == {"embedded-lead", "embedded-salient"}
+    for item in items:
+        write = {"embedded-lead": lead, "embedded-salient": salient}[item["origin"]]
+        pairs = [(pair.question, pair.answer) for pair in write(chunks[item["chunk_id"]].text)]
+        assert (item["question"], item["answer"]) in pairs
 
 
 def test_five_patterns_that_see_neither_chunk_nor_answer_do_not_find_the_letters(

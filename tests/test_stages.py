@@ -1,5 +1,6 @@
 """From a reply to a row: what each end of a request becomes, in both stages."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -182,3 +183,31 @@ def test_probabilities_are_those_of_the_scale_at_the_letter(
 ) -> None:
     distribution = grade.letter_probabilities(Alternatives('"A', 1, top), "ABC")
     assert distribution == (pytest.approx(probabilities) if probabilities else None)
+
+
+@pytest.mark.parametrize(
+    ("top", "remark"),
+    [
+        ({'"A': math.log(0.5), '"B': math.log(0.5)}, ""),
+        ({'"A': math.log(0.9), '"B': math.log(0.095)}, ""),  # C has at most 0.5 %
+        (
+            {'"A': math.log(0.9), '"B': math.log(0.04)},
+            "C: not among the 2 likeliest tokens, counted as 0, at most 6%",
+        ),
+        ({'"A': math.log(0.5), '"B': math.log(0.1), '"C': -9.0}, ""),  # all letters were seen
+        # without a schema, other words hold a share: of .8 letters and .2 that is not known, at most a fifth
+        ({'"A': math.log(0.8)}, "B, C: not among the 1 likeliest tokens, counted as 0, at most 20%"),
+    ],
+)
+def test_a_letter_outside_the_alternatives_is_named_with_the_most_that_it_can_have(
+    top: dict[str, float], remark: str
+) -> None:
+    assert grade.unseen_letters(Alternatives('"A', 1, top), "ABC") == remark
+
+
+async def test_a_row_says_which_letter_was_not_seen() -> None:
+    alternatives = Alternatives("B", 0, {"B": math.log(0.6), "A": math.log(0.3)})
+    row = await graded(replace(REPLY, text=grade_reply("B"), alternatives=alternatives))
+    assert isinstance(row, Grade)
+    assert row.probabilities == pytest.approx({"A": 1 / 3, "B": 2 / 3, "C": 0})
+    assert row.remark == "C: not among the 2 likeliest tokens, counted as 0, at most 10%"

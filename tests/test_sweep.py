@@ -42,9 +42,12 @@ from qaeval.records import (
     TimedRequest,
     Usage,
 )
+from qaeval.registry.model import ModelSpec
 from qaeval.report.facts import MachineFacts, ModelFacts
 from qaeval.report.measure import Measure
+from qaeval.run.endpoint import Endpoint
 from qaeval.serving.load import read_gauge
+from qaeval.serving.probe import EndpointFacts
 from qaeval.sweep.knee import (
     find_knee,
     level_costs,
@@ -53,6 +56,7 @@ from qaeval.sweep.knee import (
     summarise_levels,
     summarise_repeat,
 )
+from qaeval.sweep.loops import streaming
 from qaeval.sweep.model import LatencySummary, LoadLevel, RepeatSummary, Sweep
 from qaeval.sweep.page import render_sweep_html, render_sweep_markdown, sweep_charts
 from qaeval.sweep.sections import cautions, speed_of, three_digits, verdict, write_sweep
@@ -640,6 +644,58 @@ async def test_a_server_that_is_gone_ends_it() -> None:
     ) as model:
         with pytest.raises(EndpointError, match="/health"):
             await model.ask(ASK)
+
+
+@pytest.mark.parametrize(
+    ("entry", "facts", "expected"),
+    [
+        ({}, {"version": "0.32.0"}, {"n_messages": 2, "top_logprobs": 20, "items": ["a"]}),
+        ({"structured": "off"}, {}, {"n_messages": 2, "top_logprobs": 20, "items": None}),
+        ({"system_role": "merge"}, {}, {"n_messages": 1, "top_logprobs": 20, "items": "left out"}),
+        ({}, {"system_role": False}, {"n_messages": 1, "top_logprobs": 20, "items": "left out"}),
+        ({}, {"system_role": True}, {"n_messages": 2, "top_logprobs": 20, "items": "left out"}),
+        ({}, {"max_logprobs": 3}, {"n_messages": 2, "top_logprobs": 3, "items": "left out"}),
+        ({}, None, {"n_messages": 2, "top_logprobs": 20, "items": "left out"}),
+    ],
+)
+async def test_a_sweep_asks_in_the_form_that_the_server_takes(
+    entry: dict[str, Any], facts: dict[str, Any] | None, expected: dict[str, Any]
+) -> None:
+    request = ChatRequest(
+        (Message("system", "Be exact."), Message("user", "One?")),
+        {"type": "array", "prefixItems": ["a"]},
+        sampling=Sampling(max_tokens=64),
+        top_logprobs=20,
+    )
+    with LoopbackServer(["served"]) as server:
+        spec = ModelSpec(name="entry", url=server.url, served_name="served", **entry)
+        probed = None if facts is None else EndpointFacts(base_url=server.url, model="served", **facts)
+        async with streaming(Endpoint(spec, probed, addresses=("127.0.0.1",))) as model:
+            await model.ask(request)
+    (body,) = server.requests
+    form = body.get("response_format")
+    schema = form and form["json_schema"]["schema"]
+    assert body["model"] == "served"
+    assert {
+        "n_messages": len(body["messages"]),
+        "top_logprobs": body["top_logprobs"],
+        "items": schema and schema.get("prefixItems", "left out"),
+    } == expected
+
+
+async def test_a_sweep_sends_key_renamed_fields_and_extra_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEP_KEY", SECRET)
+    with LoopbackServer(["entry"]) as server:
+        spec = ModelSpec(name="entry", url=server.url, api_key_env="SWEEP_KEY", thinking=False)
+        facts = EndpointFacts(
+            base_url=server.url, model="entry", fields={"max_tokens": "max_completion_tokens"}
+        )
+        async with streaming(Endpoint(spec, facts, addresses=("127.0.0.1",))) as model:
+            await model.ask(ASK)
+    (body,) = server.requests
+    assert (body["max_completion_tokens"], "max_tokens" in body) == (64, False)
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert server.headers[0]["Authorization"] == f"Bearer {SECRET}"
 
 
 # ------------------------------------------------------------------------------------- the command

@@ -18,8 +18,10 @@ import pytest
 from command import qaeval
 from qaeval.agreement.model import RaterQuality
 from qaeval.comparison.model import Reason, ReasonCode, Verdict
+from qaeval.comparison.verdict import SHOWN_FROM
 from qaeval.labelling import Adjudication, Sitting
-from qaeval.labelling.model import MoreLabels, StoppingDecision
+from qaeval.labelling.model import MoreLabels, SittingSummary, StoppingDecision
+from qaeval.stats.estimate import MIN_CLUSTERS
 from qaeval.testing import make_run
 from qaeval.web.adjudicate import adjudication_page
 from qaeval.web.label import LabelPage, Section
@@ -133,6 +135,96 @@ def test_each_reason_for_no_verdict_has_its_own_words(run: Path, language: Langu
         for verdict in (Verdict(kind="none", reasons=(Reason(code=code),)) for code in codes)
     }
     assert len(shown) == len(codes)
+
+
+def summary_of(**facts: Any) -> SittingSummary:
+    """The summary of a sitting, with as little as it can have."""
+    few: dict[str, Any] = {
+        "rater": "anna",
+        "n_labels": 3,
+        "n_skipped": 1,
+        "agreement": None,
+        "differences": (),
+        "rates": (),
+        "verdict": Verdict(kind="undecided"),
+        "is_decided": False,
+        "more": (),
+        "sentences": (),
+    }
+    return SittingSummary(**{**few, **facts})
+
+
+def shown(language: Language = "en", **facts: Any) -> dict[str, list[str]]:
+    return {title: list(lines) for title, lines in summary_sections(summary_of(**facts), language)}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_summary_has_counts_verdict_and_judge_and_no_empty_section(language: Language) -> None:
+    say = partial(text, language=language)
+    assert shown(language) == {
+        say("finished"): [say("counts", labels=3, skipped=1), say("close_window")],
+        say("verdict"): [
+            say("undecided"),
+            say("shown_from", least=MIN_CLUSTERS, shown=SHOWN_FROM, n=0),
+        ],
+        say("judge"): [say("no_labels"), say("intervals")],
+    }
+
+
+@pytest.mark.parametrize(
+    ("width", "width_then", "n_lines"), [(0.3, 0.2, 1), (None, 0.2, 0), (0.3, None, 0), (None, None, 0)]
+)
+def test_more_labels_are_advised_where_both_widths_are_known(
+    width: float | None, width_then: float | None, n_lines: int
+) -> None:
+    more = MoreLabels(
+        a="alpha",
+        b="beta",
+        rater="anna",
+        n_more=50,
+        n_chunks=20,
+        n_chunks_then=30,
+        width=width,
+        width_then=width_then,
+    )
+    title = text("differences", "en")
+    lines = shown(more=(more,)).get(title, [])
+    assert len(lines) == n_lines
+    assert all(
+        {"50", "alpha", "beta", "30.0", "20.0"} <= set(re.findall(r"[\w.]*\w", line)) for line in lines
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "sentence"),
+    [
+        (
+            Verdict(kind="use", candidate="alpha", condition="shown"),
+            text("decided", "en", verdict=text("use", "en", names="alpha")) + ".",
+        ),
+        (
+            Verdict(kind="use", candidate="alpha", condition="if_judge_right"),
+            text("conditional", "en", verdict=text("use", "en", names="alpha")) + ".",
+        ),
+        (
+            Verdict(kind="equal", candidates=("alpha", "beta"), condition="shown"),
+            text("decided", "en", verdict=text("equal", "en", names="alpha, beta")) + ".",
+        ),
+        (Verdict(kind="none", reasons=(Reason(code="of_a_later_version"),)), text("no_verdict", "en")),
+    ],
+)
+def test_the_verdict_of_a_summary_names_candidates_and_condition(verdict: Verdict, sentence: str) -> None:
+    lines = shown(verdict=verdict)[text("verdict", "en")]
+    assert lines[0] == sentence
+    assert (len(lines) == 1) == (verdict.kind == "none")
+
+
+def test_the_decision_to_stop_is_part_of_the_verdict() -> None:
+    decision = StoppingDecision(
+        outcome="best", leaders=("alpha",), estimand="pool", n_labelled=7, n_chunks=12, sentence=""
+    )
+    lines = shown(decision=decision)[text("verdict", "en")]
+    assert len(lines) == 3
 
 
 def test_a_label_file_that_is_edited_meanwhile(run: Path) -> None:

@@ -3,12 +3,15 @@
     .venv/bin/python tools/mutation.py                                   # 10 mutants a package, seed 1
     .venv/bin/python tools/mutation.py --package run --per-package 40 --seed 7
     .venv/bin/python tools/mutation.py --hold                            # exit 1 below 90 % in a package
+    .venv/bin/python tools/mutation.py --source text/near.py --tests tests/test_near.py --per-package 1000
 
 One run of the fast suite under coverage shows which tests execute which line; after a change only the test files
 run again whose tests, or whose executed sources, changed. A mutant (`mutants.py`) then runs the tests that execute
 its line, fastest first, until one fails. Nothing runs in this checkout: map and mutants use copies of it in a folder
 for temporary files, which goes when the process ends. Map and results are kept in `.mutation/`, so that a run that
 was stopped goes on where it was.
+
+With --tests there is no map: the named files run for every mutant, while one writes tests of a module.
 
 A mutant survives if all of these tests pass, as many as --seconds allows, or if there are none. Mutants that no test can notice stand in
 `mutants.yaml`, each with its reason, and do not count.
@@ -33,7 +36,7 @@ import time
 import tomllib
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -48,6 +51,12 @@ PACKAGE: Final = "src/qaeval"
 BAR: Final = 90.0
 """Least score of a package, in percent, with --hold."""
 SUITE: Final = ("-p", "no:cacheprovider", "-p", "mutation_probe", "-q", "--timeout", "600")
+DECLARATIONS: Final = (
+    "tests/test_stored_fields.py::",
+    "tests/test_schemas.py::test_the_schemas_of_the_repository",
+    "tests/test_notebook.py::test_a_generated_page_is_up_to_date",
+)
+"""Tests that read declarations (fields, options, signatures) of all modules without executing a line of them."""
 FIRST_FILES: Final = 4
 """Tests of so many files, those with most tests of the line, run before all others: most mutants die there."""
 FIRST_SECONDS: Final = 10.0
@@ -164,7 +173,8 @@ class CoverageMap:
         """Return the tests that can notice a mutant, fastest first, as many as take ``limit`` seconds together.
 
         Code that runs on import is executed by whichever test imports the module first: all tests of the module can
-        notice it, and of a module without functions those of the modules that import it.
+        notice it, and of a module without functions those of the modules that import it; so can, whatever the limit,
+        those that read the declarations of all modules.
         """
         by_line = self.lines.get(source, {})
         names: set[str] = set()
@@ -174,11 +184,24 @@ class CoverageMap:
             names |= self._tests_of_modules([source]) or self._tests_of_modules(importers.get(source, ()))
         ordered = sorted(names & set(self.tests), key=lambda test: (self.tests[test], test))
         ends = accumulate(self.tests[test] for test in ordered)
-        return [
+        chosen = [
             test
             for index, (test, end) in enumerate(zip(ordered, ends, strict=True))
             if end <= limit or not index
         ]
+        if mutant.function:
+            return chosen
+        return chosen + [test for test in self.tests if test.startswith(DECLARATIONS) and test not in chosen]
+
+
+def assumed_map(tests: Iterable[str], checkout: "Checkout", sources: Iterable[str]) -> CoverageMap:
+    """Return a map in which tests, each as fast as the other, execute every line of some modules."""
+    seconds = dict.fromkeys(tests, 0.01)
+    lines = {
+        source: {number: set(seconds) for number in range(1, len(checkout.text(source).splitlines()) + 1)}
+        for source in sources
+    }
+    return CoverageMap(seconds, lines, {}, checkout.sources, checkout.suites)
 
 
 def _file(test: str) -> str:
@@ -327,13 +350,15 @@ def package_of(source: str) -> str:
     return parts[0] if len(parts) > 1 else Path(PACKAGE).name
 
 
-def sample(checkout: Checkout, packages: Sequence[str], per_package: int, seed: int) -> list[Candidate]:
-    """Draw mutants of each package, at most one a line; more are the same mutants and others."""
+def sample(
+    checkout: Checkout, packages: Sequence[str], per_package: int, seed: int, sources: Collection[str] = ()
+) -> list[Candidate]:
+    """Draw mutants of each package, or of some of its modules, at most one a line; more are the same mutants and others."""
     drawn = []
     for package in packages:
         pool = [
             Candidate(package, source, mutant)
-            for source in checkout.sources
+            for source in sources or checkout.sources
             if package_of(source) == package
             for mutant in mutants(checkout.text(source))
         ]
@@ -465,6 +490,17 @@ class Runner:
         result = CoverageMap()
         add_contexts(result, read_coverage(data, tree), read_reports(log))
         return result
+
+    def collect(self, files: Sequence[str]) -> list[str]:
+        """Return the fast tests of test files."""
+        command = [sys.executable, "-m", "pytest", *SUITE, "--collect-only", "-m", "not slow", *files]
+        environment = self._environment(self._trees[0])
+        listed = subprocess.run(
+            command, cwd=self._trees[0], env=environment, check=False, capture_output=True, text=True
+        )
+        if tests := [line for line in listed.stdout.splitlines() if "::" in line]:
+            return tests
+        raise SystemExit(f"{listed.stdout[-4000:]}\nno fast test in {' '.join(files)}")
 
     def check(self, source: str, tests: list[str]) -> None:
         """Run tests without a mutant, the way a mutant runs: they pass, or the figures would be worth nothing."""
@@ -743,6 +779,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--package", action="append", metavar="NAME", help="a folder of src/qaeval; default: all"
     )
+    parser.add_argument(
+        "--source",
+        action="append",
+        metavar="FILE",
+        help="a module below src/qaeval; default: all of the package",
+    )
+    parser.add_argument(
+        "--tests", nargs="+", metavar="FILE", help="test files to run instead of those of the map"
+    )
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--per-package", type=int, default=10, metavar="N", help="mutants; default: 10")
     parser.add_argument("--workers", type=int, choices=(1, 2), default=2, help="default: 2")
@@ -762,10 +807,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for package in options.package or ():
         if package not in packages:
             parser.error(f"unknown package {package!r}: {', '.join(packages)}")
+    sources = [f"{PACKAGE}/{name}" for name in options.source or ()]
+    for source in sources:
+        if source not in checkout.sources:
+            parser.error(f"unknown module {source!r}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     state = checkout.root / ".mutation"
     state.mkdir(exist_ok=True)
-    drawn = sample(checkout, options.package or packages, options.per_package, options.seed)
+    chosen = options.package or sorted(set(map(package_of, sources))) or packages
+    drawn = sample(checkout, chosen, options.per_package, options.seed, sources)
     try:
         with tempfile.TemporaryDirectory(prefix="qaeval-mutation-", ignore_cleanup_errors=True) as folder:
             results = _run(
@@ -774,6 +824,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 state,
                 lambda: Runner(checkout, Path(folder), options.workers),
                 options.seconds,
+                options.tests or (),
             )
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
@@ -791,11 +842,15 @@ def _run(
     state: Path,
     make_runner: Callable[[], Runner],
     limit: float,
+    files: Sequence[str],
 ) -> list[Result]:
     """Return the result of each mutant: known, kept, or measured now."""
     runner: Runner | None = None
     lines = CoverageMap.read(state / "map.json.gz")
-    if stale := lines.stale(checkout.sources, checkout.suites):
+    if files:
+        runner = make_runner()
+        lines = assumed_map(runner.collect(files), checkout, {candidate.source for candidate in drawn})
+    elif stale := lines.stale(checkout.sources, checkout.suites):
         runner = make_runner()
         every = stale == set(checkout.suites)
         print(

@@ -35,11 +35,12 @@ from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
 from qaeval.agreement.reference import reference_letters
 from qaeval.agreement.sources import agreement_of_table, read_table
-from qaeval.analysis.letters import fact_column, flag_column
+from qaeval.analysis.letters import fact_column, flag_column, relative_weights
 from qaeval.audit.run import load_audit
 from qaeval.blocking import awaitable, blocking, stoppable
-from qaeval.comparison.analysis import Analysis, ReportOptions
+from qaeval.comparison.analysis import Analysis, ReportOptions, look_at
 from qaeval.comparison.html import PageLinks
+from qaeval.comparison.model import Look
 from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report import Report
 from qaeval.comparison.run_data import (
@@ -47,16 +48,21 @@ from qaeval.comparison.run_data import (
     decider,
     labels_of_run,
     labels_of_runs,
+    read_run,
     require_labels,
     rubric_facts,
 )
 from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
 from qaeval.corpus.loading import DuplicateIds
 from qaeval.corpus.samples import load_samples
+from qaeval.corpus.sampling import Allocation
+from qaeval.distributed.blocks import BLOCK_SIZE, MAX_BLOCK_SIZE
+from qaeval.distributed.driver import RayOptions, compare_on_ray
+from qaeval.distributed.inputs import chunk_file
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.evals.find import find_eval
-from qaeval.evals.rubric import Rubric, prompt_text
+from qaeval.evals.rubric import Rubric, prompt_text, shown_mode
 from qaeval.files.yaml import validated
 from qaeval.gate.anchors import AnchorFiles, store_anchors
 from qaeval.gate.baseline import EvidenceReader
@@ -70,10 +76,11 @@ from qaeval.importing.request import make_request
 from qaeval.importing.run import import_run
 from qaeval.labelling import LabelStatus
 from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow, LabelPlan
-from qaeval.registry.config import Config
+from qaeval.registry.config import Config, JudgeMode
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.report.facts import MachineFacts
 from qaeval.report.numbers import plural, rate
+from qaeval.run.batches import Batches, require_same_ending, take_turns
 from qaeval.run.consent import (
     Consent,
     chunks_of_items,
@@ -90,6 +97,7 @@ from qaeval.run.grade import SAMPLING
 from qaeval.run.metrics_port import Metered, metrics_served
 from qaeval.run.plan import (
     Judging,
+    Plan,
     control_settings,
     find_judging,
     is_related,
@@ -138,6 +146,8 @@ __all__ = [
 
 PathArgument: TypeAlias = str | PathLike[str]
 Paths: TypeAlias = PathArgument | Iterable[PathArgument]
+Backend: TypeAlias = Literal["local", "ray"]
+"""Who sends the requests of a run: this process, or actors on a Ray cluster."""
 Concurrency: TypeAlias = int | Literal["auto"]
 
 _LOG: Final = logging.getLogger("qaeval")
@@ -373,6 +383,8 @@ def compare(
     fields: Mapping[str, str] | None = None,
     duplicate_ids: DuplicateIds = "refuse",
     judge: str | None = None,
+    judge_mode: JudgeMode | None = None,
+    reasons_below: float | None = None,
     panel: Sequence[str] | None = None,
     escalate: str | None = None,
     escalate_error: float = 0.1,
@@ -381,6 +393,7 @@ def compare(
     allow_same_family: bool = False,
     n: int | None = None,
     seed: int | None = None,
+    allocation: Allocation = "proportional",
     out: PathArgument | None = None,
     resume: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -392,9 +405,14 @@ def compare(
     repeat_judge: int | None = None,
     labels: Paths | None = None,
     margin: float | str | None = None,
+    until_decided: bool | None = None,
     hardware: str | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
+    backend: Backend = "local",
+    ray_address: str | None = None,
+    ray_store: PathArgument | None = None,
+    ray_block: int = BLOCK_SIZE,
     progress: ProgressCallback | Progress | None = None,
     confirm: Confirm | None = None,
     consent: Consent = (),
@@ -407,11 +425,15 @@ def compare(
         prompts: Prompt files, by path or by name in the eval's folder: each model is a candidate with each of them,
             ``mistral@better``; default: the eval's prompt.
         eval_name: Name or folder of the eval; default: that of the registry.
-        chunks: JSONL file of your own chunks, in place of the eval's.
+        chunks: File of your own chunks, in place of the eval's: JSONL or Parquet, on this disk or ``s3://BUCKET/KEY``.
         samples: JSONL file of your own questions or topic cards, for evals that start from these.
         fields: Names of the chunk file's fields, for example ``{"text": "body"}``; common names are recognised.
         duplicate_ids: What becomes of two chunks with one id: ``"refuse"``, or ``"number"`` the later ones.
         judge: Judge in the registry; default: the registry's first one that is of no candidate's family.
+        judge_mode: What judges are asked for: ``"reason_first"``, ``"letter"`` (the letter alone), or ``"cascade"`` (the letter alone,
+            then reasons for items of which the judge is unsure); default: that of the judge's entry.
+        reasons_below: With a cascade: probability of the letter below which reasons are asked for, in (0, 1]; default: that of the
+            entry, 0.9.
         panel: Judges that grade, in place of `judge`: an odd number, at least 3. The first is the judge of the run, the others
             grade after it, and the report is by the letter of most members.
         escalate: Second judge, which grades the items of which the first is unsure or which are disputed; the letters of both together
@@ -422,6 +444,8 @@ def compare(
         allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         n: Number of samples to draw, at least 1; default: all.
         seed: Seed of the draw, at least 0.
+        allocation: How many of the samples each stratum gets: ``"proportional"`` to its size, the same with ``"at-least-one"``, or an
+            ``"equal"`` number. With the last two, all estimates weigh a sample by the probability with which it was drawn.
         out: Run directory; default: ``results/<time>``.
         resume: Continue the run in `out`: finished tasks are not asked again.
         endpoints: URL of a model's server by name.
@@ -434,9 +458,18 @@ def compare(
         repeat_judge: Letters of the judge for each item, the first included, 2 to 100, to measure the judge's noise.
         labels: Label files; default: the eval's.
         margin: Smallest difference of usable rates that matters: a share in (0, 1), or a text like ``5 points``.
+        until_decided: Whether to ask for chunks in random order, batch by batch, until the first place is decided, at error
+            rates of 5 % that hold at every look; ``Report.stopping`` then has the looks. False: all chunks. Default: the registry's.
+            A single candidate is always asked about all chunks.
         hardware: Machine of the registry for models whose entry names none; for the cost.
         metrics_port: Serve Prometheus metrics of the run at this port while it works; 0 takes a free one.
         metrics_host: Address of `metrics_port`; default: 127.0.0.1.
+        backend: ``"local"``: this process asks. ``"ray"``: actors on the nodes of a Ray cluster do, and this process collects
+            the rows; every model needs a server that is up.
+        ray_address: Address of the cluster, ``HOST:PORT``; default: Ray on this machine, for this run.
+        ray_store: Place that all nodes see, for the samples and rows of blocks: a folder or ``s3://BUCKET/PREFIX``; default:
+            a folder in `out`.
+        ray_block: Samples of a block, 1 to 500: what is asked again where the process that works on it dies.
         progress: Called after each finished task, on the thread that works.
         confirm: Called with an estimate of a new run of 50 samples or more, from a probe of five; what it raises ends the run
             before it starts. None: nothing is estimated.
@@ -458,22 +491,24 @@ def compare(
     """
     names = _names(models)
     n_replies, n_letters = checked_repeats(repeat, "repeat"), checked_repeats(repeat_judge, "repeat_judge")
-    registry = _registry(config, endpoints)
-    plan = make_plan(
-        registry,
-        names,
-        eval_name=_text(eval_name),
-        chunks=_path(chunks),
-        samples=_path(samples),
-        fields=fields or {},
-        duplicate_ids=duplicate_ids,
-        n=n,
-        seed=seed,
-        prompts=_prompts(prompts),
-    )
+    registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below)
+    with chunk_file(_path(chunks), allow_external=registry.allow_external) as chunk_path:
+        plan = make_plan(
+            registry,
+            names,
+            eval_name=_text(eval_name),
+            chunks=chunk_path,
+            samples=_path(samples),
+            fields=fields or {},
+            duplicate_ids=duplicate_ids,
+            n=n,
+            seed=seed,
+            allocation=allocation,
+            prompts=_prompts(prompts),
+        )
     path = _path(out) or Path("results", new_run_name())
     members = _panel(panel, judge, "judge")
-    recorded = RunStore(path).settings()["grading"] if resume and (path / SETTINGS).is_file() else None
+    recorded = RunStore(path).settings() if resume and (path / SETTINGS).is_file() else None
     judging, *others = (
         find_judging(
             registry,
@@ -481,7 +516,7 @@ def compare(
             judge=name,
             rubric=_text(rubric) or plan.definition.rubric,
             allow_same_family=allow_same_family,
-            recorded=recorded,
+            recorded=recorded and recorded["grading"],
         )
         for name in members or (judge,)
     )
@@ -505,6 +540,16 @@ def compare(
     label_paths = plan.definition.label_paths if labels is None else _paths(labels)
     require_labels(label_paths)
     settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
+    batches = _batches(
+        plan,
+        judging,
+        recorded,
+        until_decided,
+        margin=_margin(margin, registry),
+        registry=registry,
+        path=path,
+        is_on_ray=backend == "ray",
+    )
     machines = find_machines(registry, [settings], hardware)
     options = ReportOptions(
         label_paths=label_paths,
@@ -521,7 +566,12 @@ def compare(
     )
     with (
         serve as exporter,
-        RunStore.create(path, settings, plan.samples, resume=resume) as store,
+        RunStore.create(
+            path,
+            settings if batches is None else batches.settings(settings),
+            plan.samples if batches is None else batches.samples(),
+            resume=resume,
+        ) as store,
         _resumable("compare", store, is_new=not resume),
     ):
         _keep_command(store, command)
@@ -530,9 +580,14 @@ def compare(
             runner.check(*plan.candidates, judging.judge, *(other.judge for other in others))
             if confirm is not None and not resume and exporter is None:
                 whole = runner.estimate(plan.candidates, plan.definition, judging)
-                times = n_replies * n_letters * (1 + len(others))
+                times = n_replies * n_letters * (1 + len(others)) * (1 if batches is None else batches.ratio)
                 _confirm(whole, confirm, machines, registry, times=times)
-            runner.compare(
+            if backend == "ray":
+                # the engine below finds these rows, and does what is left: controls, repeats, what failed for a passing reason
+                options_on_ray = _ray_options(registry, concurrency, ray_address, ray_store, ray_block)
+                compare_on_ray(store, plan, judging, options_on_ray, shown)
+            work = partial(
+                runner.compare,
                 plan.candidates,
                 plan.definition,
                 judging,
@@ -540,6 +595,7 @@ def compare(
                 repeat_judge=n_letters,
                 controls=controls,
             )
+            _work(store, work, batches, label_paths, shown)
             if others and not _has_items(store):
                 others, options = [], replace(options, panel=())
             if failed := _grade_by_each(store, others, runner.grade):
@@ -551,6 +607,65 @@ def compare(
         analysis = write_report(store, options)
         _require_graded(store, analysis.report)
     return Run((path,), options, analysis)
+
+
+def _batches(
+    plan: Plan,
+    judging: Judging,
+    recorded: Mapping[str, Any] | None,
+    until_decided: bool | None,
+    *,
+    margin: float,
+    registry: Config,
+    path: Path,
+    is_on_ray: bool,
+) -> Batches | None:
+    """Return the batches of a run until decided; None of one with a fixed sample.
+
+    Raises:
+        UsageError: a run on Ray, or of samples with different weights, is to stop early.
+        NotComparableError: the run began otherwise.
+    """
+    is_weighted = relative_weights([sample.weight for sample in plan.samples]) is not None
+    if until_decided and (is_on_ray or is_weighted):
+        cause = "a run on Ray" if is_on_ray else "a run whose samples weigh differently"
+        raise UsageError(f"{cause} has a fixed sample: omit --until-decided (until_decided=True)")
+    if len(plan.candidates) < 2 or is_on_ray or is_weighted:
+        return None
+    is_weighted = relative_weights([sample.weight for sample in plan.samples]) is not None
+    if is_weighted and until_decided:
+        # the bounds at every look are those of chunks that weigh the same
+        raise UsageError(
+            "--until-decided (until_decided=True): the samples were drawn with different probabilities; ask for all of them "
+            "(--all-chunks), or draw them with --allocation proportional"
+        )
+    if until_decided is None:
+        until_decided = registry.defaults.until_decided if recorded is None else "until_decided" in recorded
+        until_decided = until_decided and not is_weighted
+    require_same_ending(recorded, until_decided=until_decided, path=path)
+    if not until_decided:
+        return None
+    in_turns = take_turns((*plan.candidates, judging.judge))
+    return Batches(plan, margin=margin, recorded=recorded, in_turns=in_turns)
+
+
+def _work(
+    store: RunStore,
+    work: Callable[[], None],
+    batches: Batches | None,
+    label_paths: Sequence[Path],
+    progress: Progress,
+) -> None:
+    """Ask for and grade what is pending in a run: all of it, or batch by batch until it is decided."""
+    if batches is None:
+        work()
+        return
+    margin = batches.sequence.margin
+
+    def look() -> Look:
+        return look_at(read_run(store, label_paths=label_paths), margin=margin)
+
+    batches.run(store, work, look, progress.note)
 
 
 @blocking
@@ -565,6 +680,7 @@ def generate(
     duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
+    allocation: Allocation = "proportional",
     out: PathArgument | None = None,
     resume: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -591,6 +707,7 @@ def generate(
         duplicate_ids: What becomes of two chunks with one id.
         n: Number of samples to draw.
         seed: Seed of the draw.
+        allocation: How many of the samples each stratum gets.
         out: Run directory.
         resume: Continue the run in `out`.
         endpoints: URL of a model's server by name.
@@ -623,6 +740,7 @@ def generate(
         duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
+        allocation=allocation,
         prompts=_prompts(prompts),
     )
     plan = plan_with_consent(plan, consent, prices=registry.hosted_prices, n_replies=n_replies)
@@ -652,6 +770,8 @@ def grade(
     run: Run | PathArgument,
     *,
     judge: str | None = None,
+    judge_mode: JudgeMode | None = None,
+    reasons_below: float | None = None,
     panel: Sequence[str] | None = None,
     escalate: str | None = None,
     escalate_error: float = 0.1,
@@ -680,6 +800,10 @@ def grade(
         run: A run, or its directory.
         judge: Judge in the registry; default: that of the run, else the registry's first one that is of no
             candidate's family.
+        judge_mode: What judges are asked for: ``"reason_first"``, ``"letter"`` (the letter alone), or ``"cascade"`` (the letter alone,
+            then reasons for items of which the judge is unsure); default: that of the judge's entry.
+        reasons_below: With a cascade: probability of the letter below which reasons are asked for, in (0, 1]; default: that of the
+            entry, 0.9.
         panel: Judges that grade one after the other, in place of `judge`: an odd number, at least 3. The first is that of a run
             that no judge graded before. A member that fails does not stop the others.
         escalate: Second judge, which grades the items of which the first is unsure or which are disputed; the letters of both together
@@ -709,7 +833,7 @@ def grade(
     """
     (path,) = _run_paths(run)
     n_letters = checked_repeats(repeat, "repeat")
-    registry = _registry(config, endpoints)
+    registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below)
     members = _panel(panel, judge, "judge")
     with RunStore.open(path, writable=True) as store:
         settings, further = store.settings(), store.further_judges()
@@ -1388,7 +1512,7 @@ def label_by_model(
             disclosure = grading_disclosure(
                 spec,
                 texts,
-                rubric=prompt_text(sitting.rubric, mode=spec.judge_mode),
+                rubric=prompt_text(sitting.rubric, mode=shown_mode(spec.judge_mode)),
                 sampling=SAMPLING,
                 prices=registry.hosted_prices,
                 sends=f"{plural(len(texts), 'item')} with their chunks",
@@ -1438,7 +1562,10 @@ def compare_shard(
     duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
+    allocation: Allocation = "proportional",
     judge: str | None = None,
+    judge_mode: JudgeMode | None = None,
+    reasons_below: float | None = None,
     rubric: PathArgument | None = None,
     allow_same_family: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -1459,7 +1586,7 @@ def compare_shard(
     Raises:
         QaevalError: As for `compare`. An error with a note is of a shard that was begun: the same call continues it.
     """
-    registry = _registry(config, endpoints)
+    registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below)
     location = find_location(out, allow_external=registry.allow_external)
     plan = make_plan(
         registry,
@@ -1471,6 +1598,7 @@ def compare_shard(
         duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
+        allocation=allocation,
         prompts=_prompts(prompts),
     )
     judging = find_judging(
@@ -1522,6 +1650,26 @@ def compare_shard(
         "committed" if is_own else "committed by another process"
     )
     return ShardResult(committed, outcome, len(sample_ids), n_samples_of_run)
+
+
+def _ray_options(
+    registry: Config,
+    concurrency: Concurrency | None,
+    address: str | None,
+    store: PathArgument | None,
+    block_size: int,
+) -> RayOptions:
+    if not 1 <= block_size <= MAX_BLOCK_SIZE:
+        raise UsageError(f"ray_block: expected 1 to {MAX_BLOCK_SIZE} samples, got {block_size:,}")
+    in_flight = registry.defaults.concurrency if concurrency is None else concurrency
+    return RayOptions(
+        address=address,
+        store=_text(store),
+        concurrency=None if in_flight == "auto" else in_flight,
+        block_size=block_size,
+        outage_s=registry.defaults.outage_s,
+        allow_external=tuple(registry.allow_external),
+    )
 
 
 def _keep_command(store: RunStore, command: str | None) -> None:
@@ -1635,7 +1783,7 @@ def _confirm(
     machines: Mapping[str, MachineFacts],
     registry: Config,
     *,
-    times: int,
+    times: float,
 ) -> None:
     if whole is not None:
         repeated = whole.times(times)

@@ -61,6 +61,14 @@ def quiet_mlflow(host: str) -> None:
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), host)))
 
 
+def quiet_ray() -> None:
+    """Set Ray's environment: no usage statistics, no lines of its C++ core on stderr, no deprecations of its own code.
+
+    Call it before Ray is imported. The head of a cluster that is up decides about its statistics itself.
+    """
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", DO_NOT_TRACK="true", RAY_BACKEND_LOG_LEVEL="fatal")
+
+
 def environment() -> Mapping[str, str]:
     """Return the environment that a server started by qaeval inherits."""
     return os.environ

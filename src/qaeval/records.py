@@ -20,6 +20,7 @@ FailureReason: TypeAlias = Literal[
     "missing_field",
     "invalid_json",
     "truncated",
+    "repetition",
     "empty",
     "context_overflow",
     "rejected",
@@ -29,6 +30,7 @@ FailureReason: TypeAlias = Literal[
     "placeholder",
     "no_source",
     "reported",
+    "internal",
 ]
 """Why a task has no result; ``FAILURES`` has the meanings."""
 
@@ -37,6 +39,7 @@ FAILURES: Mapping[FailureReason, str] = {
     "missing_field": "an item lacks a field, has an empty one or one that the schema does not know",
     "invalid_json": "the reply is not JSON",
     "truncated": "the reply ran into max_tokens",
+    "repetition": "the reply repeated itself, and the server ended it",
     "empty": "the reply holds no text",
     "context_overflow": "the prompt does not fit the model's context; nothing was cut",
     "rejected": "the server refused the request (4xx)",
@@ -46,6 +49,7 @@ FAILURES: Mapping[FailureReason, str] = {
     "placeholder": "the reply repeats the prompt's example or dots in place of a text, or is the same for three chunks or more",
     "no_source": "the imported item came without its chunk, and the rubric needs one",
     "reported": "the imported file reports an error, or holds nothing",
+    "internal": "qaeval failed on the task, which is a bug: report it with the detail",
 }
 
 
@@ -79,6 +83,11 @@ def _nothing(value: object) -> bool:
 
 ControlText: TypeAlias = Literal["special token", "mark"]
 """Text that was broken in a prompt: a special token of a chat template, or a mark or tag of the judge's fence."""
+
+
+def _certain(value: object) -> bool:
+    """Whether a probability is 1, so that the row omits it."""
+    return value == 1
 
 
 def _absent(value: object) -> bool:
@@ -118,13 +127,15 @@ class Chunk(Record):
     text: str
     """Empty only where an item was imported without its chunk."""
     stratum: str = "all"
-    """The topic; samples are drawn in proportion from every stratum."""
+    """The topic; samples are drawn from every stratum."""
     document: str = ""
     """The document of the passage; empty when unknown."""
     title: str = ""
     language: str = ""
     split: Literal["", "tuning", "held-out"] = Field(default="", exclude_if=_nothing)
     """Half of the eval's chunks, the `split` of labels of them."""
+    inclusion: float = Field(default=1.0, gt=0, le=1, exclude_if=_certain)
+    """Probability with which the chunk was drawn from those of its documents; 1 where all chunks weigh the same."""
 
 
 class Sample(Record):
@@ -136,20 +147,40 @@ class Sample(Record):
     """The question about the chunk; empty where the chunk alone is the sample."""
     given: Mapping[str, Any] = Field(default_factory=dict, exclude_if=_nothing)
     """Further fields of the eval's data: type, expected answer, the fields of a topic card."""
+    inclusion: float = Field(default=1.0, gt=0, le=1, exclude_if=_certain)
+    """Probability with which the sample was drawn, its chunk given; 1 where all samples weigh the same."""
 
     @classmethod
-    def of(cls, chunk: Chunk, question: str = "", given: Mapping[str, Any] | None = None) -> "Sample":
+    def of(
+        cls,
+        chunk: Chunk,
+        question: str = "",
+        given: Mapping[str, Any] | None = None,
+        *,
+        inclusion: float = 1.0,
+    ) -> "Sample":
         """Create a sample; its id depends on the chunk's id and text and on the question alone."""
         parts = ("sample", chunk.chunk_id, chunk.text, *((question,) if question else ()))
-        return cls(sample_id=record_id(*parts), chunk=chunk, question=question, given=given or {})
+        sample_id = record_id(*parts)
+        return cls(
+            sample_id=sample_id, chunk=chunk, question=question, given=given or {}, inclusion=inclusion
+        )
 
     def row(self) -> dict[str, Any]:
         """Return the sample as a row of a data file: a chunk, a question about one, or a topic card."""
+        # of a question that of its chunk is in the chunk file
+        inclusion = self.inclusion if self.question else self.inclusion * self.chunk.inclusion
+        drawn = {} if inclusion == 1 else {"inclusion": inclusion}
         if self.question:
-            return {"chunk_id": self.chunk.chunk_id, "question": self.question, **self.given}
+            return {"chunk_id": self.chunk.chunk_id, "question": self.question, **self.given, **drawn}
         if self.given:
-            return {"card_id": self.chunk.chunk_id, **self.given}
-        return {name: value for name, value in self.chunk.model_dump().items() if value}
+            return {"card_id": self.chunk.chunk_id, **self.given, **drawn}
+        return {**{name: value for name, value in self.chunk.model_dump().items() if value}, **drawn}
+
+    @property
+    def weight(self) -> float:
+        """How many samples of the documents it stands for: one over the probability with which it was drawn."""
+        return 1 / (self.inclusion * self.chunk.inclusion)
 
     @property
     def type(self) -> str:
@@ -158,7 +189,7 @@ class Sample(Record):
 
     @property
     def stratum(self) -> str:
-        """The stratum for proportional sampling: the sample's own stratum or type, else its chunk's."""
+        """The stratum of the draw: the sample's own stratum or type, else its chunk's."""
         return str(self.given.get("stratum") or self.type or self.chunk.stratum)
 
 
@@ -246,6 +277,17 @@ class Generation(Record):
     """Places of the prompt's texts that were broken, by kind; the stored texts have them as they were."""
 
 
+class ShortGrade(Record):
+    """The grade without reasons, of an item that a judge in mode ``cascade`` graded again with reasons."""
+
+    letter: str
+    """Empty where the reply had none."""
+    probability: float | None = None
+    """Of the letter; of a rubric with ``decide: facts``, of the answers to all facts. None where the server gave none."""
+    is_control: bool = False
+    """Whether the item is of the random share that is asked again whatever the probability."""
+
+
 class Grade(Record):
     """The judge's letter for one item."""
 
@@ -270,6 +312,10 @@ class Grade(Record):
     """What was done with a reply that is not as asked: its reason was cut, log-probabilities in another form were left out."""
     probabilities: Mapping[str, float] | None = None
     """Distribution over the letters of the scale, where the server returned logprobs."""
+    answers_probability: float | None = Field(default=None, exclude_if=_absent)
+    """Probability of the answers to all facts, of a short reply of a cascade; that of the letter is no lower."""
+    short: ShortGrade | None = Field(default=None, exclude_if=_absent)
+    """The earlier grade without reasons; None where there was no other request. Usage and latency are those of both."""
     text: str
     """The raw reply."""
     usage: Usage | None = None
@@ -547,7 +593,7 @@ class Session(Record):
     external: bool = False
     """Whether the host is outside the user's own network: the chunks left it."""
     alongside: bool = False
-    """Whether the other stage ran at the same time."""
+    """Whether another stage ran at the same time: that of the judge, or of another candidate."""
     shard: str = Field(default="", exclude_if=_nothing)
     """Of a merged run, the shard, ``0/4``; sessions of other shards may have run at the same time."""
     stored: str = Field(default="", exclude_if=_nothing)

@@ -147,6 +147,7 @@ def test_a_malformed_letter_is_a_failure_that_says_so_and_never_a_letter(
     graded = letters(run)
     failed = {row["task_id"]: row for row in rows(run) if row["kind"] == "failure"}
     assert 5 < len(failed) <= bad
+    assert len(undisturbed) > len(failed)
     assert all(
         row["reason"] in {"invalid_json", "unparseable"} and row["detail"] and row["text"]
         for row in failed.values()

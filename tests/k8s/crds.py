@@ -47,6 +47,35 @@ _STEP = _closed(
         "arguments": _closed({"parameters": _PARAMETERS}),
     }
 )
+_COUNT = {"type": "string", "pattern": r"^\d+$"}
+_WORKLOAD_TRIGGER = _closed(
+    {
+        "type": {"const": "kubernetes-workload"},
+        "metadata": _closed({"podSelector": {"type": "string"}, "value": _COUNT}),
+    }
+)
+_PROMETHEUS_TRIGGER = _closed(
+    {
+        "type": {"const": "prometheus"},
+        "metadata": _closed(
+            {
+                "serverAddress": {"type": "string", "pattern": "^http://"},
+                "query": {"type": "string"},
+                "threshold": _COUNT,
+            }
+        ),
+    }
+)
+_RAY_GROUP = {
+    "rayStartParams": {"type": "object", "additionalProperties": {"type": "string"}},
+    "template": _closed(
+        {
+            "metadata": _closed({"labels": _LABELS, "annotations": _LABELS}),
+            "spec": {"type": "object"},  # the pod's: checked where it is lifted
+        }
+    ),
+}
+_AT_LEAST_ONE = {"type": "integer", "minimum": 1}
 SCHEMAS: dict[tuple[str, str], dict[str, Any]] = {
     ("monitoring.coreos.com/v1", "PodMonitor"): _resource(
         "monitoring.coreos.com/v1",
@@ -108,23 +137,13 @@ SCHEMAS: dict[tuple[str, str], dict[str, Any]] = {
             {
                 "scaleTargetRef": _closed({"name": {"type": "string"}}),
                 "minReplicaCount": {"const": 0},
-                "maxReplicaCount": {"const": 1},
+                "maxReplicaCount": {"type": "integer", "minimum": 1},
                 "pollingInterval": {"type": "integer", "minimum": 1},
                 "cooldownPeriod": {"type": "integer", "minimum": 1},
                 "triggers": {
                     "type": "array",
                     "minItems": 1,
-                    "items": _closed(
-                        {
-                            "type": {"const": "kubernetes-workload"},
-                            "metadata": _closed(
-                                {
-                                    "podSelector": {"type": "string"},
-                                    "value": {"type": "string", "pattern": r"^\d+$"},
-                                }
-                            ),
-                        }
-                    ),
+                    "items": {"oneOf": [_WORKLOAD_TRIGGER, _PROMETHEUS_TRIGGER]},
                 },
             }
         ),
@@ -173,6 +192,40 @@ SCHEMAS: dict[tuple[str, str], dict[str, Any]] = {
                         ]
                     },
                 },
+            }
+        ),
+    ),
+    ("ray.io/v1", "RayJob"): _resource(
+        "ray.io/v1",
+        "RayJob",
+        _closed(
+            {
+                "entrypoint": {"type": "string"},
+                "submissionMode": {"const": "HTTPMode"},
+                "backoffLimit": {"type": "integer", "minimum": 0},
+                "activeDeadlineSeconds": _AT_LEAST_ONE,
+                "shutdownAfterJobFinishes": {"const": True},
+                "ttlSecondsAfterFinished": _AT_LEAST_ONE,
+                "rayClusterSpec": _closed(
+                    {
+                        "rayVersion": {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+                        "enableInTreeAutoscaling": {"type": "boolean"},
+                        "headGroupSpec": _closed(_RAY_GROUP),
+                        "workerGroupSpecs": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": _closed(
+                                {
+                                    "groupName": {"type": "string"},
+                                    "replicas": _AT_LEAST_ONE,
+                                    "minReplicas": _AT_LEAST_ONE,
+                                    "maxReplicas": _AT_LEAST_ONE,
+                                    **_RAY_GROUP,
+                                }
+                            ),
+                        },
+                    }
+                ),
             }
         ),
     ),

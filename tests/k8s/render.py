@@ -198,11 +198,36 @@ def pod_spec(entry: Object) -> Object | None:
 
 
 def lifted(objects: list[Object]) -> list[Object]:
-    """Return the objects with a Job of the same pod in the place of each workflow: tools know nothing of Argo's own."""
-    return [_lifted(entry) if entry["kind"] == "WorkflowTemplate" else entry for entry in objects]
+    """Return the objects with those of the same pods in the place of workflows and Ray clusters, which tools do not know."""
+    return [plain for entry in objects for plain in _LIFTS.get(entry["kind"], _unchanged)(entry)]
 
 
-def _lifted(workflow: Object) -> Object:
+def _unchanged(entry: Object) -> list[Object]:
+    return [entry]
+
+
+def _lifted_ray(job: Object) -> list[Object]:
+    """Make a Deployment of each group of a RayJob: KubeRay replaces a pod that is lost, as it does."""
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = {"head": cluster["headGroupSpec"]} | {
+        group["groupName"]: group for group in cluster["workerGroupSpecs"]
+    }
+    return [
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {**copy.deepcopy(job["metadata"]), "name": f"{job['metadata']['name']}-{name}"},
+            "spec": {
+                "replicas": group.get("replicas", 1),
+                "selector": {"matchLabels": dict(group["template"]["metadata"]["labels"])},
+                "template": copy.deepcopy(group["template"]),
+            },
+        }
+        for name, group in groups.items()
+    ]
+
+
+def _lifted_workflow(workflow: Object) -> list[Object]:
     """Make the Job whose pod is that of a workflow's steps, as Argo's executor builds it; its image is the controller's choice."""
     spec, patch = workflow["spec"], _yaml(workflow["spec"]["podSpecPatch"])
     (main,) = patch["containers"]
@@ -215,7 +240,7 @@ def _lifted(workflow: Object) -> Object:
         "restartPolicy": "Never",
         "containers": [{"image": "quay.io/argoproj/argoexec:v3", **copy.deepcopy(main)}],
     }
-    return {
+    made = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {**workflow["metadata"], "name": f"{workflow['metadata']['name']}-step"},
@@ -225,6 +250,10 @@ def _lifted(workflow: Object) -> Object:
             "template": {"metadata": copy.deepcopy(spec["podMetadata"]), "spec": copy.deepcopy(pod)},
         },
     }
+    return [made]
+
+
+_LIFTS = {"WorkflowTemplate": _lifted_workflow, "RayJob": _lifted_ray}
 
 
 def pod_labels(entry: Object) -> dict[str, str]:

@@ -32,6 +32,7 @@ VARIANTS: list[tuple[str, ...]] = [
     ("l4-pair", "argo"),
     ("l4-pair", "keda"),
     ("l4-pair", "keda", "monitoring"),
+    ("l4-pair", "monitoring", "ray"),
 ]
 SERVE_OPTIONS = (ROOT / "tests" / "replay" / "vllm-0.32.0" / "serve-options.txt").read_text()
 
@@ -378,3 +379,25 @@ def test_a_step_of_the_workflow_changes_nothing_but_whether_its_job_is_suspended
         manifest = yaml.safe_load(resource["manifest"])
         assert manifest["metadata"] == {"name": "{{inputs.parameters.job}}", "namespace": "qaeval"}
         assert manifest["spec"] == {"suspend": False}
+
+
+# ---------------------------------------------------------------- Ray
+
+
+def test_a_cluster_on_ray_runs_the_version_that_is_tested_without_a_token_and_beside_headless_services() -> (
+    None
+):
+    objects = render("l4-pair", "monitoring", "ray")
+    cluster = by_name(objects, "RayJob", "run")["spec"]["rayClusterSpec"]
+    pinned = re.search(r"^ray==(\S+)", (ROOT / "requirements" / "ray.txt").read_text(), flags=re.MULTILINE)
+    assert pinned is not None
+    assert cluster["rayVersion"] == pinned[1]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (ray,) = group["template"]["spec"]["containers"]
+        assert {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"} in ray["env"]
+        ports = [int(value) for name, value in group["rayStartParams"].items() if name.endswith("port")]
+        assert all(6379 <= port <= 6499 for port in ports), "those that the policies name"
+    services = {entry["metadata"]["name"]: entry["spec"] for entry in of_kind(objects, "Service")}
+    assert {services[f"server-{role}"]["clusterIP"] for role in ("generator", "judge")} == {"None"}
+    assert not of_kind(objects, "Job")
+    assert not of_kind(objects, "Role")

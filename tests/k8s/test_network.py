@@ -244,3 +244,40 @@ def test_expressions_and_ranges_of_ports_are_read() -> None:
     assert allowed(rules, Pod("qaeval", {"a": "b"}), RUN, 15)
     assert not allowed(rules, Pod("qaeval", {"a": "b"}), RUN, 21)
     assert not allowed(rules, Pod("qaeval", {"a": "b", "c": ""}), RUN, 15)
+
+
+HEAD = Pod("qaeval", {"qaeval.io/role": "run", "qaeval.io/ray": "head", "qaeval.io/metrics": "true"})
+WORKER = Pod("qaeval", {"qaeval.io/role": "run", "qaeval.io/ray": "worker"})
+OPERATOR = Pod("kuberay-operator", {"app.kubernetes.io/name": "kuberay-operator"})
+STORE = Pod("object-store", {"app.kubernetes.io/name": "minio"})
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "port", "answer"),
+    [
+        (WORKER, HEAD, 6379, True),
+        (HEAD, WORKER, 6450, True),
+        (WORKER, WORKER, 6381, True),
+        (WORKER, HEAD, 8265, False),
+        (OPERATOR, HEAD, 8265, True),
+        (OPERATOR, WORKER, 8265, False),
+        (OPERATOR, HEAD, 6379, False),
+        (WORKER, GENERATOR, 8000, True),
+        (HEAD, JUDGE, 8000, True),
+        (WORKER, STORE, 9000, True),
+        (HEAD, Pod("default", {"app.kubernetes.io/name": "minio"}), 9000, False),
+        (JUDGE, STORE, 9000, False),
+        (JUDGE, WORKER, 6400, False),
+        (STRANGER, HEAD, 6379, False),
+        (STRANGER, HEAD, 8265, False),
+        (NEIGHBOUR, HEAD, 8265, False),
+        (PROMETHEUS, HEAD, 9464, True),
+        (WORKER, INTERNET, 443, False),
+        (HEAD, METADATA, 80, False),
+        (HEAD, API_SERVER, 443, False),
+    ],
+)
+def test_on_ray_the_nodes_reach_each_other_the_servers_and_the_store(
+    source: Pod, target: Pod | Address, port: int, answer: bool
+) -> None:
+    assert allowed(policies("l4-pair", "monitoring", "ray"), source, target, port) is answer

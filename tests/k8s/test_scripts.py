@@ -430,7 +430,7 @@ def test_the_commands_of_a_stage_are_qaevals() -> None:
     commands = set(re.findall(r"qaeval (\w+) ", text))
     options = {option for command in known.values() for param in command.params for option in param.opts}
     assert commands <= set(known)
-    assert set(re.findall(r"(?<=\s)--[a-z]+", text)) <= options
+    assert set(re.findall(r"(?<=\s)--[a-z-]+", text)) <= options
 
 
 # ---------------------------------------------------------------- releasing stages

@@ -12,6 +12,10 @@
  * 1 / (1 + n / 256), n of them running, so that a batch of 256 runs each half as fast as alone. --latency-ms is the median with
  * all slots at work. Work is drawn in the order of arrival from --seed, the same in a run and in --simulate.
  *
+ * Log-probabilities: a request with "logprobs":true gets them as vLLM writes them, with as many alternatives as it asks for at each
+ * token; a letter's are A, B and C. A schema is not enforced: --reply fits it. The probe's question is answered as a server that
+ * enforces schemas would.
+ *
  * Streams: a request with "stream": true gets --tokens tokens, the first --ttft-ms after it began to run, the others --gap-ms apart,
  * in vLLM's chunks: role and first token, the rest, usage, [DONE]. --slots bounds how many run; the others wait.
  *
@@ -19,6 +23,7 @@
  * GET /metrics tells what runs and waits, as vLLM does; GET /stats tells everything, as JSON. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -86,14 +91,15 @@ struct connection {
     size_t in_len, in_cap, out_len, out_at, out_cap;
     double work;
     char letter, model[128];
-    unsigned prompt_tokens;
+    unsigned prompt_tokens, top;
+    int is_probe;
 };
 
 static struct connection *connections[MAX_FD];
 static int epoll_fd;
 
 static struct {
-    uint64_t preemptions, tokens, requests, ok, refused_429, failed_500, resets, hangs, bad_json, halves, aborted;
+    uint64_t preemptions, tokens, bytes, requests, tokenized, ok, refused_429, failed_500, resets, hangs, bad_json, halves, aborted;
     int most_running, most_waiting, open, most_open;
     double slot_seconds, first, last;
 } stats;
@@ -110,11 +116,15 @@ static void send_bytes(struct connection *c, const char *bytes, size_t n) {
     c->out_len += n;
 }
 
-static void send_reply(struct connection *c, const char *status, const char *more, const char *type, const char *body, size_t n) {
+static void send_head(struct connection *c, const char *status, const char *more, const char *type, size_t n) {
     char head[512];
     int len = snprintf(head, sizeof head, "HTTP/1.1 %s\r\nserver: uvicorn\r\ncontent-type: %s\r\ncontent-length: %zu\r\n%s%s\r\n",
                        status, type, n, more, c->closing ? "connection: close\r\n" : "");
     send_bytes(c, head, (size_t)len);
+}
+
+static void send_reply(struct connection *c, const char *status, const char *more, const char *type, const char *body, size_t n) {
+    send_head(c, status, more, type, n);
     send_bytes(c, body, n);
 }
 
@@ -222,27 +232,83 @@ static void escape(char *to, const char *from, size_t n) {
     *to = 0;
 }
 
+#define MAX_TOP 20
+#define PROBE_REPLY "{\"word\": \"quokka-7319\"}"
+
+/* Length of the token at the beginning of a text: a word of at most 8 characters with the space before it, or one other character. */
+static size_t token_length(const char *text) {
+    size_t n = *text == ' ';
+    while (n < 8 && isalnum((unsigned char)text[n])) n++;
+    return n ? n : 1;
+}
+
+static char *put_token(char *to, const char *token, size_t n, double logprob) {
+    char escaped[64];
+    escape(escaped, token, n);
+    to += sprintf(to, "{\"token\":\"%s\",\"logprob\":%.16f,\"bytes\":[", escaped, logprob);
+    for (size_t i = 0; i < n; i++) to += sprintf(to, "%s%d", i ? "," : "", (unsigned char)token[i]);
+    return to + sprintf(to, "]");
+}
+
+/* Returns the log-probabilities of the reply with a letter, built once: top alternatives at each token. */
+static const char *listed(char letter, unsigned top) {
+    static char *built[MAX_TOP + 1][3];
+    static const char *others[] = {" and", " the", "\"", " which", " of", ".", " it", " source", ",", " is", " not", " that", " in", " to", " a", " are", " on", " or", " for", " be"};
+    char **to = &built[top][letter - 'A'];
+    if (*to) return *to;
+    char *at = *to = grown(NULL, 64 + (strlen(reply_text) + 1) * (top + 1) * 160);
+    at += sprintf(at, "{\"content\":[");
+    for (const char *token = reply_text; *token;) {
+        int is_letter = *token == '@';
+        size_t n = is_letter ? 1 : token_length(token);
+        const char *text = is_letter ? &letter : token;
+        at += sprintf(at, "%s", token == reply_text ? "" : ",");
+        at = put_token(at, text, n, -0.1053605156578263);
+        at += sprintf(at, ",\"top_logprobs\":[");
+        for (unsigned i = 0; i < top; i++) {
+            if (i) *at++ = ',';
+            char other = (char)('A' + (letter - 'A' + (int)i) % 3);
+            if (!i) at = put_token(at, text, n, -0.1053605156578263);
+            else if (is_letter && i < 3) at = put_token(at, &other, 1, -2.3025850929940455 - i);
+            else at = put_token(at, others[i], strlen(others[i]), is_letter ? -9999.0 : -2.9957322735539909 - i);
+            *at++ = '}';
+        }
+        at += sprintf(at, "]}");
+        token += n;
+    }
+    sprintf(at, "]}");
+    return *to;
+}
+
 static void answer(struct connection *c) {
-    char text[8192], escaped[16384], body[20480];
-    size_t n = strlen(reply_text);
-    memcpy(text, reply_text, n + 1);
+    char text[8192], escaped[16384], head[20480], tail[512];
+    const char *reply = c->is_probe ? PROBE_REPLY : reply_text;
+    size_t n = strlen(reply);
+    memcpy(text, reply, n + 1);
     for (char *at = text; (at = strchr(at, '@')); at++) *at = c->letter;
     if (c->fault_json) n = n * 6 / 10;
     escape(escaped, text, n);
     unsigned tokens = (unsigned)n / 4 + 1;
-    int len = snprintf(body, sizeof body,
+    const char *logprobs = c->top && !c->is_probe && !c->fault_json ? listed(c->letter, c->top) : "null";
+    int len = snprintf(head, sizeof head,
                        "{\"id\":\"chatcmpl-%016llx\",\"object\":\"chat.completion\",\"created\":%ld,\"model\":\"%s\",\"choices\":[{\"index\":0,"
-                       "\"message\":{\"role\":\"assistant\",\"content\":\"%s\",\"refusal\":null,\"tool_calls\":[]},\"logprobs\":null,"
-                       "\"finish_reason\":\"stop\",\"stop_reason\":null}],\"usage\":{\"prompt_tokens\":%u,\"total_tokens\":%u,"
+                       "\"message\":{\"role\":\"assistant\",\"content\":\"%s\",\"refusal\":null,\"tool_calls\":[]},\"logprobs\":",
+                       (unsigned long long)stats.requests, (long)time(NULL), c->model, escaped);
+    int end = snprintf(tail, sizeof tail,
+                       ",\"finish_reason\":\"stop\",\"stop_reason\":null}],\"usage\":{\"prompt_tokens\":%u,\"total_tokens\":%u,"
                        "\"completion_tokens\":%u,\"prompt_tokens_details\":null},\"prompt_logprobs\":null}",
-                       (unsigned long long)stats.requests, (long)time(NULL), c->model, escaped, c->prompt_tokens,
-                       c->prompt_tokens + tokens, tokens);
+                       c->prompt_tokens, c->prompt_tokens + tokens, tokens);
+    size_t middle = strlen(logprobs), size = (size_t)len + middle + (size_t)end;
     stats.ok++;
+    stats.bytes += size;
     stats.last = now();
     c->state = IDLE;
-    send_reply(c, "200 OK", "", "application/json", body, (size_t)len);
+    send_head(c, "200 OK", "", "application/json", size);
+    send_bytes(c, head, (size_t)len);
+    send_bytes(c, logprobs, middle);
+    send_bytes(c, tail, (size_t)end);
     if (c->fault_half) { /* the head promises more than comes */
-        c->out_len -= (size_t)len / 2;
+        c->out_len -= size / 2;
         c->closing = 1;
     }
 }
@@ -313,6 +379,10 @@ static void chat(struct connection *c, const char *body, size_t n) {
     c->prompt_tokens = (unsigned)n / 4 + 1;
     c->stream = memmem(body, n, "\"stream\":true", 13) || memmem(body, n, "\"stream\": true", 14);
     c->sent = 0;
+    const char *top = memmem(body, n, "\"logprobs\":true", 15) ? memmem(body, n, "\"top_logprobs\":", 15) : NULL;
+    c->top = top ? (unsigned)atoi(top + 15) : 0;
+    if (c->top > MAX_TOP) { send_error(c, "400 Bad Request", "", "BadRequestError"); return; }
+    c->is_probe = memmem(body, n, "quokka-7319", 11) != NULL;
     const char *limit = memmem(body, n, "\"max_tokens\":", 13);
     double share = limit ? atof(limit + 13) * 4 / (double)strlen(reply_text) : 1;
     c->work = draw_work() * fmin(1, share); /* a reply of one token takes less than a whole one */
@@ -345,12 +415,13 @@ static void send_stats(struct connection *c) {
     double cpu = used.ru_utime.tv_sec + used.ru_stime.tv_sec + (used.ru_utime.tv_usec + used.ru_stime.tv_usec) * 1e-6;
     int n = snprintf(body, sizeof body,
                      "{\"requests\":%llu,\"ok\":%llu,\"refused_429\":%llu,\"failed_500\":%llu,\"resets\":%llu,\"hangs\":%llu,\"bad_json\":%llu,"
-                     "\"halves\":%llu,\"aborted\":%llu,\"most_running\":%d,\"most_waiting\":%d,\"most_open\":%d,\"slot_seconds\":%.3f,"
+                     "\"halves\":%llu,\"aborted\":%llu,\"most_running\":%d,\"most_waiting\":%d,\"most_open\":%d,\"bytes\":%llu,\"tokenized\":%llu,\"slot_seconds\":%.3f,"
                      "\"active_s\":%.3f,\"cpu_s\":%.3f}",
                      (unsigned long long)stats.requests, (unsigned long long)stats.ok, (unsigned long long)stats.refused_429,
                      (unsigned long long)stats.failed_500, (unsigned long long)stats.resets, (unsigned long long)stats.hangs,
                      (unsigned long long)stats.bad_json, (unsigned long long)stats.halves, (unsigned long long)stats.aborted,
-                     stats.most_running, stats.most_waiting, stats.most_open, stats.slot_seconds, stats.last - stats.first, cpu);
+                     stats.most_running, stats.most_waiting, stats.most_open, (unsigned long long)stats.bytes,
+                     (unsigned long long)stats.tokenized, stats.slot_seconds, stats.last - stats.first, cpu);
     send_reply(c, "200 OK", "", "application/json", body, (size_t)n);
 }
 
@@ -375,6 +446,7 @@ static void dispatch(struct connection *c, const char *path, const char *body, s
     else if (!strncmp(path, "/stats ", 7)) send_stats(c);
     else if (!strncmp(path, "/tokenize ", 10)) {
         char count[64];
+        stats.tokenized++;
         send_reply(c, "200 OK", "", "application/json", count, (size_t)snprintf(count, sizeof count, "{\"count\":%zu}", length / 4));
     } else send_error(c, "404 Not Found", "", "NotFoundError");
 }

@@ -19,9 +19,11 @@ HERE = Path(__file__).parent
 REPLY = (
     '{"reason": "The answer says what the source says about the valve, gives the threshold and the order of the steps, and adds '
     "nothing that the source does not say. One qualifier of the source is missing, but a reader would still act correctly. The "
-    'question can be answered from the source alone, and the wording is clear.", "letter": "@", "hallucination": false}'
+    'question can be answered from the source alone, and the wording is clear.", "hallucination": false, "letter": "@", "flaw": "none"}'
 )
-"""What the mock's judge says."""
+"""What the mock's judge says; as long as a real judge's reason."""
+LETTER_REPLY = '{"hallucination": false, "letter": "@", "flaw": "none"}'
+"""What it says where the letter alone is asked for."""
 
 
 def build_mock() -> Path:
@@ -192,10 +194,19 @@ def prepare_run(folder: Path, n_items: int) -> Path:
 
 def registry(folder: Path) -> Path:
     """Write a registry with a writer that is never asked and the mock as judge."""
+    return _registry(folder, "structured: off", "cache: false, outage_s: 60")
+
+
+def user_registry(folder: Path, mode: str) -> Path:
+    """Write a registry as users have it: a pinned judge, its schema enforced, replies in the cache."""
+    return _registry(folder, f"hf_id: bench/judge, revision: {'ab' * 20}, judge_mode: {mode}", "outage_s: 60")
+
+
+def _registry(folder: Path, judge: str, defaults: str) -> Path:
     path = folder / "bench.yaml"
     path.write_text(
         "models: {writer: {url: 'http://127.0.0.1:9/v1'}}\n"
-        "judges: {bench: {url: 'http://127.0.0.1:9/v1', structured: off}}\n"
-        "defaults: {cache: false, outage_s: 60}\n"
+        f"judges: {{bench: {{url: 'http://127.0.0.1:9/v1', served_name: bench, {judge}}}}}\n"
+        f"defaults: {{{defaults}}}\n"
     )
     return path

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -43,6 +43,8 @@ class LoopbackServer:
         max_logprobs: requests for more alternatives are refused.
         gap_s: between two tokens of a stream; the first comes after ``latency_s``.
         roots: ids of the weights by served name.
+        repetition: what it makes of the field ``repetition_detection``.
+        started: start of its process, as /metrics says it.
 
     Attributes:
         requests: bodies of all chat requests, in order.
@@ -66,11 +68,14 @@ class LoopbackServer:
         max_logprobs: int = 20,
         gap_s: float = 0.0,
         roots: Mapping[str, str] | None = None,
+        repetition: Literal["known", "ignored", "refused"] = "known",
+        started: float | None = None,
     ) -> None:
         self.models = dict(models) if isinstance(models, Mapping) else dict.fromkeys(models, 8192)
         self.port, self.api_key, self.latency_s, self.die_after = port, api_key, latency_s, die_after
         self.adapters, self.max_logprobs = dict(adapters or {}), max_logprobs
-        self.gap_s, self.roots = gap_s, dict(roots or {})
+        self.gap_s, self.roots, self.started = gap_s, dict(roots or {}), started
+        self.repetition = repetition
         self.special, self.ordinary = tuple(special), tuple(ordinary)
         self.tokenized: list[str] = []
         self.n_counted = 0
@@ -239,6 +244,13 @@ class LoopbackServer:
             return error(400, TOO_LONG.format(limit=limit, value=limit + 1), "input_tokens")
         if (requested := body.get("top_logprobs") or 0) > self.max_logprobs:
             return error(400, TOO_MANY.format(asked=requested, limit=self.max_logprobs), "logprobs")
+        return self._repetition_refusal(body.get("repetition_detection"))
+
+    def _repetition_refusal(self, field: Mapping[str, int] | None) -> web.Response | None:
+        if field and self.repetition == "refused":
+            return error(400, "Extra inputs are not permitted: repetition_detection")
+        if field and self.repetition == "known" and field["min_count"] < 2:
+            return error(400, "min_count must be >= 2 to detect repetitive patterns in engine output.")
         return None
 
     async def _tokenize(self, request: web.Request) -> web.Response:
@@ -282,7 +294,8 @@ class LoopbackServer:
             "prefix_cache_hits_total": 64 * n,
         }
         kinds = {name: "counter" if name.endswith("_total") else "gauge" for name in values}
-        return "".join(
+        start = "" if self.started is None else f"process_start_time_seconds {self.started:.11e}\n"
+        return start + "".join(
             f"# TYPE vllm:{name} {kinds[name]}\nvllm:{name}{label} {value:.1f}\n"
             for name, value in values.items()
         )

@@ -33,7 +33,7 @@ from qaeval.stats.multirater import (
     krippendorff_interval,
     multirater_coefficient,
 )
-from qaeval.stats.paired import paired_difference, sign_flip_test
+from qaeval.stats.paired import paired_difference, sign_flip_test, weighted_difference
 from qaeval.stats.ranking import bradley_terry, bradley_terry_bootstrap
 from qaeval.stats.resampling import cluster_bootstrap, cluster_bootstrap_all, jackknife
 
@@ -178,6 +178,11 @@ def mean_difference(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> Estimate:
     return paired_difference(wins_a / n, wins_b / n)
 
 
+def difference_by_weight(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> Estimate:
+    (wins_a, n), (wins_b, _) = per_chunk(a, c), per_chunk(b, c)
+    return weighted_difference(wins_b / n - wins_a / n, n + wins_a)
+
+
 def ranked(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> Estimate:
     tables = clustered_table(a, b, c).astype(float)
     return bradley_terry_bootstrap(tables, rng=np.random.default_rng(1), n_resamples=300)[0].strength
@@ -194,6 +199,7 @@ CLUSTERED: dict[str, tuple[Callable[..., Estimate], float, float]] = {
     "clustered_mean": (lambda a, _, c: clustered_mean(a, c), 0, 2),
     "clustered_ratio": (lambda a, _, c: clustered_ratio(*per_chunk(a, c)), 0, 1),
     "paired_difference": (mean_difference, -1, 1),
+    "weighted_difference": (difference_by_weight, -1, 1),
     "jackknife": (lambda a, b, c: jackknife(co.kappa, clustered_table(a, b, c), n=len(a)), -1, 1),
     "cluster_bootstrap": (bootstrapped, -1, 1),
     "cluster_bootstrap_all": (
@@ -385,7 +391,9 @@ TESTED_BY_EXAMPLE = {
     "chunks_needed", "design_effect", "detectable_difference", "icc1", "plan", "simulated_power",
     "reached_power", "holm", "alpha_from_coincidences", "agreeing_with_test",
     # what holds at every look
-    "deadline_bets",
+    "deadline_bets", "decision_bets", "sequential_looks", "corrected_looks",
+    # chunks that stand for different numbers of others: test_stats_weights.py
+    "effective_number",
     # labels of some chunks
     "corrected_difference", "corrected_rate", "differential_error", "rogan_gladen", "letter_shares",
     "neyman_allocation", "smoothed_spread", "inclusion_probabilities", "draw_chunks", "labelled_chunks_needed",
@@ -402,7 +410,7 @@ TESTED_BY_EXAMPLE = {
 PARTS = {
     # steps of the above that no report shows
     "agreement_weights", "proportions", "chance_corrected", "mean_marginal", "rating_counts", "coincidences",
-    "chunk_differences", "lattice_steps", "t_pivot", "mostly_one_value", "signed_rank_result", "summarised_raters", "t_interval", "t_quantile", "z_quantile", "wilson_bounds",
+    "chunk_differences", "lattice_steps", "t_pivot", "mostly_one_value", "hides_a_rare_value", "leverage", "weighted_pivot", "signed_rank_result", "summarised_raters", "t_interval", "t_quantile", "z_quantile", "wilson_bounds",
     "undefined", "too_few", "warning", "resampled_totals", "left_out_values", "jackknife_se",
     "acceleration", "bca_tails", "scaled_inclusion", "gaffke_bound", "positive_probability",
 }  # fmt: skip

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pytest import approx  # noqa: PT013
 
-from qaeval.stats.sequential import BettingTest, ConfidenceSequence
+from qaeval.stats.sequential import (
+    BettingTest,
+    ConfidenceSequence,
+    SequentialLook,
+    corrected_looks,
+    sequential_looks,
+)
 
 Floats = NDArray[np.float64]
 
@@ -209,3 +215,93 @@ def test_values_and_weights_out_of_range_are_refused() -> None:
         betting.update(float("nan"))
     with pytest.raises(ValueError, match="weights must be in"):
         betting.update(0.2, 2.0)
+
+
+# ---------------------------------------------------------------- differences at every look
+
+
+def pairs_of(rates: tuple[float, float], shape: tuple[int, int], seed: int) -> Floats:
+    rng = np.random.default_rng(seed)
+    return np.asarray((rng.binomial(3, rates[1], shape) - rng.binomial(3, rates[0], shape)) / 3)
+
+
+def shown(look: SequentialLook) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    return look.p_value <= 0.05, look.p_equivalent <= 0.05
+
+
+def test_looks_narrow_and_swapping_candidates_mirrors_them() -> None:
+    d = pairs_of((0.6, 0.8), (1, 200), 1)[0]
+    looks = sequential_looks(d, looks=(50, 100, 200), n_values=200, margin=0.05)
+    assert [float(look.low) for look in looks] == sorted(float(look.low) for look in looks)
+    assert 0 < looks[-1].low < d.mean() < looks[-1].high
+    assert float(looks[-1].p_value) <= 0.05 < float(looks[-1].p_equivalent)
+    for look, mirrored in zip(
+        looks, sequential_looks(-d, looks=(50, 100, 200), n_values=200, margin=0.05), strict=True
+    ):
+        assert mirrored.low == approx(-look.high)
+        assert mirrored.p_value == approx(float(look.p_value))
+        assert mirrored.p_equivalent == approx(float(look.p_equivalent))
+
+
+def test_the_interval_excludes_0_exactly_where_the_test_does() -> None:
+    (look,) = sequential_looks(pairs_of((0.6, 0.75), (300, 80), 2), looks=(80,), n_values=80, margin=0.05)
+    assert ((look.low > 0) | (look.high < 0)).tolist() == (look.p_value <= 0.05).tolist()
+    assert 0.1 < (look.p_value <= 0.05).mean() < 0.9
+
+
+def test_candidates_that_tie_are_equal_within_the_margin() -> None:
+    looks = sequential_looks(np.zeros(400), looks=(40, 400), n_values=1932, margin=0.05)
+    assert [bool(look.p_equivalent <= 0.05) for look in looks] == [False, True]
+    (apart,) = sequential_looks(np.full(400, 0.2), looks=(400,), n_values=1932, margin=0.05)
+    assert apart.p_equivalent == 1
+
+
+@pytest.mark.slow
+def test_both_errors_of_looks_stay_below_5_percent() -> None:
+    level = sequential_looks(pairs_of((0.7, 0.7), (300, 120), 3), looks=(120,), n_values=120, margin=0.1)[-1]
+    apart = sequential_looks(pairs_of((0.7, 0.8), (300, 120), 4), looks=(120,), n_values=120, margin=0.1)[-1]
+    # two standard errors of a rate of 5 % are 2.5 points
+    assert shown(level)[0].mean() < 0.075
+    assert shown(apart)[1].mean() < 0.075
+
+
+def test_labels_of_all_chunks_need_no_judge() -> None:
+    y = pairs_of((0.4, 0.9), (1, 120), 5)[0]
+    judged = (
+        corrected_looks(h, y, looks=(120,), n_values=120, margin=0.05)[0]
+        for h in (np.zeros(120), np.full(120, -1.0))
+    )
+    for look in judged:
+        assert look.low > 0
+        assert look.low < y.mean() < look.high
+
+
+def test_labels_of_some_chunks_correct_a_judge_that_favours_a_candidate() -> None:
+    rng = np.random.default_rng(6)
+    y = np.full((1, 600), 0.0)
+    h = np.clip(y + rng.binomial(1, 0.4, y.shape), -1, 1)  # 40 points towards the second
+    labelled = np.where(rng.random(600) < 0.5, y, np.nan)
+    (look,) = corrected_looks(h, labelled, looks=(600,), n_values=600, margin=0.05)
+    (naive,) = sequential_looks(h, looks=(600,), n_values=600, margin=0.05)
+    assert naive.low > 0.2
+    assert look.low[0] <= 0 <= look.high[0]
+    assert look.high[0] - look.low[0] < 0.3
+
+
+@pytest.mark.slow
+def test_corrected_errors_stay_below_5_percent_where_the_judge_is_biased() -> None:
+    rng = np.random.default_rng(8)
+    a, b = rng.binomial(3, 0.7, (2, 300, 100))
+    h = (b - rng.binomial(a, 0.8)) / 3
+    labelled = np.where(rng.random(100) < 0.5, (b - a) / 3, np.nan)
+    looks = corrected_looks(h, labelled, looks=(25, 50, 75, 100), n_values=100, margin=0.1, step=0.1)
+    assert shown(looks[-1])[0].mean() < 0.075
+    # the judge alone errs often
+    assert shown(sequential_looks(h, looks=(100,), n_values=100, margin=0.1)[-1])[0].mean() > 0.2
+
+
+def test_a_margin_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="margin must be"):
+        sequential_looks(np.zeros(3), looks=(3,), n_values=3, margin=1.5)
+    with pytest.raises(ValueError, match="margin must be"):
+        corrected_looks(np.zeros(3), np.zeros(3), looks=(3,), n_values=3, margin=0.0)

@@ -4,6 +4,8 @@
 """
 
 import json
+import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
@@ -75,14 +77,16 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def registered(folder: Path) -> Path:
+def registered(folder: Path, **candidate: Any) -> Path:
     """Return the folder with a registry that has the model as candidate and judge."""
     if not VLLM.exists() or not (MODEL / "config.json").exists():
         pytest.skip(f"no model at {MODEL}: `make small-model` fetches it")
     registry = {
         "serving": {"command": [str(VLLM)], "env": {**SETTINGS, "HF_HUB_OFFLINE": "1"}, "startup_s": 300},
         "vllm_args": list(ARGUMENTS),
-        "models": {"small": {"hf_id": str(MODEL), "family": "smollm", "sampling": {"max_tokens": 300}}},
+        "models": {
+            "small": {"hf_id": str(MODEL), "family": "smollm", "sampling": {"max_tokens": 300}, **candidate}
+        },
         "judges": {"small-judge": {"hf_id": str(MODEL), "family": "smollm", "judge_mode": "letter"}},
     }
     (folder / "qaeval.yaml").write_text(json.dumps(registry))
@@ -173,3 +177,55 @@ def test_the_audit_does_not_trust_a_small_judge(tmp_path: Path) -> None:
     assert {*verdicts} == {*get_args(ProbeName)} - {"pair order"}
     not_applied = {probe for probe, verdict in verdicts.items() if verdict == "not applicable"}
     assert not_applied == {"temperature 0", "translated rubric", "self-preference"}
+
+
+def completion_tokens(path: Path) -> int:
+    return sum(row["usage"]["completion_tokens"] for row in rows(path) if row.get("usage"))
+
+
+def test_replies_that_repeat_themselves_end_early(tmp_path: Path) -> None:
+    """Without a schema a model of this size runs in circles until max_tokens; the figures are for docs/performance.md."""
+    tokens, reasons = {}, {}
+    for name, levers in (("without", []), ("with", ["repetition-detection"])):
+        folder = tmp_path / name
+        folder.mkdir()
+        registered(folder, levers=levers, structured="off", sampling={"max_tokens": 1024})
+        (folder / "short.md").write_text(SHORT_PROMPT)
+        options = ("--prompts", "short.md", "--n", 12, "--no-cache", "--yes", "--out", "run")
+        assert qaeval("generate", "small", *options, cwd=folder).returncode == 0
+        replies = folder / "run" / "generations.jsonl"
+        tokens[name] = completion_tokens(replies)
+        reasons[name] = Counter(row.get("reason", "items") for row in rows(replies))
+    sys.stdout.write(f"12 replies: {tokens} completion tokens, {reasons}\n")
+    assert not reasons["without"]["repetition"]
+    if reasons["with"]["repetition"]:
+        assert tokens["with"] < tokens["without"]
+    else:  # nothing ran in circles, so nothing ended early
+        assert reasons["with"] == reasons["without"]
+
+
+def test_a_letter_alone_takes_fewer_tokens_than_reasons_and_a_cascade_no_fewer_than_a_letter(
+    run: Path, tmp_path: Path
+) -> None:
+    folder = registered(tmp_path)
+    (folder / "short.yaml").write_text(json.dumps(SHORT_RUBRIC))
+    tokens = {}
+    for mode in ("letter", "cascade", "reason_first"):
+        shutil.copytree(run, folder / mode, ignore=shutil.ignore_patterns("[!gs]*", "grades*"))
+        settings = json.loads((run / "settings.json").read_text()) | {"grading": None}
+        (folder / mode / "settings.json").write_text(json.dumps(settings))
+        judge = (
+            "--judge",
+            "small-judge",
+            "--rubric",
+            "short.yaml",
+            "--allow-same-family",
+            "--judge-mode",
+            mode,
+        )
+        typed = qaeval("grade", mode, *judge, "--no-cache", "--no-controls", "--yes", cwd=folder)
+        assert typed.returncode == 0, typed.stderr
+        tokens[mode] = completion_tokens(folder / mode / "grades.jsonl")
+    sys.stdout.write(f"completion tokens by mode: {tokens}\n")
+    assert tokens["letter"] <= tokens["cascade"]
+    assert tokens["letter"] < tokens["reason_first"]

@@ -5,6 +5,7 @@
 #   stage.sh grade JUDGE         every run directory of $RUN graded, then one report of all
 #   stage.sh shard MODEL...      this pod's shard of a comparison; one that is committed is left as it is
 #   stage.sh merge               the committed shards put together, then the report
+#   stage.sh ray MODEL...        the whole comparison on the Ray cluster of this pod, its blocks in $STORE
 #
 # Options of qaeval may follow the names.
 set -eu
@@ -48,8 +49,12 @@ merge)
   qaeval merge "$results/shards" --out "$results/merged" --config "$config"
   report "$results/merged"
   ;;
+ray)
+  command=compare out=$results/compared
+  data --judge "$JUDGE" --backend ray --ray-address auto --ray-store "$STORE/$RUN" "$@"
+  ;;
 *)
-  echo "stage.sh: generate, grade, shard or merge, not $command" >&2
+  echo "stage.sh: generate, grade, shard, merge or ray, not $command" >&2
   exit 64
   ;;
 esac

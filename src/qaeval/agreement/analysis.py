@@ -524,7 +524,9 @@ def report_of_columns(table: pd.DataFrame, columns: Columns, *, source: str, sca
     """
     letters = scale.letters
     rubric = RubricFacts(name="", sha="", scale=tuple(Meaning(name=letter, meaning="") for letter in letters))
-    clusters = table[columns.cluster] if columns.cluster else pd.Series(table.index.astype(str), table.index)
+    names = table[columns.cluster] if columns.cluster else table.index.astype(str)
+    # whole numbers in the order of the names: all statistics below group by them, and strings are slow to sort
+    clusters = pd.Series(pd.factorize(names, sort=True)[0], table.index)
     agreement = _against(table, clusters, columns, rubric, is_ordered=scale.is_ordered)
     raters = [name for name in columns.raters if name != columns.judge]
     pairs = [
@@ -548,7 +550,7 @@ def report_of_columns(table: pd.DataFrame, columns: Columns, *, source: str, sca
         agreement=agreement,
         raters=tuple(pairs),
         several=compare_all_raters(
-            raters, ratings, clusters.to_numpy(object), len(letters), is_ordered=scale.is_ordered
+            raters, ratings, clusters.to_numpy(), len(letters), is_ordered=scale.is_ordered
         ),
         by=columns.by,
         groups=tuple(groups),
@@ -561,7 +563,7 @@ def report_of_columns(table: pd.DataFrame, columns: Columns, *, source: str, sca
 
 def _against(
     table: pd.DataFrame,
-    clusters: "pd.Series[str]",
+    clusters: "pd.Series[int]",
     columns: Columns,
     rubric: RubricFacts,
     *,
@@ -602,7 +604,7 @@ def _against(
 
 def _paired(
     table: pd.DataFrame,
-    clusters: "pd.Series[str]",
+    clusters: "pd.Series[int]",
     a: str,
     b: str,
     letters: Sequence[str],
@@ -614,4 +616,4 @@ def _paired(
         return None
     code = {letter: index for index, letter in enumerate(letters)}
     first, second = (table.loc[shared, name].map(code).to_numpy(int) for name in (a, b))
-    return Paired(first, second, clusters[shared].to_numpy(object), len(letters), is_ordered=is_ordered)
+    return Paired(first, second, clusters[shared].to_numpy(), len(letters), is_ordered=is_ordered)

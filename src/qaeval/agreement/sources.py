@@ -11,10 +11,13 @@ from qaeval.agreement.analysis import Columns, report_of_columns
 from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.scale import OWN_LETTERS, read_scale
 from qaeval.errors import DataError, UsageError, closest
-from qaeval.files.yaml import read_csv, read_text
+from qaeval.files.yaml import read_csv_cells, read_text
 
 _SHOWN: Final = 5
 """Values of each column that an error message lists."""
+
+_FIRST: Final = 100
+"""Cells of a column that are looked at before all of them are."""
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -25,7 +28,8 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     if path.suffix in {".jsonl", ".ndjson"}:
         return _read_json_lines(path)
-    return pd.DataFrame(read_csv(path), dtype=str)
+    header, rows = read_csv_cells(path)
+    return pd.DataFrame(rows, columns=header, dtype=object)
 
 
 def agreement_of_table(
@@ -54,7 +58,9 @@ def agreement_of_table(
         UsageError: A column is not there, or fewer than two columns are left.
         DataError: The table holds a letter off the scale.
     """
-    table = table.astype(object).where(table.notna(), "").astype(str)
+    table = (
+        table.astype(object).where(table.notna(), "").map(str)
+    )  # objects: pandas' own strings are slow one by one
     for name in (*columns, *(name for name in (judge, cluster, by) if name)):
         if name not in table.columns:
             raise UsageError(
@@ -74,9 +80,9 @@ def agreement_of_table(
         raise DataError(
             f"{source}: all letters are {'/'.join(letters.letters)}; name the scale with --scale, best first"
         )
-    n_missing = sum(not letters.spellings[cell] for name in raters for cell in table[name])
     for name in raters:
         table[name] = table[name].map(letters.spellings)
+    n_missing = sum(int((table[name] == "").sum()) for name in raters)
     _check_letters(source, table, raters, letters.letters)
     if not judge and len(raters) == 2:
         judge = raters[1]
@@ -109,9 +115,13 @@ def _read_json_lines(path: Path) -> pd.DataFrame:
 def _columns_of_letters(table: pd.DataFrame, letters: Sequence[str]) -> tuple[str, ...]:
     allowed = {*letters, ""}
 
+    def given(cells: "pd.Series[str]") -> set[str]:
+        return {*read_scale(cells, letters).spellings.values()}
+
     def holds_letters(name: str) -> bool:
-        given = {*read_scale(table[name], letters).spellings.values()}
-        return given <= allowed and given != {""}
+        cells = table[name]
+        # mostly the first cells show that a column is none of letters
+        return given(cells.head(_FIRST)) <= allowed and {""} != given(cells) <= allowed
 
     return tuple(filter(holds_letters, table.columns))
 

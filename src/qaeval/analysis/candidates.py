@@ -1,12 +1,13 @@
 """Summaries of candidates, strata and item types."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
-from qaeval.analysis.letters import FAILED, GRADED, UNGRADED, flag_column
+from qaeval.analysis.letters import FAILED, GRADED, UNGRADED, flag_column, row_weights
 from qaeval.analysis.model import (
     NOT_NAMED,
     AnswerLength,
@@ -35,7 +36,7 @@ _BINS: Final = 11
 
 
 def rate_by_cluster(table: pd.DataFrame, success: Mask, graded: Mask | None = None) -> Measure:
-    """Return the rate of successful rows with an interval clustered by chunk.
+    """Return the rate of successful rows, by weight, with an interval clustered by chunk.
 
     Args:
         table: Rows of the table of letters.
@@ -48,8 +49,11 @@ def rate_by_cluster(table: pd.DataFrame, success: Mask, graded: Mask | None = No
     if table.empty:
         return Measure.of(undefined("there is no item"))
     counts = graded if graded is not None else pd.Series(data=True, index=table.index)
-    sums = pd.DataFrame({"s": success & counts, "t": counts}).groupby(table["cluster"], sort=False).sum()
-    rate = Measure.of(clustered_rate(sums["s"].to_numpy(float), sums["t"].to_numpy(float)))
+    weights = row_weights(table)
+    weighted = pd.DataFrame({"s": (success & counts) * weights, "t": counts * weights})
+    sums = weighted.groupby(table["cluster"], sort=False).sum()
+    estimate = clustered_rate(sums["s"].to_numpy(float), sums["t"].to_numpy(float))
+    rate = Measure.of(replace(estimate, n=int(counts.sum())))
     return rate if rate.value is not None else rate.model_copy(update={"reason": "no item was graded"})
 
 
@@ -90,7 +94,7 @@ def summarise_candidate(
         n_duplicate_questions=int(items["question"].duplicated().sum()),
         n_near_questions=near,
         usable=rate_by_cluster(table, best),
-        usable_if_ungraded_were=float((best | (status == UNGRADED)).mean()),
+        usable_if_ungraded_were=float(np.average(best | (status == UNGRADED), weights=row_weights(table))),
         usable_of_graded=rate_by_cluster(table, best, graded),
         letters=tuple(_count(name, table, letter == name) for name in rubric.letters),
         failed=_count(FAILED, table, status == FAILED),

@@ -7,6 +7,8 @@ Rows are joined by id. Missing, duplicate and foreign ids are errors that name t
 `sample_id`    sample of the item
 `cluster`      cluster of dependent items: the chunk
 `stratum`      stratum of the sample
+`weight`       how many samples of the documents the sample stands for, over the mean of the run; only where samples
+               weigh differently
 `position`     position in the reply, from 0
 `status`       ``graded``, ``ungraded`` (the judge gave no letter), ``failed`` (there is no item)
 `given`        type of the sample, empty if the eval's data has none
@@ -57,6 +59,18 @@ _WRITTEN: Final = ("question", "answer", "rejected")
 def cluster_of(sample: Sample) -> str:
     """Return the cluster of a sample's items, its chunk; the only definition of clusters."""
     return sample.chunk.chunk_id
+
+
+def row_weights(table: pd.DataFrame) -> "pd.Series[float]":
+    """Return the weight of each row's sample, with mean 1 over the samples of the run."""
+    return table["weight"] if "weight" in table else pd.Series(1.0, index=table.index)
+
+
+def relative_weights(weights: Sequence[float]) -> np.ndarray | None:
+    """Return weights of samples over their mean, shape (n_samples,); None where all weigh the same."""
+    if not weights or np.allclose(weights, weights[0], rtol=1e-9, atol=0.0):
+        return None
+    return np.asarray(np.asarray(weights) / np.mean(weights))
 
 
 def flag_column(flag: str) -> str:
@@ -146,7 +160,10 @@ def generation_table(
 
 
 def _grid(samples: Iterable[Sample], candidates: Sequence[str], items_per_sample: int) -> pd.DataFrame:
-    drawn = [(sample.sample_id, cluster_of(sample), sample.stratum, sample.type) for sample in samples]
+    drawn, weights = [], []
+    for sample in samples:
+        drawn.append((sample.sample_id, cluster_of(sample), sample.stratum, sample.type))
+        weights.append(sample.weight)
     _require_unique("sample", [sample_id for sample_id, *_ in drawn])
     _require_unique("candidate", candidates)
     slots = [
@@ -155,7 +172,11 @@ def _grid(samples: Iterable[Sample], candidates: Sequence[str], items_per_sample
         for sample in drawn
         for position in range(items_per_sample)
     ]
-    return pd.DataFrame(slots, columns=["candidate", "sample_id", "cluster", "stratum", "given", "position"])
+    grid = pd.DataFrame(slots, columns=["candidate", "sample_id", "cluster", "stratum", "given", "position"])
+    relative = relative_weights(weights)
+    if relative is not None:
+        grid["weight"] = np.tile(np.repeat(relative, items_per_sample), len(candidates))
+    return grid
 
 
 def _generation_tables(

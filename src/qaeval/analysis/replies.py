@@ -5,14 +5,33 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from qaeval.analysis.model import EscapedText, ServerSpan, Timing, Tokens
-from qaeval.records import ControlText, Failure, GenerateRow, Generation, GradeRow, Session
+from qaeval.records import ControlText, Failure, GenerateRow, Generation, Grade, GradeRow, Session
 
 Row: TypeAlias = GenerateRow | GradeRow
+
+
+class BothGrades(NamedTuple):
+    """An item that a cascade graded without and with reasons."""
+
+    item_id: str
+    letter: str
+    """Without reasons; empty where the reply had none."""
+    probability: float | None
+    """Of that letter."""
+    letter_with_reasons: str
+    is_control: bool
+    """Whether it is of the random share that is graded in both modes."""
+    completion_tokens: int | None
+    """Of both replies; None where the server counts none."""
+
+    def is_kept(self, below: float) -> bool:
+        """Whether the letter alone would decide, by the threshold of the cascade."""
+        return bool(self.letter) and (self.probability or 0.0) >= below
 
 
 @dataclass
@@ -23,10 +42,14 @@ class ReplyTotals:
     n_failed: int = 0
     n_known: int = 0
     """Replies from the cache of replies."""
+    n_items: int = 0
+    """Items of the candidate's replies."""
     n_counted: int = 0
     """Replies with a token count."""
     prompt: int = 0
     completion: int = 0
+    completion_graded: int = 0
+    """Tokens of the replies that gave a letter."""
     cached: int = 0
     """Prompt tokens in the prefix cache, counted by the server like the two before."""
     n_escaped: int = 0
@@ -35,6 +58,7 @@ class ReplyTotals:
     """Places that were broken, by kind."""
     latencies: "array[float]" = field(default_factory=lambda: array("d"))
     """Seconds; requests without an answer have no latency."""
+    in_both_modes: list[BothGrades] = field(default_factory=list)
 
     def add(self, row: Row) -> None:
         """Count a row."""
@@ -53,6 +77,17 @@ class ReplyTotals:
             self.prompt += row.usage.prompt_tokens
             self.completion += row.usage.completion_tokens
             self.cached += row.usage.cached_tokens
+        if isinstance(row, Grade):
+            self._add_grade(row)
+
+    def _add_grade(self, row: Grade) -> None:
+        tokens = None if row.usage is None else row.usage.completion_tokens
+        self.completion_graded += tokens or 0
+        if (short := row.short) is not None:
+            both = BothGrades(
+                row.item_id, short.letter, short.probability, row.letter, short.is_control, tokens
+            )
+            self.in_both_modes.append(both)
 
     def escaped_text(self, stage: Literal["generate", "grade"], model: str) -> EscapedText | None:
         """Return the text that was broken in the prompts of the model; None if there is none."""
@@ -127,7 +162,9 @@ class ReplyTally:
     def generations(self, rows: Iterable[GenerateRow]) -> Iterator[GenerateRow]:
         """Count and yield the rows of the generate stage."""
         for row in rows:
-            self.of("generate", row.candidate if isinstance(row, Generation) else row.model).add(row)
+            totals = self.of("generate", row.candidate if isinstance(row, Generation) else row.model)
+            totals.add(row)
+            totals.n_items += len(row.items) if isinstance(row, Generation) else 0
             yield row
 
     def grades(self, rows: Iterable[GradeRow]) -> Iterator[GradeRow]:

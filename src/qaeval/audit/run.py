@@ -101,12 +101,11 @@ def make_audit_plan(
     goods = find_good(definition, judging.rubric, samples, labels=labels, seed=seed)
     labelled, families = _labelled_items(config, judging, definition, run, labels)
     translated = _translated(rubric or definition.rubric, judging.rubric)
-    sampling = judging.judge.sampled(grade.SAMPLING)
-    used_prompt = Instructions.of(judging.rubric, sampling, judging.judge.judge_mode)
+    used_prompt = Instructions.for_judge(judging.rubric, judging.judge)
     forms = {setting for setting in PROBE_OF if is_changed(setting, used_prompt)}
     if translated is not None:
         forms.add(TRANSLATED)
-    if sampling.temperature > 0:
+    if used_prompt.sampling.temperature > 0:
         forms.add(COLD)
     scope = AuditScope(
         judge=judging.judge,
@@ -134,7 +133,7 @@ def make_audit_plan(
         "audit": {
             "seed": seed,
             "n": n,
-            "temperature": sampling.temperature,
+            "temperature": used_prompt.sampling.temperature,
             "good_sources": dict(Counter(goods.source_of[item_id] for item_id in sorted(asked))),
             "raters": list(goods.raters),
             "families": families,

@@ -33,9 +33,9 @@ class AuditStage(Stage[AuditItem, AuditItem]):
         self._store = store
         self._translated = translated
         self._samples = {sample.sample_id: sample for sample in store.samples()}
-        sampling = self.spec.sampled(grade.SAMPLING)
-        sees = grade.judge_sees(store.settings())
-        self._used = Instructions.of(judging.rubric, sampling, self.spec.judge_mode, sees=sees)
+        self._used = Instructions.for_judge(
+            judging.rubric, self.spec, sees=grade.judge_sees(store.settings())
+        )
         self._instructions = {"": self._used}
         self._lenient = self.spec.structured == "off"
 

@@ -24,7 +24,7 @@ LEVELS, EXAMPLES, RENAMED, TRANSLATED = (
 LETTERS: Final = "LPTVX"
 """Letters in place of a scale's: in alphabetical order, and ``an`` fits L and X as it does A and E."""
 
-_BEFORE_ARTICLE: Final = ('.', ':', ';', '!', '?', '"', "“", "(")
+_BEFORE_ARTICLE: Final = (".", ":", ";", "!", "?", '"', "“", "(")
 _AFTER_ARTICLE: Final = re.compile(r" [a-zäöü]")
 _SYNONYMS: Final = (
     ("source text", "reference text"), ("Judge", "Assess"), ("is supported by", "is backed by"), ("supported", "backed"),
@@ -139,13 +139,18 @@ def is_changed(setting: str, used: Instructions) -> bool:
 
 
 def instructions_for(setting: str, used: Instructions, translated: Rubric | None = None) -> Instructions:
-    """Return the instructions of a judge in a setting.
+    """Return the instructions of a judge in a setting; of a cascade, both forms are changed.
 
     Args:
         setting: `AS_USED`, one of the other forms, or a name of `WORDINGS`.
         used: Those of a run.
         translated: The rubric in another language, for `TRANSLATED`.
     """
+    reasoned = None if used.reasoned is None else _form(setting, used.reasoned, translated)
+    return replace(_form(setting, used, translated), reasoned=reasoned)
+
+
+def _form(setting: str, used: Instructions, translated: Rubric | None) -> Instructions:
     rubric, mode = used.rubric, used.mode
     if setting == LEVELS:
         # a copy is not checked: the levels are out of order in the prompt alone

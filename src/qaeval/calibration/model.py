@@ -84,6 +84,51 @@ class SoftGrades(Part):
     """By each rater with labels."""
 
 
+class ModeAgreement(Part):
+    """A judge that gives the letter alone, and reasons where it is unsure: how often both letters agree."""
+
+    below: float
+    """Probability of the letter below which reasons are asked for."""
+    control: float
+    """Share of the items that are graded in both modes whatever the probability, drawn at random."""
+    n_items: int
+    """Items with a letter."""
+    n_with_reasons: int
+    """Those whose letter is the one with reasons."""
+    n_reconsidered: int
+    """Those of which the judge was unsure, or that had no letter without reasons."""
+    n_changed: int
+    """Those of them that got another letter with reasons."""
+    n_control: int
+    """Items of the random share with both letters."""
+    n_chunks: int
+    agreement: Measure
+    """Share of them with the same letter in both modes."""
+    n_kept: int
+    """Items of the random share whose letter alone would decide."""
+    kept: Measure
+    """Share of these with the same letter in both modes."""
+    tokens_short: float | None = None
+    """Mean completion tokens of a letter alone; None where the server counts none."""
+    tokens_both: float | None = None
+    """Mean completion tokens of an item that was graded in both modes."""
+
+    @property
+    def tokens_with_reasons(self) -> float | None:
+        """Mean completion tokens of a letter with reasons, of the items that have one."""
+        if self.tokens_short is None or self.tokens_both is None:
+            return None
+        return self.tokens_both - self.tokens_short
+
+    @property
+    def tokens(self) -> float | None:
+        """Mean completion tokens of an item."""
+        if self.tokens_short is None or self.tokens_both is None:
+            return None
+        share = self.n_with_reasons / self.n_items
+        return (1 - share) * self.tokens_short + share * self.tokens_both
+
+
 class JudgeShare(Part):
     """Work and agreement of a judge alone, or of the cascade."""
 

@@ -3,12 +3,21 @@
 from collections.abc import Iterator
 from typing import Any
 
-from qaeval.calibration.model import CandidateSoftGrade, Escalation, ProbabilityCheck, SoftGrades
+from qaeval.analysis.model import Sentence
+from qaeval.calibration.model import (
+    CandidateSoftGrade,
+    Escalation,
+    ModeAgreement,
+    ProbabilityCheck,
+    SoftGrades,
+)
 from qaeval.report.chart import SERIES, Chart, Theme, x_reach
 from qaeval.report.numbers import decimal, p_value, percent, plural, rate
 from qaeval.report.tables import Notes, Section, Table
 
 _ALPHA = 0.05
+_MODES_AGREE = 0.9
+"""Share of agreeing letters below which the headline warns, where the letter alone decides."""
 
 
 def soft_grade_section(soft: SoftGrades, judge: str, best: str) -> Section:
@@ -119,6 +128,56 @@ def _bins(check: ProbabilityCheck, best: str) -> Table:
             for bin_ in check.bins
         ),
         notes=notes.lines(),
+    )
+
+
+def mode_sentence(modes: ModeAgreement, judge: str) -> Sentence:
+    """Return the sentence of the headline about a judge with two modes; a caution where its letters alone are shown to differ.
+
+    Args:
+        modes: The data.
+        judge: Name of the judge.
+    """
+    if modes.n_control == 0:
+        text = f"No item of the random share shows how often the letter alone of {judge} agrees with its letter with reasons."
+        return Sentence(kind="caution", text=text)
+    kept = (
+        f"; {rate(modes.kept)} of the {modes.n_kept:,} of which it is sure"
+        if modes.kept.value is not None
+        else ""
+    )
+    differs = modes.kept.high is not None and modes.kept.high < _MODES_AGREE
+    return Sentence(
+        kind="caution" if differs else "note",
+        text=f"The letter alone of {judge} agrees with its letter with reasons in {rate(modes.agreement)} of a random "
+        f"{plural(modes.n_control, 'item')}{kept}.",
+    )
+
+
+def mode_section(modes: ModeAgreement, judge: str) -> Section:
+    """Return how often a judge's letter alone agrees with its letter with reasons, and what a cascade of both saves.
+
+    Args:
+        modes: The data.
+        judge: Name of the judge.
+    """
+    decided = (
+        f"{judge} gives the letter alone; where its probability is below {decimal(modes.below)}, and for a random "
+        f"{percent(modes.control)} of the items, it is asked again for reasons, and that letter counts: for {modes.n_with_reasons:,} of "
+        f"{plural(modes.n_items, 'item')}. Of {modes.n_reconsidered:,} of which it was unsure, {modes.n_changed:,} got another letter."
+    )
+    paragraphs = [mode_sentence(modes, judge).text, decided]
+    if modes.tokens is not None and modes.tokens_with_reasons is not None:
+        paragraphs.append(
+            f"An item takes {modes.tokens:.0f} completion tokens on average; with reasons for every item it would be "
+            f"{modes.tokens_with_reasons:.0f}, by the items that have them."
+        )
+    paragraphs.append(
+        "Agreement of the two modes says how much the shorter form changes, not which of them is right: labels, planted controls, an "
+        "audit and a certificate say that, of the letters as they count."
+    )
+    return Section(
+        anchor="judge-modes", title="Letters with and without reasons", paragraphs=tuple(paragraphs)
     )
 
 

@@ -1,13 +1,13 @@
 """A cache of replies: a request that was answered in any earlier run is not sent again.
 
 Two requests are the same when messages, schema, sampling and alternatives are, and so are the model's
-revision and the server's version. The file holds replies, so it is as confidential as the runs. When it
+weights, as far as `qaeval.run.weights` identifies them, and the server's version. The file holds replies, so it is as confidential as the runs. When it
 cannot be used, every request is sent.
 """
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, Self
@@ -73,6 +73,29 @@ class Cache:
         except (OSError, sqlite3.Error) as error:
             self._give_up(error)
 
+    def weights(self, model: str) -> list[dict[str, str]]:
+        """Return what identified the weights of a model in earlier runs, the last one at the end."""
+        if not self._path.exists():
+            return []
+        try:
+            file = self._opened()
+            rows = file and file.execute("SELECT weights FROM seen WHERE model = ? ORDER BY rowid", (model,))
+            return [orjson.loads(row[0]) for row in rows or ()]
+        except (OSError, ValueError, sqlite3.Error) as error:
+            self._give_up(error)
+            return []
+
+    def remember(self, model: str, weights: Mapping[str, str]) -> None:
+        """Keep what identifies the weights of a model now."""
+        try:
+            if file := self._opened():
+                row = (model, orjson.dumps(weights, option=orjson.OPT_SORT_KEYS))
+                file.execute("DELETE FROM seen WHERE model = ? AND weights = ?", row)
+                file.execute("INSERT INTO seen VALUES (?, ?)", row)
+                file.commit()  # other runs write too
+        except (OSError, sqlite3.Error) as error:
+            self._give_up(error)
+
     def _opened(self) -> sqlite3.Connection | None:
         """Open the file at the first use, so that a run without a pinned model creates none."""
         if self._file is None and self._is_usable:
@@ -84,6 +107,7 @@ class Cache:
             self._file.execute(
                 "CREATE TABLE IF NOT EXISTS reply (question BLOB PRIMARY KEY, reply BLOB) WITHOUT ROWID"
             )
+            self._file.execute("CREATE TABLE IF NOT EXISTS seen (model TEXT, weights BLOB)")
         return self._file
 
     def _give_up(self, error: Exception) -> None:
@@ -138,6 +162,7 @@ class Cached:
             request.sampling,
             request.top_logprobs,
             pattern.pattern if pattern else None,
+            *([request.probability_of.pattern] if request.probability_of else []),
         ]
         return hashlib.sha256(orjson.dumps(parts, default=dict, option=orjson.OPT_SORT_KEYS)).digest()
 
@@ -153,6 +178,7 @@ def write_reply(completion: Completion) -> bytes:
             "alternatives": [alternatives.token, alternatives.at, alternatives.top] if alternatives else None,
             "thinking": completion.n_thinking,
             "remark": completion.remark,
+            **({} if completion.probability is None else {"probability": completion.probability}),
         },
         default=dict,
     )
@@ -175,4 +201,5 @@ def read_reply(content: bytes) -> Completion:
         cached=True,
         n_thinking=fields.get("thinking", 0),
         remark=fields.get("remark", ""),
+        probability=fields.get("probability"),
     )

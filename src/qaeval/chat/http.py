@@ -8,6 +8,7 @@ through ``on_busy``.
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -52,6 +53,10 @@ _NEIGHBOURS: Final = "{0}{0} <{0}> [{0}] a{0}a"
 
 _TEMPLATE_TOKENS: Final = 256
 """More tokens than the chat templates of today's models put around the messages."""
+_BYTES_PER_TOKEN: Final = 2.0
+"""Fewer than prose has in most scripts; used until a reply tells more."""
+_NEAR: Final = 0.9
+"""Share of the room from which on an estimate of the prompt is not trusted."""
 
 _OK: Final = 200
 _NOT_FOUND: Final = 404
@@ -139,6 +144,7 @@ class HttpChat:
         self._fields = dict(fields)
         self._reply_names = frozenset(reply_names)
         self._context = context
+        self._bytes_per_token: float | None = None  # learned from replies
         self._tokenizer = tokenizer
         self._special: dict[str, asyncio.Future[bool]] = {}
         self._tokenizing = asyncio.Semaphore(_MAX_TOKENIZING)
@@ -236,8 +242,8 @@ class HttpChat:
     async def _require_fit(self, request: ChatRequest) -> None:
         """Have the server count the prompt, where it may leave no room for the whole answer.
 
-        vLLM would lower ``max_tokens`` without an error. A token is at least one byte, so most prompts need
-        no counting.
+        vLLM would lower ``max_tokens`` without an error; a reply that this cuts is refused too, after its tokens were
+        generated. Most prompts need no counting: what a token has at least is learned from the usage of replies.
 
         Raises:
             ChatError: prompt and answer do not fit the context.
@@ -245,7 +251,8 @@ class HttpChat:
         if self._context is None:
             return
         room = self._context - request.sampling.max_tokens
-        if sum(len(turn.content.encode()) for turn in request.messages) + _TEMPLATE_TOKENS <= room:
+        n_tokens = _n_bytes(request) / (self._bytes_per_token or _BYTES_PER_TOKEN) + _TEMPLATE_TOKENS
+        if n_tokens <= _NEAR * room:
             return
         body = {
             **{key: value for key, value in self._extra_body.items() if key == "chat_template_kwargs"},
@@ -366,10 +373,19 @@ class HttpChat:
             latency_s=latency_s,
             max_tokens=max_tokens,
             pattern=request.alternatives_at,
+            probability_of=request.probability_of,
             secret=self._api_key,
         )
         self._adaptive_timeout.learn(latency_s)
+        self._learn_size(request, completion)
         return self._without_key(completion)
+
+    def _learn_size(self, request: ChatRequest, completion: Completion) -> None:
+        """Keep the fewest bytes that a token of a prompt had, its template's tokens included."""
+        if self._context is None or completion.usage is None or not completion.usage.prompt_tokens:
+            return
+        learned = _n_bytes(request) / completion.usage.prompt_tokens
+        self._bytes_per_token = min(learned, self._bytes_per_token or math.inf)
 
     def _without_key(self, completion: Completion) -> Completion:
         """Mask the key in a reply that repeats it; short ones, as servers without keys take, may be words."""
@@ -410,6 +426,12 @@ class HttpChat:
         if status == _NOT_FOUND:
             return "the server has no such route; should the URL end with /v1?"
         return "a retry would be refused too"
+
+
+def _n_bytes(request: ChatRequest) -> int:
+    """Count the bytes of the messages."""
+    texts = (turn.content for turn in request.messages)
+    return sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
 
 
 def _checked_key(api_key: str | None) -> str | None:

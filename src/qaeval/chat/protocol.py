@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 from qaeval.records import ControlText, FailureReason, Usage
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
-FinishReason: TypeAlias = Literal["stop", "length", "abort"]
+FinishReason: TypeAlias = Literal["stop", "length", "repetition", "abort"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class ChatRequest:
         top_logprobs: how many alternatives to ask for at each token; 0 asks for none.
         alternatives_at: finds the token whose alternatives are kept: the first group of the last match in the
             reply.
+        probability_of: finds the parts of the reply whose joint probability is asked for: the first group of each match.
     """
 
     messages: tuple[Message, ...]
@@ -53,6 +54,7 @@ class ChatRequest:
     escaped: Mapping[ControlText, int] = field(default_factory=lambda: MappingProxyType({}))
     top_logprobs: int = 0
     alternatives_at: re.Pattern[str] | None = None
+    probability_of: re.Pattern[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ class Completion:
 
     Attributes:
         text: the content, without thinking.
-        finish_reason: ``stop``, ``length`` (max_tokens reached) or ``abort`` (the server gave up).
+        finish_reason: ``stop``, ``length`` (max_tokens reached), ``repetition`` (the server ended a reply that repeated itself) or
+            ``abort`` (the server gave up).
         usage: tokens, or None when the model counts none.
         latency_s: wall time of the last attempt, from sending to the last byte, in seconds.
         alternatives: None when none were asked for or given, or the reply has no match.
@@ -85,6 +88,7 @@ class Completion:
         n_thinking: characters of thinking that the server gave apart from the text.
         remark: what was odd in the reply beside its text, and is left out; empty for most.
         model: the name of the model that the server says answered; empty where it says none.
+        probability: of the parts that the request names, 0 to 1; None when none are named, found or counted.
     """
 
     text: str
@@ -96,6 +100,13 @@ class Completion:
     n_thinking: int = 0
     remark: str = ""
     model: str = ""
+    probability: float | None = None
+
+    @property
+    def repeated(self) -> str:
+        """How long a reply was that the server ended because it repeated itself."""
+        spent = "" if self.usage is None else f" after {self.usage.completion_tokens:,} tokens"
+        return f"the reply repeated itself, and the server ended it{spent} (repetition_detection)"
 
     @property
     def lost_to_thinking(self) -> str:

@@ -1,20 +1,18 @@
 """The OpenAI chat format: a request becomes bytes, bytes become a ``Completion``. Pure."""
 
 import errno
-import math
 import os
 import re
 import zlib
-from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping
 from email.utils import parsedate_to_datetime
-from itertools import accumulate
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import aiohttp
 import orjson
 
+from qaeval.chat.logprobs import NOT_READABLE, alternatives, joint_probability, load_reply
 from qaeval.chat.protocol import Alternatives, ChatError, ChatRequest, Completion, FinishReason, Message
 from qaeval.records import FailureReason, Usage
 
@@ -23,15 +21,18 @@ FIXED_FIELDS: Final = frozenset(
 )
 """Fields that qaeval sets and records, or must not be sent; `extra_body` cannot set them."""
 
-_COMPLETE: Final[Mapping[str, FinishReason]] = {"stop": "stop", "eos_token": "stop", "length": "length"}
+_COMPLETE: Final[Mapping[str, FinishReason]] = {
+    "stop": "stop",
+    "eos_token": "stop",
+    "length": "length",
+    "repetition": "repetition",
+}
 _ABORTED: Final = frozenset({"abort", "error", None})
 """vLLM answers 200 with ``abort`` when it is stopped while it writes a reply."""
 _MAX_RETRY_AFTER_S: Final = 60.0
 _MAX_TOKEN: Final = 256
 """Characters of a token at most: the longest tokens of today's vocabularies, runs of spaces, have 128."""
 _MAX_COUNT: Final = 2**31
-_ROUNDING: Final = 0.01
-"""A log-probability may be this far above 0."""
 _BODY_EXCERPT: Final = 200
 _MESSAGE_EXCERPT: Final = 500
 
@@ -119,6 +120,8 @@ def encode(
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if top := min(request.top_logprobs, max_top_logprobs):
         body |= {"logprobs": True, "top_logprobs": top}
+    elif request.probability_of is not None and max_top_logprobs:
+        body["logprobs"] = True
     try:
         return orjson.dumps(body, default=dict)
     except TypeError as error:
@@ -164,6 +167,7 @@ def read_completion(
     latency_s: float,
     max_tokens: int,
     pattern: re.Pattern[str] | None = None,
+    probability_of: re.Pattern[str] | None = None,
     secret: str | None = None,
 ) -> Completion:
     """Read the body of a 200.
@@ -175,6 +179,7 @@ def read_completion(
         latency_s: becomes part of the completion.
         max_tokens: the limit of the request; a reply that was cut earlier was cut by the context.
         pattern: finds the token whose alternatives are kept.
+        probability_of: finds the parts whose probability is kept.
         secret: is masked where the server is quoted.
 
     Raises:
@@ -182,7 +187,7 @@ def read_completion(
         ChatError: the reply ended for an unknown reason, or the context was too small for it.
         LookupError, TypeError, ValueError, AttributeError: the body is not a chat completion.
     """
-    reply = orjson.loads(content)
+    reply, tokens = load_reply(content)
     if isinstance(reply, dict) and reply.get("error") and not reply.get("choices"):
         raise _refusal_in_200(reply["error"], content, secret)
     choice = reply["choices"][0]
@@ -213,10 +218,13 @@ def read_completion(
         finish,
         usage,
         latency_s,
-        _guarded_alternatives(choice.get("logprobs"), pattern, remarks),
+        _guarded_alternatives(choice.get("logprobs"), tokens, pattern, remarks),
         n_thinking=_n_thinking(message),
         remark="; ".join(remarks),
         model=name if isinstance(name := reply.get("model"), str) else "",
+        probability=None
+        if probability_of is None
+        else _guarded_probability(choice.get("logprobs"), tokens, probability_of, remarks),
     )
 
 
@@ -230,6 +238,7 @@ def read_answer(
     latency_s: float,
     max_tokens: int,
     pattern: re.Pattern[str] | None = None,
+    probability_of: re.Pattern[str] | None = None,
     secret: str | None = None,
 ) -> Completion:
     """Read the body of a 200 by a model of the right name; errors say where it came from.
@@ -243,6 +252,7 @@ def read_answer(
         latency_s: as in `read_completion`, like the arguments after it.
         max_tokens: the limit of the request.
         pattern: finds the token whose alternatives are kept.
+        probability_of: finds the parts whose probability is kept.
         secret: is masked where the server is quoted.
 
     Raises:
@@ -251,7 +261,12 @@ def read_answer(
     """
     try:
         completion = read_completion(
-            content, latency_s=latency_s, max_tokens=max_tokens, pattern=pattern, secret=secret
+            content,
+            latency_s=latency_s,
+            max_tokens=max_tokens,
+            pattern=pattern,
+            probability_of=probability_of,
+            secret=secret,
         )
     except TransientError as error:
         raise TransientError(error.reason, f"{where}: {error.detail}", error.kind) from None
@@ -361,54 +376,30 @@ def _is_count(value: object) -> bool:
 
 def _guarded_alternatives(
     logprobs: Any,  # noqa: ANN401 - any JSON value
+    tokens: bytes,
     pattern: re.Pattern[str] | None,
     remarks: list[str],
 ) -> Alternatives | None:
     """Return the alternatives; None, with a remark, where they are not in the form of the API: the text counts all the same."""
     try:
-        return _alternatives(logprobs, pattern)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        return alternatives(logprobs, tokens, pattern)
+    except NOT_READABLE:
         remarks.append("log-probabilities in another form")
         return None
 
 
-def _alternatives(logprobs: Mapping[str, Any] | None, pattern: re.Pattern[str] | None) -> Alternatives | None:
-    """Return the alternatives at the match alone: those of all tokens are a hundred times as many."""
-    tokens = (logprobs or {}).get("content") or ()
-    if pattern is None or not tokens:
+def _guarded_probability(
+    logprobs: Any,  # noqa: ANN401 - any JSON value
+    tokens: bytes,
+    pattern: re.Pattern[str] | None,
+    remarks: list[str],
+) -> float | None:
+    """Return the probability of parts of the reply; None, with a remark, as for alternatives."""
+    try:
+        return joint_probability(logprobs, tokens, pattern)
+    except NOT_READABLE:
+        remarks.append("log-probabilities in another form")
         return None
-    texts = [token["token"] for token in tokens]
-    matches = list(pattern.finditer("".join(texts)))
-    if not matches:
-        return None
-    at = matches[-1].start(1)  # the last match: a reason may quote the field
-    ends = list(accumulate(map(len, texts)))
-    index = bisect_right(ends, at)
-    return Alternatives(texts[index], at - (ends[index] - len(texts[index])), _top(tokens[index]))
-
-
-def _top(token: Mapping[str, Any]) -> dict[str, float]:
-    """Return log-probabilities by text; tokens with the same text and different ids are added up."""
-    top: dict[str, float] = {}
-    for alternative in token.get("top_logprobs") or ():
-        text, logprob = alternative["token"], _logprob(alternative["logprob"])
-        if text in top:
-            low, high = sorted((top[text], logprob))
-            logprob = high + math.log1p(math.exp(low - high))
-        top[text] = logprob
-    top.setdefault(token["token"], _logprob(token["logprob"]))
-    return top
-
-
-def _logprob(value: Any) -> float:  # noqa: ANN401 - any JSON value
-    """Check a log-probability.
-
-    Raises:
-        ValueError: it is no number of at most 0, rounding aside; vLLM writes -9999 for minus infinity.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value <= _ROUNDING:
-        raise ValueError("expected a log-probability")
-    return float(value)
 
 
 def server_message(content: bytes, *, secret: str | None) -> str:

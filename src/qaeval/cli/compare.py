@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qaeval.cli.options import (
+    AllocationOption,
     AllowSameFamily,
     AsJson,
+    BackendName,
     ChunksFile,
     Concurrency,
     ConsentTo,
@@ -23,6 +25,7 @@ from qaeval.cli.options import (
     EscalateError,
     EvalName,
     Fields,
+    JudgeModeName,
     JudgeName,
     Labels,
     Machine,
@@ -37,6 +40,10 @@ from qaeval.cli.options import (
     OutOrStore,
     PanelNames,
     Prompts,
+    RayAddress,
+    RayBlock,
+    RayStore,
+    ReasonsBelow,
     Registry,
     RepeatCandidate,
     RepeatGrade,
@@ -48,6 +55,7 @@ from qaeval.cli.options import (
     SamplesFile,
     Seed,
     ShardOf,
+    UntilDecided,
     Yes,
     endpoint_urls,
     in_flight,
@@ -75,6 +83,8 @@ def compare(
     field: Fields = None,
     duplicate_ids: DuplicateIdsOption = "refuse",
     judge: JudgeName = None,
+    judge_mode: JudgeModeName = None,
+    reasons_below: ReasonsBelow = None,
     panel: PanelNames = None,
     escalate: Escalate = None,
     escalate_error: EscalateError = 0.1,
@@ -83,6 +93,7 @@ def compare(
     allow_same_family: AllowSameFamily = False,
     n: Number = None,
     seed: Seed = None,
+    allocation: AllocationOption = "proportional",
     out: OutOrStore = None,
     shard: ShardOf = None,
     resume: Resume = False,
@@ -97,7 +108,12 @@ def compare(
     metrics_host: MetricsHost = None,
     labels: Labels = None,
     margin: Margin = None,
+    until_decided: UntilDecided = None,
     hardware: Machine = None,
+    backend: BackendName = "local",
+    ray_address: RayAddress = None,
+    ray_store: RayStore = None,
+    ray_block: RayBlock = 200,
     yes: Yes = False,
     consent: ConsentTo = None,
     as_json: AsJson = False,
@@ -113,6 +129,11 @@ def compare(
             raise UsageError(
                 "--labels and --margin apply to the report: use `qaeval report` after `qaeval merge`"
             )
+        if until_decided:
+            raise UsageError(
+                "--until-decided looks at all chunks so far before it asks for more, which no shard can: omit --shard, or "
+                "omit --until-decided for a fixed sample"
+            )
         if panel is not None:
             raise UsageError(
                 "--panel grades a whole run: use `qaeval grade DIR --panel JUDGE,...` after `qaeval merge`"
@@ -125,6 +146,10 @@ def compare(
             raise UsageError(
                 "--repeat and --repeat-judge belong to a whole run: after `qaeval merge`, `qaeval compare … --out DIR --resume` "
                 "adds replies and `qaeval grade DIR --repeat R` letters"
+            )
+        if backend == "ray":
+            raise UsageError(
+                "--backend ray distributes a run itself: --out is a run directory, and --ray-store the place that all nodes see"
             )
         which, location = shard_of(shard, out)
         with resumable_shard():
@@ -140,7 +165,10 @@ def compare(
                 duplicate_ids=duplicate_ids,
                 n=n,
                 seed=seed,
+                allocation=allocation,
                 judge=judge,
+                judge_mode=judge_mode,
+                reasons_below=reasons_below,
                 rubric=rubric,
                 allow_same_family=allow_same_family,
                 config=config,
@@ -155,6 +183,8 @@ def compare(
             )
         print_shard(result, as_json=as_json)
         return
+    if backend == "local" and (ray_address or ray_store):
+        raise UsageError("--ray-address and --ray-store apply to a run on Ray; add --backend ray")
     path = Path(out) if out else _new_run()
     with _resumable(path, as_json=as_json):
         run = api.compare(
@@ -167,7 +197,10 @@ def compare(
             duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
+            allocation=allocation,
             judge=judge,
+            judge_mode=judge_mode,
+            reasons_below=reasons_below,
             panel=panel_names(panel),
             escalate=escalate,
             escalate_error=escalate_error,
@@ -185,9 +218,14 @@ def compare(
             repeat_judge=repeat_judge,
             labels=labels,
             margin=margin,
+            until_decided=until_decided,
             hardware=hardware,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
+            backend=backend,
+            ray_address=ray_address,
+            ray_store=ray_store,
+            ray_block=ray_block,
             progress=progress_on_stderr(),
             confirm=confirm_on_stderr(yes=yes),
             consent=consent_on_stderr(consent),
@@ -206,6 +244,7 @@ def generate(
     duplicate_ids: DuplicateIdsOption = "refuse",
     n: Number = None,
     seed: Seed = None,
+    allocation: AllocationOption = "proportional",
     out: Out = None,
     resume: Resume = False,
     endpoint: Endpoints = None,
@@ -234,6 +273,7 @@ def generate(
             duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
+            allocation=allocation,
             out=path,
             resume=resume,
             endpoints=endpoint_urls(endpoint),
@@ -254,6 +294,8 @@ def generate(
 def grade(
     run: RunDirectory,
     judge: JudgeName = None,
+    judge_mode: JudgeModeName = None,
+    reasons_below: ReasonsBelow = None,
     panel: PanelNames = None,
     escalate: Escalate = None,
     escalate_error: EscalateError = 0.1,
@@ -279,6 +321,8 @@ def grade(
     api.grade(
         run,
         judge=judge,
+        judge_mode=judge_mode,
+        reasons_below=reasons_below,
         panel=panel_names(panel),
         escalate=escalate,
         escalate_error=escalate_error,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from qaeval.cli.options import (
+    AllocationOption,
     ChunksFile,
     DuplicateIdsOption,
     EvalName,
@@ -103,6 +104,7 @@ def sample(
     duplicate_ids: DuplicateIdsOption = "refuse",
     n: Number = None,
     seed: Seed = None,
+    allocation: AllocationOption = "proportional",
     out: Annotated[
         Path | None, typer.Option("--out", help="File for the drawn samples; default: stdout.")
     ] = None,
@@ -127,7 +129,7 @@ def sample(
         fields=mapping(field, "--field"),
         duplicate_ids=duplicate_ids,
     )
-    drawn = draw(available, n=n, seed=defaults.seed if seed is None else seed)
+    drawn = draw(available, n=n, seed=defaults.seed if seed is None else seed, allocation=allocation)
     lines = "".join(json.dumps(drawn_sample.row(), ensure_ascii=False) + "\n" for drawn_sample in drawn)
     if out is None:
         sys.stdout.write(lines)
@@ -138,5 +140,11 @@ def sample(
     counts = Counter(drawn_sample.stratum for drawn_sample in drawn)
     for stratum, total in sorted(totals.items()):
         say(f"{stratum}: {counts[stratum]:,} of {total:,}", error=True)
+    weights = {drawn_sample.weight for drawn_sample in drawn}
+    if len(weights) > 1:
+        say(
+            f"drawn with a probability of {1 / max(weights):.2g} to {1 / min(weights):.2g} (inclusion): reports and gates weigh by it",
+            error=True,
+        )
     digest = sample_set_digest(drawn)
     say(f"{len(drawn):,} of {len(available):,} samples, digest {digest}", error=True)

@@ -55,7 +55,11 @@ Prompts: TypeAlias = Annotated[
     ),
 ]
 ChunksFile: TypeAlias = Annotated[
-    Path | None, typer.Option("--chunks", help="JSONL file of chunks; default: the chunks of the eval.")
+    Path | None,
+    typer.Option(
+        "--chunks",
+        help="JSONL file of chunks; default: the chunks of the eval. `compare` also reads Parquet, and s3://BUCKET/KEY.",
+    ),
 ]
 SamplesFile: TypeAlias = Annotated[
     Path | None,
@@ -90,6 +94,14 @@ ConsentTo: TypeAlias = Annotated[
 ]
 Number: TypeAlias = Annotated[
     int | None, typer.Option("--n", min=1, help="Number of samples to draw; default: all.")
+]
+AllocationOption: TypeAlias = Annotated[
+    Literal["proportional", "at-least-one", "equal"],
+    typer.Option(
+        "--allocation",
+        help="Samples of each stratum with --n: in proportion to its size, the same with at least one, or an equal number. The "
+        "last two store the probability with which each sample was drawn, and reports and gates weigh by it.",
+    ),
 ]
 Seed: TypeAlias = Annotated[
     int | None,
@@ -144,6 +156,26 @@ JudgeName: TypeAlias = Annotated[
         help="Judge used for grading, by its registry name; default: the judge of the run or, for a new run, the first of the registry "
         "whose family is not a candidate's.",
         autocompletion=complete_judge,
+    ),
+]
+JudgeModeName: TypeAlias = Annotated[
+    Literal["reason_first", "letter", "cascade"] | None,
+    typer.Option(
+        "--judge-mode",
+        metavar="MODE",
+        help="What judges are asked for: reason_first (reasons, then the letter), letter (the letter alone) or cascade (the letter "
+        "alone, then reasons for items of which the judge is unsure); default: that of the registry.",
+    ),
+]
+ReasonsBelow: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--reasons-below",
+        metavar="P",
+        min=0.0,
+        max=1.0,
+        help="With --judge-mode cascade: probability of the letter below which reasons are asked for; default: that of the "
+        "registry, 0.9.",
     ),
 ]
 PanelNames: TypeAlias = Annotated[
@@ -223,6 +255,38 @@ Concurrency: TypeAlias = Annotated[
         help="Maximum number of requests in flight; auto adapts it to the load of the servers; default: auto.",
     ),
 ]
+BackendName: TypeAlias = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        "--backend",
+        help="Process that sends the requests: this one, or actors on a Ray cluster. Ray needs servers that are up, and the extra ray.",
+    ),
+]
+RayAddress: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="Address of the Ray cluster, or auto; default: Ray on this machine, for this run.",
+    ),
+]
+RayBlock: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--ray-block",
+        min=1,
+        max=500,
+        help="Samples of a block: what is asked again where the process that works on it dies.",
+    ),
+]
+RayStore: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-store",
+        metavar="PLACE",
+        help="Place that all Ray nodes see, for the blocks of the run: a folder or s3://BUCKET/PREFIX; default: a folder in --out.",
+    ),
+]
 NoCache: TypeAlias = Annotated[
     bool, typer.Option("--no-cache", help="Send every request instead of reusing replies of earlier runs.")
 ]
@@ -231,6 +295,17 @@ NoControls: TypeAlias = Annotated[
     typer.Option(
         "--no-controls",
         help="Skip the planted controls: up to 10 items with a defect, which show whether the judge discriminates.",
+    ),
+]
+
+
+UntilDecided: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--until-decided/--all-chunks",
+        help="Ask for chunks in random order, batch by batch, and stop as soon as the first place is decided, at error rates of 5 % "
+        "that hold at every look; or ask for all chunks. Default: until_decided of the registry (a project of `qaeval init` has it).",
+        show_default=False,
     ),
 ]
 

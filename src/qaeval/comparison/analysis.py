@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -14,19 +14,22 @@ from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.agreement.panel import DAWID_SKENE, summarise_panel
 from qaeval.analysis.candidates import summarise_candidate, summarise_strata, summarise_types
 from qaeval.analysis.failures import gather_failures
-from qaeval.analysis.letters import GRADED, letter_table
+from qaeval.analysis.letters import GRADED, letter_table, relative_weights
 from qaeval.analysis.model import JudgeSummary
 from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
 from qaeval.calibration.analysis import soft_grades
+from qaeval.calibration.cascade import mode_agreement
 from qaeval.calibration.model import Escalation
 from qaeval.comparison.correction import correct_differences, correct_rates
 from qaeval.comparison.differences import by_refuted_judge, compare_candidates, rank_candidates
 from qaeval.comparison.findings import gather_findings, near_duplicates, summarise_pairs
 from qaeval.comparison.headline import write_headline
 from qaeval.comparison.items import ChunkItems, count_review, gather_items
+from qaeval.comparison.model import Difference, Look, SampleWeights, Stopping
 from qaeval.comparison.noise import measure_noise
 from qaeval.comparison.report import Report
+from qaeval.comparison.until_decided import SequencePlan, at_every_look, stopping_of
 from qaeval.comparison.verdict import decide_verdict
 from qaeval.cost.run_cost import run_timing
 from qaeval.errors import DataError
@@ -43,6 +46,7 @@ from qaeval.records import (
 )
 from qaeval.report.facts import EvalFacts, HostedFacts, MachineFacts, ModelFacts, RubricFacts, RunFacts
 from qaeval.report.numbers import plural
+from qaeval.stats.paired import effective_number
 
 
 class Samples(Protocol):
@@ -100,6 +104,12 @@ class RunData:
 
     panel: tuple[str, ...] = ()
     """Members of the panel whose letters decide; empty where a judge decides."""
+
+    until_decided: SequencePlan | None = None
+    """Of a run until decided."""
+
+    cascade: Mapping[str, Any] | None = None
+    """Settings of the judge's cascade, as JSON; None where it has one mode, and of a panel."""
 
     escalation: Escalation | None = None
     """Of a run whose unsure items a second judge graded."""
@@ -228,6 +238,14 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         margin=options.margin,
         judge_tuned=data.judge_tuned,
     )
+    weights = sample_weights(rows.samples)
+    differences, stopping = _until_decided(
+        data,
+        table,
+        differences,
+        margin=options.margin,
+        is_judge_blind=controls.outcome == "tells nothing apart",
+    )
     judge_summary = _judge(judge, rows, tally.of("grade", judge.name), tuned=data.judge_tuned)
     labelled_rates = correct_rates(
         table, rows.labels, candidates=names, rubric=rubric, judge_tuned=data.judge_tuned
@@ -245,7 +263,11 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
     soft = soft_grades(table, labels, letters=rubric.letters)
     checks = gather_findings(table, data.eval_facts.checks, names)
     report = Report(
-        run=_run(run, rows.sessions),
+        run=_run(
+            run,
+            rows.sessions,
+            n_shared=sum(tally.of("generate", name).n_items for name in names) - judge_summary.n_asked,
+        ),
         verdict=verdict,
         headline=write_headline(
             verdict,
@@ -258,13 +280,17 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
             labelled_rates,
             rubric=rubric,
             n_chunks=n_chunks,
+            weights=weights,
+            stopping=stopping,
         ),
         eval=data.eval_facts,
         rubric=rubric,
         judge=judge_summary,
         candidates=summaries,
         margin=options.margin,
+        weights=weights,
         differences=differences,
+        stopping=stopping,
         ranking=rank_candidates(table, candidates=names, best=rubric.best),
         labelled_rates=labelled_rates,
         agreement=agreement,
@@ -272,6 +298,11 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         judges=compare_judges(table, further, rows.labels, judge=judge.name, rubric=rubric, tuned=data.tuned),
         panel=panel,
         escalation=data.escalation,
+        modes=mode_agreement(
+            data.cascade,
+            tally.of("grade", judge.name),
+            dict(zip(table["item_id"], table["cluster"], strict=True)),
+        ),
         soft=soft if soft is not None and soft.checks else None,
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         types=summarise_types(table, candidates=names, best=rubric.best),
@@ -305,6 +336,87 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
     measured = report.measured(rows.sessions, rows.readings, priced_at=run.finished)
     timing = run_timing(measured, options.machines, options.hosted_prices)
     return Analysis(report.model_copy(update={"timing": timing}), table, rows)
+
+
+def sample_weights(samples: Iterable[Sample]) -> SampleWeights | None:
+    """Summarise the weights of a run's samples; None where all weigh the same."""
+    weights = [sample.weight for sample in samples]
+    if relative_weights(weights) is None:
+        return None
+    return SampleWeights(
+        n_samples=len(weights),
+        n_effective=effective_number(weights),
+        smallest=1 / max(weights),
+        largest=1 / min(weights),
+    )
+
+
+def look_at(data: RunData, *, margin: float) -> Look:
+    """Look at a run until decided: whether the letters so far decide the first place.
+
+    Args:
+        data: The run, graded as far as it was asked for.
+        margin: Smallest difference of usable rates that matters, in (0, 1).
+
+    Raises:
+        DataError: rows are missing, doubled or foreign.
+    """
+    assert data.until_decided is not None  # noqa: S101 - only such a run is looked at
+    table, rubric = data.table(), data.rubric
+    names = [facts.name for facts in data.candidates]
+    differences = compare_candidates(table, candidates=names, best=rubric.best, margin=margin)
+    corrected = correct_differences(
+        differences, table, data.rows.labels, rubric=rubric, margin=margin, judge_tuned=data.judge_tuned
+    )
+    _, looks = at_every_look(
+        corrected,
+        table,
+        data.rows.labels,
+        plan=data.until_decided,
+        candidates=names,
+        rubric=rubric,
+        judge_tuned=data.judge_tuned,
+    )
+    return looks[-1]
+
+
+def _until_decided(
+    data: RunData,
+    table: pd.DataFrame,
+    differences: tuple[Difference, ...],
+    *,
+    margin: float,
+    is_judge_blind: bool,
+) -> tuple[tuple[Difference, ...], Stopping | None]:
+    """Return the differences of a run until decided as they hold at every look, and how it ended; of others as they are."""
+    plan, names = data.until_decided, [facts.name for facts in data.candidates]
+    if plan is None or not plan.is_sequential or not differences:
+        return differences, None
+
+    def at(margin: float) -> tuple[tuple[Difference, ...], tuple[Look, ...]]:
+        return at_every_look(
+            differences,
+            table,
+            data.rows.labels,
+            plan=plan.model_copy(update={"margin": margin}),
+            candidates=names,
+            rubric=data.rubric,
+            judge_tuned=data.judge_tuned,
+            is_judge_blind=is_judge_blind,
+        )
+
+    replaced, looks = at(margin)
+    if margin != plan.margin:
+        _, looks = at(plan.margin)  # the run stopped by the margin that it began with
+    stopping = stopping_of(
+        plan,
+        looks,
+        data.rows.sessions,
+        n_items=len(table),
+        items_per_sample=data.eval_facts.items_per_sample,
+        n_candidates=len(names),
+    )
+    return replaced, stopping
 
 
 def check_judge(data: RunData, table: pd.DataFrame) -> tuple[tuple[RaterAgreement, ...], JudgeDiscrimination]:
@@ -372,14 +484,16 @@ def _judge(facts: ModelFacts, rows: RunRows, replies: ReplyTotals, *, tuned: boo
             sessions,
             n_items=replies.n,
             server=server_span(rows.readings, "grade", facts.name),
-            alongside=any(session.alongside for session in rows.sessions),
+            alongside=any(session.alongside for session in sessions),
         ),
     )
 
 
-def _run(run: RunFacts, sessions: Sequence[Session]) -> RunFacts:
+def _run(run: RunFacts, sessions: Sequence[Session], *, n_shared: int) -> RunFacts:
     stages: dict[str, list[Session]] = {}
     for session in sessions:
         stages.setdefault(f"{session.stage} {session.model}", []).append(session)
     seconds = {name: worked_s(stage_sessions) for name, stage_sessions in stages.items()}
-    return run.model_copy(update={"seconds": {**run.seconds, **seconds}, "n_sessions": len(sessions)})
+    return run.model_copy(
+        update={"seconds": {**run.seconds, **seconds}, "n_sessions": len(sessions), "n_shared": n_shared}
+    )

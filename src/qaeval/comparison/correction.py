@@ -15,7 +15,7 @@ from scipy import special
 
 from qaeval.agreement.analysis import comparable_labels
 from qaeval.agreement.label_rows import known_inclusion
-from qaeval.analysis.letters import FAILED, GRADED, flag_column
+from qaeval.analysis.letters import FAILED, GRADED, flag_column, row_weights
 from qaeval.comparison.differences import labelled_sentence, more_chunks
 from qaeval.comparison.model import (
     Difference,
@@ -180,6 +180,8 @@ class ChunkRates:
     n_labelled: pd.DataFrame
     sizes: pd.Series
     """Expected items of a candidate, by chunk."""
+    weights: pd.Series | None
+    """Mean weight of these items, by chunk; None where all samples weigh the same."""
     drawn: pd.DataFrame | None
     """Labelled items with their probabilities of being drawn; None where those are not known."""
     is_by_chunk: bool
@@ -191,22 +193,27 @@ class ChunkRates:
         failed = table["status"] == FAILED
         known = rater.letters.notna() & ~failed
 
-        def by_chunk(values: pd.Series, aggregate: Literal["count", "mean", "min", "sum"]) -> pd.DataFrame:
+        def by_chunk(values: pd.Series, aggregate: Literal["count", "min", "sum"]) -> pd.DataFrame:
             rows = table[["cluster", "candidate"]].assign(value=values.astype(float))
             return rows.pivot_table("value", "cluster", "candidate", aggfunc=aggregate, sort=False)
 
-        items = by_chunk(known, "count")
+        weight = row_weights(table)
+
+        def rate(values: pd.Series) -> pd.DataFrame:
+            return by_chunk(values * weight, "sum") / owed
+
+        items, owed = by_chunk(known, "count"), by_chunk(weight, "sum")
+        sizes = items.max(axis=1)
         drawn = None
         if rater.inclusion is not None:
             drawn = table[["cluster", "candidate", "item_id"]].assign(inclusion=rater.inclusion)[known]
         return cls(
-            judged=by_chunk(table["letter"] == best, "mean"),
-            labelled=by_chunk(known & (rater.letters == best), "mean").where(
-                by_chunk(known | failed, "min") == 1
-            ),
+            judged=rate(table["letter"] == best),
+            labelled=rate(known & (rater.letters == best)).where(by_chunk(known | failed, "min") == 1),
             n_items=by_chunk(~failed, "sum"),
             n_labelled=by_chunk(known, "sum"),
-            sizes=items.max(axis=1),
+            sizes=sizes,
+            weights=owed.max(axis=1) / sizes if "weight" in table else None,
             drawn=drawn,
             is_by_chunk=rater.is_by_chunk,
         )
@@ -238,6 +245,7 @@ class ChunkRates:
             self.n_items[kept],
             self.n_labelled[kept],
             self.sizes[kept],
+            None if self.weights is None else self.weights[kept],
             self.drawn,
             self.is_by_chunk,
         )
@@ -274,12 +282,14 @@ def _difference(
     drawn = chunks.probabilities(columns)
     if drawn is not None and share < 1:
         inclusion = scaled_inclusion(drawn, is_labelled, int(has_items.sum()))
-    corrected = corrected_difference(judged, differences, sizes=sizes, inclusion=inclusion)
+    weights = None if chunks.weights is None else chunks.weights.to_numpy(float)
+    corrected = corrected_difference(judged, differences, sizes=sizes, inclusion=inclusion, weights=weights)
     error = differential_error(
         judged[is_labelled],
         differences[is_labelled],
         sizes=sizes[is_labelled],
         inclusion=None if drawn is None or inclusion is None else inclusion[is_labelled],
+        weights=None if weights is None else weights[is_labelled],
     )
     difference = Measure.of(agreeing_with_test(corrected.estimate, corrected.p_value))
     return LabelledDifference(
@@ -306,7 +316,7 @@ def _rates(name: str, rows: pd.DataFrame, rater: _Rater, rubric: RubricFacts) ->
     code = {letter: index for index, letter in enumerate(rubric.letters)}
     judged = rows["letter"].map(code).to_numpy(float)
     labelled = np.where(failed, np.nan, rater.letters[rows.index].map(code).to_numpy(float))
-    clusters = rows["cluster"].to_numpy(object)
+    clusters, weights = rows["cluster"].to_numpy(object), row_weights(rows).to_numpy(float)
     n_items = int((~np.isnan(labelled)).sum())
     facts = {
         "candidate": name,
@@ -331,12 +341,13 @@ def _rates(name: str, rows: pd.DataFrame, rater: _Rater, rubric: RubricFacts) ->
             target=target,
             failed=failed,
             inclusion=inclusion,
+            weights=weights,
         )
         rates.append(
             _labelled_rate(
                 corrected,
                 name=" or ".join(rubric.letters[: worst + 1]) if worst else "usable",
-                judged=float(np.isin(judged, target).mean()),
+                judged=float(np.average(np.isin(judged, target), weights=weights)),
                 **facts,
             )
         )
@@ -355,10 +366,12 @@ def _rates(name: str, rows: pd.DataFrame, rater: _Rater, rubric: RubricFacts) ->
             n_levels=2,
             target=(1,),
             inclusion=None if inclusion is None else inclusion[~failed],
+            weights=weights[~failed],
         )
+        judged_share = np.average(by_judge[graded], weights=weights[graded]) if graded.any() else None
         rates.append(
             _labelled_rate(
-                corrected, name=flag, judged=float(by_judge[graded].mean()) if graded.any() else None, **facts
+                corrected, name=flag, judged=None if judged_share is None else float(judged_share), **facts
             )
         )
     return rates

@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from itertools import combinations
-from math import isnan, sqrt
+from math import isnan, nan, sqrt
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from qaeval.analysis.letters import row_weights
 from qaeval.comparison.model import ALPHA, Difference, LabelledDifference, Outcome, Rank, outcome_of
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import difference as shown
 from qaeval.report.numbers import level, p_value, plural, points, size, two_digits_up
+from qaeval.stats.estimate import MIN_CLUSTERS, Estimate
 from qaeval.stats.margins import equivalence
 from qaeval.stats.paired import (
     agreeing_with_test,
@@ -20,6 +22,8 @@ from qaeval.stats.paired import (
     holm,
     paired_difference,
     sign_flip_test,
+    weighted_difference,
+    weighted_pivot,
 )
 from qaeval.stats.power import chunks_needed
 from qaeval.stats.ranking import bradley_terry_bootstrap
@@ -48,6 +52,9 @@ def compare_candidates(
     (imported ones) each rate is linearised by itself, and the test flips the signs of the linearised values. The test decides who is
     better, and an end of the interval that contradicts it moves to 0 (`agreeing_with_test`).
 
+    Where samples were drawn with different probabilities, each counts by its weight: the interval is that of
+    `weighted_difference`, and the sign-flip test swaps the weighted items of a chunk.
+
     Args:
         table: The table of letters.
         candidates: Names, in the order of the report.
@@ -57,23 +64,23 @@ def compare_candidates(
         pairs: The pairs to compare; all when left out.
         is_judge_blind: Whether the judge tells nothing apart: more chunks would then decide nothing.
     """
-    usable = table.assign(usable=(table["letter"] == best).astype(float))
-    means = usable.pivot_table("usable", "cluster", "candidate", aggfunc="mean", sort=False)
     pairs = list(combinations(candidates, 2)) if pairs is None else pairs
     if not pairs:
         return ()
-    sizes = usable.groupby("cluster", sort=False).size()[means.index].to_numpy(float)
-    weights = sizes / sizes.mean()
+    is_weighted = "weight" in table
+    sums = _sums_by_chunk(table, best)
+    counts, owed = sums["counted"], sums["weight"].fillna(0)
+    sizes = owed.to_numpy(float).sum(axis=1)
+    means = counts / owed
     columns = {name: means[name].to_numpy(float) for name in candidates}
-    counts = usable.pivot_table("usable", "cluster", "candidate", aggfunc="sum", sort=False)
-    totals = usable.pivot_table("usable", "cluster", "candidate", aggfunc="count", sort=False).fillna(0)
-    size_of = int(totals.to_numpy().max())
+    size_of = int(np.nanmax(sums["n"].to_numpy(float)))
     uneven = {
-        (a, b): _linearised_ratios(counts[[a, b]].fillna(0).to_numpy(), totals[[a, b]].to_numpy())
+        (a, b): _linearised_ratios(counts[[a, b]].fillna(0).to_numpy(), owed[[a, b]].to_numpy())
         for a, b in pairs
-        if not totals[a].equals(totals[b])
+        if not owed[a].equals(owed[b])
     }
-    # whole numbers of items, so that the test is exact, wherever both candidates have the same number in a chunk
+    # whole numbers of items, so that the test is exact, where samples weigh the same and both candidates have the
+    # same number in a chunk
     p_values = [
         _p(np.zeros_like(uneven[a, b]), uneven[a, b])
         if (a, b) in uneven
@@ -87,15 +94,57 @@ def compare_candidates(
             b,
             columns[a],
             columns[b],
-            values=uneven.get((a, b), _linearised(columns[b] - columns[a], weights)),
+            estimates=_estimates(
+                columns[b] - columns[a],
+                sizes,
+                uneven.get((a, b)),
+                is_weighted=is_weighted,
+                margin=margin,
+            ),
             p=p,
             p_holm=float(p_holm),
             n_pairs=len(pairs),
             margin=margin,
             is_judge_blind=is_judge_blind,
-        ).model_copy(update={"chunks": _crossed(counts[a], counts[b], size_of)})
+        ).model_copy(update={"chunks": _crossed(sums["hit"][a], sums["hit"][b], size_of)})
         for (a, b), p, p_holm in zip(pairs, p_values, adjusted, strict=True)
     )
+
+
+def _sums_by_chunk(table: pd.DataFrame, best: str) -> pd.DataFrame:
+    """Sum by chunk and candidate the items (`n`), the usable ones (`hit`), and both by weight (`weight`, `counted`); NaN for none."""
+    rows = table[["cluster", "candidate"]].assign(
+        n=1.0, hit=(table["letter"] == best).astype(float), weight=row_weights(table)
+    )
+    rows["counted"] = rows["hit"] * rows["weight"]
+    return rows.pivot_table(
+        ["n", "hit", "weight", "counted"], "cluster", "candidate", aggfunc="sum", sort=False
+    )
+
+
+def _estimates(
+    d: np.ndarray, sizes: np.ndarray, uneven: np.ndarray | None, *, is_weighted: bool, margin: float
+) -> tuple[Estimate, float]:
+    """Return the difference with its interval, and the p-value of the hypothesis that it is not within the margin.
+
+    Args:
+        d: Difference of the candidates' rates in each chunk, shape (n_chunks,); NaN where neither has items.
+        sizes: Items of each chunk, by weight.
+        uneven: Linearised values of the chunks, where the candidates have different numbers of items in one.
+        is_weighted: Whether the samples of the run weigh differently.
+        margin: Smallest difference that matters.
+    """
+    shared = ~np.isnan(d)
+    if uneven is None and not shared.all():
+        d, sizes = d[shared], sizes[shared]
+    if is_weighted and uneven is None:
+        pivot = weighted_pivot(d, sizes)
+        within = max(pivot.tails(-margin)[0], pivot.tails(margin)[1]) if len(d) >= MIN_CLUSTERS else nan
+        return weighted_difference(d, sizes), within
+    values = _linearised(d, sizes / sizes.mean()) if uneven is None else uneven
+    nothing, span = np.zeros_like(values), max(1.0, float(np.abs(values).max()))
+    within = equivalence(nothing, values, low=-margin, high=margin, span=span).p_value
+    return paired_difference(nothing, values, span=span), within
 
 
 def _linearised(d: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -124,12 +173,14 @@ def rank_candidates(table: pd.DataFrame, *, candidates: Sequence[str], best: str
     """Rank three candidates or more by who has more usable items in how many chunks; a tie is half a win."""
     if len(candidates) < 3:
         return ()
-    usable = table.assign(usable=(table["letter"] == best).astype(float))
-    means = usable.pivot_table("usable", "cluster", "candidate", aggfunc="mean", sort=False)[list(candidates)]
-    rates = means.to_numpy(float)
+    sums, names = _sums_by_chunk(table, best), list(candidates)
+    rates = (sums["counted"] / sums["weight"])[names].to_numpy(float)
     ahead = np.sign(np.round(rates[:, :, None] - rates[:, None, :], 9))
     wins = (ahead + 1) / 2
     wins[:, np.arange(len(candidates)), np.arange(len(candidates))] = 0.0
+    # a chunk counts once, whatever its items, and for all chunks that it stands for
+    weight, n = (np.nansum(sums[name].to_numpy(float), axis=1) for name in ("weight", "n"))
+    wins *= (weight / n)[:, np.newaxis, np.newaxis]
     ranked = bradley_terry_bootstrap(wins, rng=np.random.default_rng(_SEED))
     ranks = [
         Rank(
@@ -168,20 +219,18 @@ def _difference(
     mean_a: np.ndarray,
     mean_b: np.ndarray,
     *,
-    values: np.ndarray,
+    estimates: tuple[Estimate, float],
     p: float,
     p_holm: float,
     n_pairs: int,
     margin: float,
     is_judge_blind: bool,
 ) -> Difference:
-    nothing, span = np.zeros_like(values), max(1.0, float(np.abs(values).max()))
-    interval = agreeing_with_test(paired_difference(nothing, values, span=span), p)
-    measure = _within_one(Measure.of(interval))
+    estimate, within = estimates
+    measure = _within_one(Measure.of(agreeing_with_test(estimate, p)))
     d, _ = chunk_differences(mean_a, mean_b)
     d = np.round(d, 9)
     outcome = outcome_of(measure, p_holm, margin=margin)
-    within = equivalence(nothing, values, low=-margin, high=margin, span=span).p_value
     is_open = outcome == "not enough data" and not is_judge_blind
     n_more = more_chunks(measure, margin, n_pairs) if is_open else None
     return Difference(
@@ -196,7 +245,7 @@ def _difference(
         n_chunks_a_better=int((d < 0).sum()),
         outcome=outcome,
         n_more_chunks=n_more,
-        sentence=_sentence(a, b, measure, outcome, p=p, p_holm=p_holm, n_pairs=n_pairs, n_more=n_more),
+        sentence=judged_sentence(a, b, measure, outcome, p=p, p_holm=p_holm, n_pairs=n_pairs, n_more=n_more),
     )
 
 
@@ -212,7 +261,7 @@ def more_chunks(measure: Measure, margin: float, n_pairs: int) -> int:
     return max(1, needed - measure.n_clusters)
 
 
-def _sentence(
+def judged_sentence(
     a: str,
     b: str,
     measure: Measure,
@@ -223,6 +272,7 @@ def _sentence(
     n_pairs: int,
     n_more: int | None,
 ) -> str:
+    """Say what the judge's letters show of a pair; arguments are those of `Difference`, `n_pairs` is the size of the family."""
     if measure.low is None or measure.high is None:
         seen = "no difference was seen" if not measure.value else f"{b} − {a} was {shown(measure)}"
         return f"{a} and {b}: too few chunks for an interval ({measure.n_clusters}); {seen}, which proves nothing."

@@ -5,7 +5,7 @@ from typing import Final
 
 from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.analysis.model import CandidateSummary, JudgeSummary, Sentence
-from qaeval.comparison.model import Difference, LabelledRate, Reason, Verdict
+from qaeval.comparison.model import Difference, LabelledRate, Reason, SampleWeights, Stopping, Verdict
 from qaeval.comparison.report import CheckGroup
 from qaeval.comparison.verdict import SHOWN_FROM, ordered
 from qaeval.records import failure_meaning
@@ -35,6 +35,8 @@ def write_headline(
     *,
     rubric: RubricFacts,
     n_chunks: int,
+    weights: SampleWeights | None = None,
+    stopping: Stopping | None = None,
 ) -> tuple[Sentence, ...]:
     """Write the headline: the verdict, the findings that it rests on, then cautions and notes."""
     order = ordered(candidates, differences)
@@ -46,8 +48,10 @@ def write_headline(
         *_labelled_rates(order, labelled_rates),
         _rates(order, rubric),
         *_frequent(checks),
+        *(() if stopping is None else (stopping_sentence(stopping), _AT_EVERY_LOOK)),
     ]
     cautions = [
+        *((weights.sentence,) if weights else ()),
         *_few(n_chunks),
         *_standing(judge, agreement),
         *((controls.sentence,) if controls.n_pending and not tells_nothing else ()),
@@ -71,6 +75,27 @@ def write_headline(
         *(Sentence(kind="finding", text=text) for text in findings),
         *(Sentence(kind="caution", text=text) for text in cautions),
         *(Sentence(kind="note", text=text) for text in notes),
+    )
+
+
+_AT_EVERY_LOOK: Final = "Intervals and tests of the differences hold at every look; all other intervals are for a number of chunks fixed beforehand."
+
+
+def stopping_sentence(stopping: Stopping) -> str:
+    """Say when a run until decided ended, and what that saved."""
+    looks = plural(len(stopping.looks), "look")
+    if stopping.n_chunks == stopping.n_chunks_planned:
+        ending = (
+            "the first place was decided at the last"
+            if stopping.is_decided
+            else "the first place stayed undecided"
+        )
+        return f"All {plural(stopping.n_chunks, 'chunk')} were asked for in {looks}: {ending}."
+    n_left = stopping.n_chunks_planned - stopping.n_chunks
+    share = percent(n_left / stopping.n_chunks_planned)
+    return (
+        f"Stopped early: {stopping.n_chunks:,} of {plural(stopping.n_chunks_planned, 'chunk')}, in random order, decided the first "
+        f"place ({looks}). That saved {share} of the chunks and {stopping.n_items_planned - stopping.n_items:,} judged items."
     )
 
 

@@ -17,6 +17,7 @@ from qaeval.comparison.overview import CandidateLine, Overview, build_overview
 from qaeval.comparison.report import Report
 from qaeval.comparison.sections import headline, subtitle, title, write_sections
 from qaeval.report import numbers
+from qaeval.report.chart import Chart
 from qaeval.report.measure import Measure
 from qaeval.report.page import SCRIPT, STYLE, TICKS, content_policy, data_url, page_environment
 
@@ -101,13 +102,20 @@ class PageLinks:
     """Labelling of this run."""
 
 
-def render_html(report: Report, items: Sequence[ChunkItems] = (), *, links: PageLinks | None = None) -> str:
+def render_html(
+    report: Report,
+    items: Sequence[ChunkItems] = (),
+    *,
+    links: PageLinks | None = None,
+    drawn: Sequence[Chart] | None = None,
+) -> str:
     """Render a report as one self-contained page; the same arguments give the same text.
 
     Args:
         report: the report.
         items: what `comparison.analysis.Analysis.items` gathered; without them the page has no list of items.
         links: Other pages of the server that shows it; None: a file by itself.
+        drawn: The charts of the report, where the caller has them.
     """
     environment = page_environment()
     screen = build_overview(report)
@@ -132,7 +140,7 @@ def render_html(report: Report, items: Sequence[ChunkItems] = (), *, links: Page
         [bar.measure for bar in pairs],
         report.margin,
     )
-    pictures = {chart.name: chart for chart in charts(report) if chart.in_page}
+    pictures = {chart.name: chart for chart in drawn or charts(report) if chart.in_page}
     flaws = _flaws(screen)
     widths = _widths(bars, leading, forest) | {
         ticks for _, cells in flaws for cell in cells for ticks in (cell.width, cell.rest)

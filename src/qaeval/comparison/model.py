@@ -6,6 +6,7 @@ from pydantic import Field
 
 from qaeval.report.facts import Part, is_unset
 from qaeval.report.measure import Measure
+from qaeval.report.numbers import plural
 from qaeval.stats.estimate import MIN_CLUSTERS
 
 ALPHA: Final = 0.05
@@ -52,6 +53,8 @@ class LabelledDifference(Part):
     """Standard deviation of the labels' difference between chunks; None with one labelled chunk."""
     width_ratio: float | None
     """Width of the interval with the judge's letters over that of the labels alone."""
+    p_equivalent: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of the deciding rater in a run until decided: as `Difference.p_equivalent`, adjusted for the number of pairs."""
     outcome: Outcome
     n_more_chunks: int | None = None
     """With ``not enough data``: about how many labelled chunks more would decide if the difference stays as it is."""
@@ -95,11 +98,14 @@ class Difference(Part):
     b: str
     difference: Measure
     p: float
-    """Exact sign-flip test over chunks, two-sided."""
+    """Exact sign-flip test over chunks, two-sided; with `at_every_look` a test by betting."""
     p_holm: float
     """The same, adjusted for the number of pairs (Holm)."""
     p_equivalent: float | None = None
-    """Two one-sided tests that the true difference is within the margin; None where there is no interval."""
+    """Two one-sided tests that the true difference is within the margin; None where there is no interval. With
+    `at_every_look` adjusted for the number of pairs."""
+    at_every_look: bool = Field(default=False, exclude_if=is_unset)
+    """Whether intervals and tests of the pair hold at all looks together, as in a run until decided."""
     n_chunks_b_better: int
     n_chunks_equal: int
     n_chunks_a_better: int
@@ -127,12 +133,19 @@ class Difference(Part):
         """Return what the difference that decides shows, for a margin in (0, 1)."""
         first = self.deciding
         if first is None:
-            return outcome_of(self.difference, self.p_holm, margin=margin)
+            return self.judged_outcome(margin)
         p_holm = 1.0 if first.p_holm is None else first.p_holm
-        return outcome_of(first.difference, p_holm, margin=margin)
+        return outcome_of(first.difference, p_holm, margin=margin, p_equivalent=first.p_equivalent)
+
+    def judged_outcome(self, margin: float) -> Outcome:
+        """Return what the judge's letters alone show, for a margin in (0, 1)."""
+        p_equivalent = self.p_equivalent if self.at_every_look else None
+        return outcome_of(self.difference, self.p_holm, margin=margin, p_equivalent=p_equivalent)
 
 
-def outcome_of(measure: Measure, p_holm: float, *, margin: float) -> Outcome:
+def outcome_of(
+    measure: Measure, p_holm: float, *, margin: float, p_equivalent: float | None = None
+) -> Outcome:
     """Decide what a difference shows: who is better by the test, that no difference matters by the interval.
 
     The test of the judge's letters is the exact sign-flip test, whose power a plan promises (`qaeval.stats.planning`).
@@ -141,12 +154,92 @@ def outcome_of(measure: Measure, p_holm: float, *, margin: float) -> Outcome:
         measure: Difference of the usable rates, `b` minus `a`.
         p_holm: P-value of its test, adjusted for the family.
         margin: Smallest difference that matters, in (0, 1).
+        p_equivalent: P-value of the test of equivalence, adjusted for the family, that decides in place of the interval.
     """
     if measure.value is None or measure.low is None or measure.high is None:
         return "too few chunks"
     if p_holm <= ALPHA:
         return "b is better" if measure.value > 0 else "a is better"
-    return "no difference shown" if max(-measure.low, measure.high) <= margin else "not enough data"
+    within = max(-measure.low, measure.high) <= margin if p_equivalent is None else p_equivalent <= ALPHA
+    return "no difference shown" if within else "not enough data"
+
+
+class LookPair(Part):
+    """What the chunks up to a look show of two candidates."""
+
+    a: str
+    b: str
+    rater: str = Field(default="", exclude_if=is_unset)
+    """The rater whose labels decide; empty where the judge's letters do."""
+    difference: Measure
+    """Usable rate of `b` minus usable rate of `a`; the interval holds at all looks together."""
+    p_holm: float
+    """Of the hypothesis that the difference is 0, at every look, adjusted for the number of pairs (Holm)."""
+    p_equivalent: float
+    """Of the hypothesis that the difference is the margin or more, at every look, adjusted for the number of pairs (Holm)."""
+    outcome: Outcome
+
+
+class Look(Part):
+    """A look of a run until decided."""
+
+    n_chunks: int
+    pairs: tuple[LookPair, ...]
+    leader: str
+    """The candidate with the highest mean difference from the others."""
+    is_decided: bool
+    """Whether the leader is better than each other candidate, or shown to differ from it by less than the margin."""
+
+
+class StoppingTiming(Part):
+    """Machine time of a run until decided; an estimate."""
+
+    seconds_saved: float
+    """Work of all servers on the chunks that were not asked for, at the speed of the others, less `reload_s`; below 0 where starting
+    servers again took longer than what was saved."""
+    reload_s: float
+    """Starts of servers that a run in one batch would not have needed."""
+
+
+class Stopping(Part):
+    """How a run until decided ended."""
+
+    n_chunks: int
+    """Chunks that were asked for: the first in random order."""
+    n_chunks_planned: int
+    n_items: int
+    """Items of all candidates in these chunks."""
+    n_items_planned: int
+    margin: float
+    """Smallest difference that matters, fixed before the first look."""
+    is_decided: bool
+    """Whether the first place was decided; otherwise all chunks were asked for."""
+    looks: tuple[Look, ...]
+    timing: StoppingTiming
+
+
+class SampleWeights(Part):
+    """How differently the samples of a run weigh."""
+
+    n_samples: int
+    n_effective: float
+    """Samples of equal weight that would tell as much about the documents (Kish)."""
+    smallest: float
+    """Smallest probability with which a sample was drawn, above 0."""
+    largest: float
+
+    @property
+    def sentence(self) -> str:
+        """Say that estimates are weighted."""
+        return weighted_sentence(self.n_samples, self.n_effective)
+
+
+def weighted_sentence(n_samples: int, n_effective: float) -> str:
+    """Say that estimates weigh samples by the probability with which they were drawn, and what that costs."""
+    return (
+        "Weighted by inclusion probability: estimates are for the documents, not the sample. The "
+        f"{plural(n_samples, 'sample')} tell as much about the documents as {n_effective:,.0f} drawn with equal probabilities."
+    )
 
 
 class Rank(Part):

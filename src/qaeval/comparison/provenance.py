@@ -100,6 +100,7 @@ def _run(report: Report) -> Table:
             "started": run.started,
             "finished": run.finished,
             "sessions": run.n_sessions,
+            "equal items, graded once": run.n_shared or None,
             "command": run.command,
             "qaeval": run.qaeval_version,
             "git commit": run.git_commit,

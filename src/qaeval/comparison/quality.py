@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from qaeval.analysis.model import NOT_NAMED, CandidateSummary, Count, FailureGroup, StratumSummary
+from qaeval.comparison.headline import stopping_sentence
 from qaeval.comparison.report import Report
 from qaeval.comparison.verdict import ordered
 from qaeval.records import FailureReason
@@ -281,6 +282,7 @@ def differences(report: Report) -> Section:
         )
     notes = Notes()
     is_family = len(report.differences) > 1
+    is_sequential = any(pair.at_every_look for pair in report.differences)
     rows = tuple(
         (
             f"{pair.b} {numbers.MINUS} {pair.a}",
@@ -295,9 +297,9 @@ def differences(report: Report) -> Section:
     header = (
         "Pair",
         "Difference in usable rate",
-        "Sign-flip test",
+        "Test at every look" if is_sequential else "Sign-flip test",
         *(("Holm",) if is_family else ()),
-        f"Within ±{numbers.size(report.margin, unit='')} points (TOST)",
+        f"Within ±{numbers.size(report.margin, unit='')} points{'' if is_sequential else ' (TOST)'}",
         "Chunks better / equal / worse",
     )
     table = Table(
@@ -308,6 +310,59 @@ def differences(report: Report) -> Section:
         title="Differences",
         paragraphs=tuple(pair.sentence for pair in report.differences),
         tables=(*_labelled_differences(report), table, *_crossed(report), *_ranking(report)),
+    )
+
+
+def stopping(report: Report) -> Section | None:
+    """When a run until decided ended, what that saved, and what each look showed."""
+    ended = report.stopping
+    if ended is None:
+        return None
+    timing = ended.timing
+    saved = (
+        f"Machine time saved, estimated from the speed of the chunks that were asked for: {numbers.seconds(timing.seconds_saved)}"
+        if timing.seconds_saved > 0
+        else "No machine time was saved"
+    )
+    reloads = (
+        f", after {numbers.seconds(timing.reload_s)} for further starts of servers" if timing.reload_s else ""
+    )
+    rows = tuple(
+        (
+            numbers.count(look.n_chunks),
+            f"{pair.b} {numbers.MINUS} {pair.a}",
+            numbers.difference(pair.difference),
+            numbers.p_value(pair.p_holm),
+            numbers.p_value(pair.p_equivalent),
+            pair.outcome.replace("a is", f"{pair.a} is").replace("b is", f"{pair.b} is"),
+            pair.rater or report.judge.facts.name,
+        )
+        for look in ended.looks
+        for pair in look.pairs
+    )
+    table = Table(
+        caption="Looks",
+        header=(
+            "Chunks",
+            "Pair",
+            "Difference in usable rate",
+            "Test of 0",
+            f"Within ±{numbers.size(ended.margin, unit='')} points",
+            "Outcome",
+            "Letters by",
+        ),
+        rows=rows,
+        notes=(
+            "Intervals and p-values hold at all looks together (bets on chunks in random order).",
+            "P-values are corrected for the number of pairs (Holm).",
+        ),
+        words=frozenset({1, 5, 6}),
+    )
+    return Section(
+        anchor="stopping",
+        title="Until decided",
+        paragraphs=(stopping_sentence(ended), f"{saved}{reloads}."),
+        tables=(table,),
     )
 
 

@@ -21,8 +21,8 @@ from qaeval.analysis.model import (
     Sentence,
     StratumSummary,
 )
-from qaeval.calibration.model import Escalation, SoftGrades
-from qaeval.comparison.model import Difference, LabelledRate, Noise, Rank, Verdict
+from qaeval.calibration.model import Escalation, ModeAgreement, SoftGrades
+from qaeval.comparison.model import Difference, LabelledRate, Noise, Rank, SampleWeights, Stopping, Verdict
 from qaeval.cost.model import MeasuredRun, RunTiming
 from qaeval.records import Reading, Session
 from qaeval.report.facts import CheckFacts, EvalFacts, Part, RubricFacts, RunFacts, is_unset
@@ -113,7 +113,11 @@ class Report(Part):
     candidates: tuple[CandidateSummary, ...] = Field(min_length=1)
     margin: float
     """Smallest difference of usable rates that matters, as a share; it decides what is enough data."""
+    weights: SampleWeights | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of a run whose samples were drawn with different probabilities, by which rates and differences are weighted."""
     differences: tuple[Difference, ...]
+    stopping: Stopping | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of a run until decided with more than one look; the intervals of `differences` then hold at every look."""
     ranking: tuple[Rank, ...] = ()
     """The strongest first; of three candidates or more."""
     labelled_rates: tuple[LabelledRate, ...] = ()
@@ -128,6 +132,8 @@ class Report(Part):
     """Of a report by the letters of a panel."""
     escalation: Escalation | None = Field(default=None, exclude_if=lambda value: value is None)
     """Of a run whose unsure items a second judge graded."""
+    modes: ModeAgreement | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of a judge that gives the letter alone, and reasons where it is unsure."""
     soft: SoftGrades | None = Field(default=None, exclude_if=lambda value: value is None)
     """What the judge's probabilities of the letters show by labels; None without probabilities or labels."""
     strata: tuple[StratumSummary, ...] = ()

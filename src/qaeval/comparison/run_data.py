@@ -12,6 +12,7 @@ from qaeval.agreement.panel import panel_grades, panel_name
 from qaeval.calibration.model import Escalation
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
+from qaeval.comparison.until_decided import SequencePlan
 from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.evals.definition import recorded_prompt
 from qaeval.evals.find import find_labels
@@ -25,8 +26,9 @@ from qaeval.records import (
     digest,
 )
 from qaeval.registry.family import lines
-from qaeval.registry.model import recorded_model
+from qaeval.registry.model import Cascade, recorded_model
 from qaeval.report.facts import (
+    JUDGE_MODE,
     SAME_FAMILY,
     CheckFacts,
     EvalFacts,
@@ -110,6 +112,8 @@ def read_run(
         candidates=tuple(
             _served(_candidate_facts(settings, name), "generate", sessions) for name in settings["candidates"]
         ),
+        until_decided=SequencePlan.of(settings),
+        cascade=grading["judge"].get("cascade"),
         escalation=escalation_of(store),
         judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
         further_tuned=frozenset(
@@ -173,6 +177,7 @@ def _by_panel(
         data,
         rows=panel_rows,
         judge=judge,
+        cascade=None,
         judge_tuned=bool(tuned & set(members)),
         further_tuned=tuned,
         panel=tuple(members),
@@ -292,6 +297,9 @@ def _candidate_facts(settings: Mapping[str, Any], name: str) -> ModelFacts:
 def _judge_facts(grading: Mapping[str, Any]) -> ModelFacts:
     facts = _model_facts(grading["judge"]["name"], grading["judge"])
     more = {SAME_FAMILY: "allowed by --allow-same-family"} if grading.get("allow_same_family") else {}
+    judge = grading["judge"]
+    if (mode := judge.get("judge_mode") or "reason_first") != "reason_first":
+        more[JUDGE_MODE] = Cascade(**judge["cascade"]).summary if mode == "cascade" else mode
     return facts.model_copy(update={"more": {**facts.more, **more}})
 
 
@@ -390,6 +398,7 @@ def _require_alike(first_name: str, first: RunData, name: str, run: RunData) -> 
             f"{first.judge.hf_id} {first.judge.revision}".strip(),
             f"{run.judge.hf_id} {run.judge.revision}".strip(),
         ),
+        "judge's mode": (_mode(first), _mode(run)),
         "judge's sampling": (str(dict(first.judge.sampling)), str(dict(run.judge.sampling))),
     }
     different = [f"{aspect} ({a[:24]} and {b[:24]})" for aspect, (a, b) in aspects.items() if a != b]
@@ -398,6 +407,10 @@ def _require_alike(first_name: str, first: RunData, name: str, run: RunData) -> 
             f"{first_name} and {name} are not comparable: they differ in {', '.join(different)}. Runs are put side by side "
             f"only when nothing but the candidates differs"
         )
+
+
+def _mode(run: RunData) -> str:
+    return str(run.judge.more.get(JUDGE_MODE, "reason_first"))
 
 
 def _joined(first: RunData, run: RunData, name: str) -> RunData:

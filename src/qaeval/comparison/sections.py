@@ -13,7 +13,7 @@ from qaeval.agreement.sections import (
     raters_at_a_glance,
 )
 from qaeval.analysis.model import Sentence
-from qaeval.calibration.sections import escalation_section, soft_grade_section
+from qaeval.calibration.sections import escalation_section, mode_section, mode_sentence, soft_grade_section
 from qaeval.comparison import decision as sections_choice
 from qaeval.comparison import findings as sections_checks
 from qaeval.comparison import noise_section as sections_noise
@@ -84,6 +84,11 @@ def controls(report: Report) -> Section | None:
     return None if report.controls is None else planted_controls(report.controls, report.rubric.best)
 
 
+def modes(report: Report) -> Section | None:
+    """How often the judge's letter alone agrees with its letter with reasons."""
+    return None if report.modes is None else mode_section(report.modes, report.judge.facts.name)
+
+
 def soft_grades(report: Report) -> Section | None:
     """What the judge's probabilities of the letters show by labels."""
     if report.soft is None:
@@ -118,6 +123,7 @@ def _hosted(report: Report) -> Section | None:
 SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     candidates.quality,
     candidates.differences,
+    candidates.stopping,
     sections_checks.selection,
     candidates.reliability,
     sections_checks.checks,
@@ -126,6 +132,7 @@ SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     sections_choice.hosting,
     controls,
     agreement,
+    modes,
     soft_grades,
     escalation,
     sections_noise.noise,
@@ -142,7 +149,8 @@ def write_sections(report: Report) -> tuple[Section, ...]:
 
 def headline(report: Report) -> tuple[Sentence, ...]:
     """Merge the sentences about cost into the headline: the verdict, findings, cautions, then notes."""
-    sentences = (*report.headline, *report.timing.headline)
+    of_modes = () if report.modes is None else (mode_sentence(report.modes, report.judge.facts.name),)
+    sentences = (*report.headline, *of_modes, *report.timing.headline)
     return tuple(
         sorted(sentences, key=lambda sentence: ("verdict", "finding", "caution", "note").index(sentence.kind))
     )

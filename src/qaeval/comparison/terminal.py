@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from qaeval.comparison.headline import stopping_sentence
 from qaeval.comparison.overview import CandidateLine, Overview, State, build_overview
 from qaeval.comparison.report import Report
 from qaeval.comparison.sections import headline
@@ -43,6 +44,7 @@ def overview_text(report: Report) -> tuple[OverviewLine, ...]:
         OverviewLine("blank"),
         *_candidates(screen),
         *_differences(screen),
+        *_stopping(report),
         *_flaws(screen),
         *_cautions(report),
         *_ways(screen),
@@ -95,6 +97,15 @@ def _differences(screen: Overview) -> Iterator[OverviewLine]:
         yield OverviewLine(
             "text", f"{pair:<{width}}  {line.source:<{sources}}  {numbers.difference(line.measure)}"
         )
+
+
+def _stopping(report: Report) -> Iterator[OverviewLine]:
+    if report.stopping is None:
+        return
+    saved = report.stopping.timing.seconds_saved
+    time = f" About {numbers.seconds(saved)} of machine time were saved." if saved > 0 else ""
+    yield OverviewLine("blank")
+    yield OverviewLine("text", f"{stopping_sentence(report.stopping)}{time}")
 
 
 def _cautions(report: Report) -> Iterator[OverviewLine]:

@@ -119,7 +119,7 @@ def _basis(pairs: Mapping[str, Difference], margin: float) -> tuple[Reason, ...]
             continue
         grouped["labelled" if first.n_chunks >= SHOWN_FROM else "few_labels"][name] = first
         outcome = pair.effective_outcome(margin)
-        if outcome != outcome_of(pair.difference, pair.p_holm, margin=margin):
+        if outcome != pair.judged_outcome(margin):
             judge_differs.append(name)
         if others := [
             other.rater

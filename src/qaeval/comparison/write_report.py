@@ -15,10 +15,12 @@ from qaeval.comparison.charts import charts
 from qaeval.comparison.csv import render_csv
 from qaeval.comparison.html import PageLinks, render_html
 from qaeval.comparison.markdown import CHARTS, render_markdown
+from qaeval.comparison.report import Report
 from qaeval.comparison.run_data import join_runs, read_run
 from qaeval.environment import git_commit, now
 from qaeval.errors import UsageError
 from qaeval.records import Session, hosts_outside
+from qaeval.report.chart import Chart
 from qaeval.report.facts import RunFacts, judge_prompt_change
 from qaeval.storage.run_directory import (
     CONTROLS,
@@ -52,12 +54,13 @@ def write_report(store: RunStore, options: ReportOptions) -> Analysis:
         DataError: the run is not finished, or a label file is not readable.
     """
     analysis = read_report([store], options)
+    drawn = charts(analysis.report)
     for name in REPORTS:
-        store.write_text(name, render(analysis, name.rpartition(".")[2]))  # type: ignore[arg-type]
-    pictures = {f"{CHARTS}/{chart.name}.svg": chart.svg() for chart in charts(analysis.report)}
+        store.write_text(name, render(analysis, name.rpartition(".")[2], drawn))  # type: ignore[arg-type]
+    pictures = {f"{CHARTS}/{chart.name}.svg": chart.svg() for chart in drawn}
     for name, svg in pictures.items():
         store.write_text(name, svg)
-    manifest = _manifest(store, analysis.report.run, (*REPORTS, *pictures))
+    manifest = _manifest(store, analysis.report, (*REPORTS, *pictures))
     store.write_text(MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return analysis
 
@@ -99,10 +102,17 @@ def read_report(stores: Sequence[RunStore], options: ReportOptions) -> Analysis:
     return replace(analyse(data, facts, replace(options, machines=machines)), has_charts=False)
 
 
-def render(analysis: Analysis, format_: Format) -> str:
-    """Render a report in one of the formats; the same analysis gives the same text."""
+def render(analysis: Analysis, format_: Format, drawn: Sequence[Chart] | None = None) -> str:
+    """Render a report in one of the formats; the same analysis gives the same text.
+
+    Args:
+        analysis: The report and its rows.
+        format_: Of the text.
+        drawn: The charts of the report, where the caller has them.
+    """
     if format_ == "html":
-        return render_html(analysis.report, analysis.items(max_items=_MAX_PAGE_ITEMS, marked=True))
+        items = analysis.items(max_items=_MAX_PAGE_ITEMS, marked=True)
+        return render_html(analysis.report, items, drawn=drawn)
     if format_ == "md":
         return render_markdown(analysis.report, with_charts=analysis.has_charts)
     return render_csv(analysis.items()) if format_ == "csv" else model_json(analysis.report)
@@ -138,7 +148,7 @@ def _times(sessions: Sequence[Session]) -> dict[str, str]:
     }
 
 
-def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[str, Any]:
+def _manifest(store: RunStore, report: Report, reports: Sequence[str]) -> dict[str, Any]:
     sessions = store.sessions()
     # a further judge whose server never answered has settings and no rows
     further = [name for judge in store.further_judges() for name in further_files(judge)]
@@ -146,8 +156,14 @@ def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[st
     optional = (GRADES, *further, CONTROLS, GENERATION_REPEATS, GRADE_REPEATS)
     more = [name for name in optional if (store.path / name).is_file()]
     files = (SETTINGS, SAMPLES, GENERATIONS, *more, *reports)
+    stopping = report.stopping
     return {
-        "run": run.model_dump(mode="json"),
+        "run": report.run.model_dump(mode="json"),
+        **(
+            {}
+            if stopping is None
+            else {"stopping": stopping.model_dump(mode="json", exclude={"looks", "timing"})}
+        ),
         "packages": {name: version(name) for name in _PACKAGES},
         "data_left": sorted(hosts_outside(sessions)),
         "sessions": [session.model_dump(mode="json") for session in sessions],

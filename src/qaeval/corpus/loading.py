@@ -51,7 +51,7 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "title": ("title", "heading", *_in_metadata("title", "heading")),
     "language": ("language", "lang", *_in_metadata("language", "lang", "languages")),
 }
-"""Accepted names of each field; the first name with a value counts. Other fields but `split` are ignored."""
+"""Accepted names of each field; the first name with a value counts. Other fields but `split` and `inclusion` are ignored."""
 
 _SPLITS: Final = ("tuning", "held-out")
 """Other values of a field `split`, like ``train``, have another meaning and are ignored."""
@@ -249,7 +249,24 @@ def _chunk(row: dict[str, Any], names: Mapping[str, tuple[str, ...]]) -> Chunk:
         raise LineError(
             f"the chunk has {n_words:,} words, more than {MAX_CHUNK_WORDS:,}; cut it with `qaeval chunk`"
         )
-    return Chunk(**fields, split=row["split"] if row.get("split") in _SPLITS else "")
+    return Chunk(
+        **fields, split=row["split"] if row.get("split") in _SPLITS else "", inclusion=inclusion_field(row)
+    )
+
+
+def inclusion_field(row: Mapping[str, Any]) -> float:
+    """Return the probability with which an object was drawn (`inclusion`); 1 if it has none.
+
+    Raises:
+        LineError: the value is no number above 0 and up to 1.
+    """
+    value = row.get("inclusion", 1.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise LineError(
+            f"'inclusion': expected a probability above 0, at most 1, got {_abbreviated(value)}; `qaeval sample` writes it, and "
+            "without it all samples weigh the same"
+        )
+    return float(value)
 
 
 def text_field(row: Mapping[str, Any], keys: Iterable[str], name: str = "") -> str:

@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +14,26 @@ from markdownify import MarkdownConverter
 
 from qaeval.errors import DataError
 
-_DROPPED: Final = """script, style, nav, header, footer, aside, form, button, template, noscript, svg, iframe,
-    dialog:not([open]), [hidden], [aria-hidden=true], [role=navigation], [role=search], [role=contentinfo],
-    [role=banner], .headerlink, .linenos"""
+_DROPPED: Final = frozenset(
+    [
+        "script",
+        "style",
+        "nav",
+        "header",
+        "footer",
+        "aside",
+        "form",
+        "button",
+        "template",
+        "noscript",
+        "svg",
+        "iframe",
+    ]
+)
+_DROPPED_ROLES: Final = frozenset({"navigation", "search", "contentinfo", "banner"})
+_DROPPED_CLASSES: Final = frozenset({"headerlink", "linenos"})
+_LISTINGS: Final = frozenset({"highlighttable", "rouge-table"})
+"""Classes of tables with line numbers beside a listing."""
 _HIDDEN: Final = re.compile(r"(?i)display\s*:\s*none|visibility\s*:\s*hidden")
 _COOKIES: Final = re.compile(
     r"(?i)\b(?:cookie|consent|gdpr)s?[-_]*(?:banner|notice|bar|popup|consent|modal|overlay)"
@@ -27,7 +44,6 @@ _PAGE_LINK: Final = re.compile(
 )
 _CODE_CLASS: Final = re.compile(r"\b(?:language|highlight|lang)-(?!default)(\w[\w+#-]*)")
 _HEADINGS: Final = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
-_IN_HEADINGS: Final = ":is(h1, h2, h3, h4, h5, h6)"
 _BLOCKS: Final = _HEADINGS | frozenset(
     re.findall(
         r"\w+",
@@ -50,6 +66,14 @@ _IMPLIED_ENDS: Final[Mapping[str, tuple[frozenset[str], frozenset[str]]]] = {
 """By start tag: the open elements that it implicitly ends, and the elements that limit this."""
 _MAX_DEPTH: Final = 600
 """Open elements; the converter's recursion already fails at fewer."""
+
+
+class _Tag(Tag):
+    def find_parent(self, name: Any = None, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - overrides
+        """Find a parent by its name alone, which the converter asks of each tag, without the library's filters."""
+        if isinstance(name, str) and not args and not kwargs:
+            return next((parent for parent in self.parents if parent.name == name), None)
+        return super().find_parent(name, *args, **kwargs)
 
 
 class _Page(BeautifulSoup):
@@ -103,10 +127,12 @@ def page_as_markdown(path: Path, source: str) -> tuple[str, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about text that looks like a file name, and about XHTML
-            soup = _Page(_escape_unclosed(source), "html.parser")
+            soup = _Page(_escape_unclosed(source), "html.parser", element_classes={Tag: _Tag})
         title = soup.title.get_text(" ", strip=True) if soup.title else ""
-        articles = soup.select("article")
-        mains = soup.select("main, [role=main]") or (articles if len(articles) == 1 else [])
+        tags = list(_tags(soup))
+        articles = [tag for tag in tags if tag.name == "article"]
+        mains = [tag for tag in tags if tag.name == "main" or tag.get("role") == "main"]
+        mains = mains or (articles if len(articles) == 1 else [])
         root = next((main for main in mains if main.get_text(strip=True)), soup.body or soup)
         _strip(root)
         converter = _Converter(
@@ -131,29 +157,54 @@ def _escape_unclosed(source: str) -> str:
     return source
 
 
+def _tags(root: Tag) -> Iterator[Tag]:
+    return (node for node in root.descendants if isinstance(node, Tag))
+
+
 def _strip(root: Tag) -> None:
-    for heading in root.select("header h1") if root.name in {"main", "article"} else ():
-        heading.find_parents("header")[-1].insert_before(
-            heading.extract()
-        )  # the page's heading, not the site's
-    dropped = root.select(_DROPPED)
-    for tag in root.find_all(True):
-        names = " ".join([*tag.get_attribute_list("class"), str(tag.get("id") or "")])
-        if (
-            _HIDDEN.search(str(tag.get("style") or ""))
-            or _COOKIES.search(names)
-            or (tag.name == "a" and _PAGE_LINK.fullmatch(" ".join(tag.get_text().split())))
-            or (tag.name == "img" and str(tag.get("src")).startswith("data:"))
-        ):
-            dropped.append(tag)
-    for tag in dropped:
+    if root.name in {"main", "article"}:
+        for heading in [tag for tag in root.find_all("h1") if tag.find_parent("header")]:
+            # the page's heading, not the site's
+            heading.find_parents("header")[-1].insert_before(heading.extract())
+    for tag in [tag for tag in _tags(root) if _is_boilerplate(tag)]:
         tag.extract()
-    for link in root.select(f'{_IN_HEADINGS} a[href^="#"], a[href^="#"]:has({_IN_HEADINGS})'):
+    tags = list(_tags(root))
+    for link in [tag for tag in tags if tag.name == "a" and _is_anchor_of_heading(tag)]:
         link.unwrap()
-    for table in root.select(".highlighttable:has(pre), .rouge-table:has(pre)"):
-        table.replace_with(table.select("pre")[-1])  # line numbers beside a listing
+    for table in [tag for tag in tags if not _LISTINGS.isdisjoint(_classes(tag)) and tag.find("pre")]:
+        table.replace_with(table.find_all("pre")[-1])  # line numbers beside a listing
     for cell in root.find_all(["td", "th"]):
         _on_one_line(cell)
+
+
+def _is_boilerplate(tag: Tag) -> bool:
+    attributes, name = tag.attrs, tag.name
+    if name in _DROPPED or (name == "dialog" and "open" not in attributes):
+        return True
+    if not attributes:
+        return False
+    classes = _classes(tag)
+    return (
+        "hidden" in attributes
+        or attributes.get("aria-hidden") == "true"
+        or attributes.get("role") in _DROPPED_ROLES
+        or not _DROPPED_CLASSES.isdisjoint(classes)
+        or bool(_HIDDEN.search(str(attributes.get("style") or "")))
+        or bool(_COOKIES.search(" ".join([*classes, str(attributes.get("id") or "")])))
+        or (name == "a" and bool(_PAGE_LINK.fullmatch(" ".join(tag.get_text().split()))))
+        or (name == "img" and str(attributes.get("src")).startswith("data:"))
+    )
+
+
+def _classes(tag: Tag) -> Sequence[str]:
+    return tag.get_attribute_list("class") if "class" in tag.attrs else ()
+
+
+def _is_anchor_of_heading(link: Tag) -> bool:
+    """Whether a link to a place of the page stands in a heading, or around it."""
+    if not str(link.get("href", "")).startswith("#"):
+        return False
+    return any(tag.name in _HEADINGS for tag in (*link.parents, *_tags(link)))
 
 
 def _on_one_line(cell: Tag) -> None:

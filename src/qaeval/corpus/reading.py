@@ -44,6 +44,8 @@ _HEADING_ID: Final = re.compile(r"(?<!\s)\s*+\{[#:][^{}]*\}\Z")
 _LINKED_HEADING: Final = re.compile(
     r"\A([\s>#]*+)\[((?:[^\[\]]|\[[^\[\]]*\])*+)\]\(#[^()\s]*\)(?=[\s#]*\Z|[ \t]*\n[\s>]*(?:=+|-+)\s*\Z)"
 )
+_TOP_HEADING: Final = re.compile(r" {0,3}(?:#(?:[ \t]|$)|=+[ \t]*$)")
+"""A line that may be a top heading, or the line below its text."""
 _HEADING_DISTANCE: Final = 20
 """Lines above a list that are searched for the heading of a table of contents."""
 
@@ -195,8 +197,18 @@ def inline_text(content: str, references: dict[str, Any]) -> str:
 
 
 def _heading(lines: list[Line]) -> str:
+    """Return the text of the first top heading that stands in no other block."""
+    texts = [line.text for line in lines]
+    first = next((number for number, text in enumerate(texts) if _TOP_HEADING.match(text)), None)
+    if first is None:
+        return ""
+    start = texts[: first + 2]  # the next line can make a table of it; of later ones only references matter
+    return _first_heading([] if "[" in "".join(start) else start) or _first_heading(texts)
+
+
+def _first_heading(texts: list[str]) -> str:
     references: dict[str, Any] = {}
-    for token, inline in pairwise(MARKDOWN.parse("\n".join(line.text for line in lines), references)):
+    for token, inline in pairwise(MARKDOWN.parse("\n".join(texts), references)):
         if token.tag == "h1" and token.nesting > 0 == token.level:
             return inline_text(inline.content, references)
     return ""

@@ -7,7 +7,14 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from qaeval.checks.answers import accepted_corrections
-from qaeval.corpus.loading import DuplicateIds, LineError, each_object, load_chunks, text_field
+from qaeval.corpus.loading import (
+    DuplicateIds,
+    LineError,
+    each_object,
+    inclusion_field,
+    load_chunks,
+    text_field,
+)
 from qaeval.errors import UsageError, closest
 from qaeval.evals.definition import EvalDefinition
 from qaeval.records import Chunk, Sample
@@ -63,7 +70,7 @@ def load_samples(
 
 
 def load_questions(path: Path, chunks: tuple[Chunk, ...], definition: EvalDefinition) -> tuple[Sample, ...]:
-    """Read questions about chunks: ``chunk_id``, ``question``, ``type`` and any further fields.
+    """Read questions about chunks: ``chunk_id``, ``question``, ``type``, ``inclusion`` and any further fields.
 
     Raises:
         DataError: a line lacks a field, its chunk is unknown, or its ``accepts`` are no regular expressions.
@@ -80,12 +87,15 @@ def load_questions(path: Path, chunks: tuple[Chunk, ...], definition: EvalDefini
                 f"unknown chunk {chunk_id!r}.{closest(chunk_id, chunks_by_id)} "
                 "Known are the chunks of the eval, or of --chunks"
             )
-        data = {key: value for key, value in row.items() if key not in {"chunk_id", *_QUESTION}}
+        inclusion = inclusion_field(row)
+        data = {key: value for key, value in row.items() if key not in {"chunk_id", "inclusion", *_QUESTION}}
         try:
             accepted_corrections(data)
         except ValueError as error:
             raise LineError(str(error)) from error
-        samples.append(Sample.of(chunks_by_id[chunk_id], question, _typed(data, definition)))
+        samples.append(
+            Sample.of(chunks_by_id[chunk_id], question, _typed(data, definition), inclusion=inclusion)
+        )
 
     each_object(path, add)
     return tuple(samples)
@@ -110,7 +120,10 @@ def load_cards(path: Path, definition: EvalDefinition) -> tuple[Sample, ...]:
         ):
             if not isinstance(value, str) or not value:
                 raise LineError(f"expected text in {name!r}, got {value!r:.40}")
-        data = _typed({key: value for key, value in row.items() if key not in _CARD}, definition)
+        inclusion = inclusion_field(row)
+        data = _typed(
+            {key: value for key, value in row.items() if key not in {"inclusion", *_CARD}}, definition
+        )
         chunk = Chunk(
             chunk_id=card_id,
             text=_card_text(data),
@@ -119,7 +132,7 @@ def load_cards(path: Path, definition: EvalDefinition) -> tuple[Sample, ...]:
             title=text_field(row, ("title",)),
             language=text_field(row, ("language",)) or "en",
         )
-        samples.append(Sample.of(chunk, given=data))
+        samples.append(Sample.of(chunk, given=data, inclusion=inclusion))
 
     each_object(path, add)
     return tuple(samples)

@@ -1,35 +1,47 @@
 """The sample set: a stratified draw, the same for all candidates."""
 
-from collections.abc import Iterable, Sequence
-from heapq import heappop, heappush
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from heapq import heapify, heappop, heappush
+from typing import Any, Final, Literal, TypeAlias
 
 from qaeval.errors import DataError, UsageError
 from qaeval.records import Sample, digest, record_id
 
+Allocation: TypeAlias = Literal["proportional", "at-least-one", "equal"]
+"""How many samples each stratum gets: in proportion to its size, the same with at least one, or the same number."""
+
 _IDENTITY_FIELDS: Final = ("type", "stratum", "persona", "scenario_facts")
 
 
-def draw(samples: Sequence[Sample], *, n: int | None, seed: int) -> tuple[Sample, ...]:
-    """Draw samples in proportion to the size of their strata.
+def draw(
+    samples: Sequence[Sample], *, n: int | None, seed: int, allocation: Allocation = "proportional"
+) -> tuple[Sample, ...]:
+    """Draw samples from all strata.
 
     Guarantees, for one seed:
 
-    - a stratum with a share of ``s`` gets ``n * s`` samples, rounded down or up;
+    - ``proportional``: a stratum with a share of ``s`` gets ``n * s`` samples, rounded down or up;
+    - ``at-least-one``: the same, but one sample where that would be none, at the cost of the other strata;
+    - ``equal``: strata get the same number of samples, up to one; one that has fewer gives all of them;
     - the draw does not depend on the order of the samples;
     - a smaller draw is a subset of every larger one: ``draw(n=10)`` of ``draw(n=20)``;
     - within a stratum, an additional sample does not change the order of the others.
+
+    A proportional draw weighs all samples alike. The other ones record in each sample the probability with which it was drawn,
+    the drawn share of its stratum (times that of an earlier draw), by which the analysis weighs.
 
     Args:
         samples: All samples, with unique ids.
         n: Number of samples; None: all.
         seed: Seed of the draw.
+        allocation: How many samples each stratum gets.
 
     Returns:
         The samples, ordered by document and chunk id.
 
     Raises:
-        UsageError: ``n`` is out of range, or there are no samples.
+        UsageError: ``n`` is out of range, or below the number of strata where each of them gets a sample; or there are no samples.
         DataError: two samples share an id.
     """
     if len(set(map(_draw_key, samples))) < len(samples):
@@ -38,7 +50,7 @@ def draw(samples: Sequence[Sample], *, n: int | None, seed: int) -> tuple[Sample
         raise UsageError("no samples to draw from")
     if n is not None and not 1 <= n <= len(samples):
         raise UsageError(f"cannot draw {n:,} of {len(samples):,} samples; expected 1 to {len(samples):,}")
-    drawn = list(samples) if n is None else _stratified(samples, n, seed)
+    drawn = list(samples) if n is None else _stratified(samples, n, seed, allocation)
     drawn.sort(key=lambda sample: (sample.chunk.document, sample.chunk.chunk_id, sample.sample_id))
     return tuple(drawn)
 
@@ -52,36 +64,72 @@ def sample_set_digest(samples: Iterable[Sample]) -> str:
     """Hash the samples of a set, independent of their order, into 64 hex digits.
 
     Type, stratum, persona and scenario count as well, although ids do not contain them: results by type of
-    two sets that differ in them are not comparable.
+    two sets that differ in them are not comparable. So does the probability of being drawn, where samples weigh differently.
     """
     return digest(sorted((_identity(sample) for sample in samples), key=str))
 
 
+def random_order(chunks: Iterable[str], *, sample_set: str, seed: int) -> tuple[str, ...]:
+    """Order chunks by a hash of sample set, seed and chunk: random as far as letters go, and not chosen by anybody.
+
+    Args:
+        chunks: Ids of chunks.
+        sample_set: Hash of the sample set (`sample_set_digest`).
+        seed: Seed of the order.
+    """
+    return tuple(sorted(chunks, key=lambda chunk: sha256(f"{sample_set} {seed} {chunk}".encode()).digest()))
+
+
 def _identity(sample: Sample) -> str | list[Any]:
     fields = {name: sample.given[name] for name in _IDENTITY_FIELDS if name in sample.given}
+    if sample.weight != 1:
+        fields["weight"] = sample.weight
     return [sample.sample_id, fields] if fields else sample.sample_id
 
 
-def _stratified(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:
+def _stratified(samples: Sequence[Sample], n: int, seed: int, allocation: Allocation) -> list[Sample]:
     strata: dict[str, list[Sample]] = {}
     for sample in sorted(samples, key=lambda sample: record_id("draw", str(seed), _draw_key(sample))):
         strata.setdefault(sample.stratum, []).append(sample)
     sizes = {name: len(members) for name, members in strata.items()}
-    return [sample for name, count in _allocate(sizes, n, seed).items() for sample in strata[name][:count]]
+    if allocation == "proportional":
+        counts = _in_proportion(sizes, n, seed, dict.fromkeys(sizes, 0))
+        return [sample for name, count in counts.items() for sample in strata[name][:count]]
+    if n < len(sizes):
+        raise UsageError(
+            f"--allocation {allocation}: cannot draw {n:,} samples from {len(sizes):,} strata; draw at least {len(sizes):,} "
+            "(--n), so that each stratum gets one, or draw proportionally"
+        )
+    counts = (
+        _alike(sizes, n, seed)
+        if allocation == "equal"
+        else _in_proportion(sizes, n, seed, dict.fromkeys(sizes, 1))
+    )
+    return [
+        sample.model_copy(update={"inclusion": sample.inclusion * count / sizes[name]})
+        for name, count in counts.items()
+        for sample in strata[name][:count]
+    ]
 
 
-def _allocate(sizes: dict[str, int], n: int, seed: int) -> dict[str, int]:
-    """Allocate ``n`` seats to strata by the quota method of Balinski and Young (1975).
+def _in_proportion(sizes: Mapping[str, int], n: int, seed: int, counts: dict[str, int]) -> dict[str, int]:
+    """Allocate seats to strata, up to ``n``, by the quota method of Balinski and Young (1975).
 
     Seat k goes to the stratum with the largest ``size / (count + 1)`` among those below their exact share
-    of k. Every count is the exact share rounded down or up, as with largest remainders; in contrast to
-    these, no count falls when ``n`` grows.
+    of k. From no seats on, every count is the exact share rounded down or up, as with largest remainders; in
+    contrast to these, no count falls when ``n`` grows.
+
+    Args:
+        sizes: Size of each stratum.
+        n: Number of seats.
+        seed: Of the lots by which ties are broken.
+        counts: Seats that each stratum has to begin with; counted on.
     """
     total = sum(sizes.values())
-    counts = dict.fromkeys(sizes, 0)
     ready: list[tuple[float, str, str]] = []
-    waiting = [(1, name) for name in sorted(sizes)]
-    for seat in range(1, n + 1):
+    waiting = [(counts[name] * total // sizes[name] + 1, name) for name in sorted(sizes)]
+    heapify(waiting)
+    for seat in range(sum(counts.values()) + 1, n + 1):
         while waiting and waiting[0][0] <= seat:
             _, name = heappop(waiting)
             # ties are broken by a random draw, not by the alphabet
@@ -89,4 +137,16 @@ def _allocate(sizes: dict[str, int], n: int, seed: int) -> dict[str, int]:
         _, _, name = heappop(ready)
         counts[name] += 1
         heappush(waiting, (counts[name] * total // sizes[name] + 1, name))
+    return counts
+
+
+def _alike(sizes: Mapping[str, int], n: int, seed: int) -> dict[str, int]:
+    """Allocate ``n`` seats one to each stratum in turn, in an order drawn by lot, until a stratum has no sample left."""
+    counts = dict.fromkeys(sizes, 0)
+    order = sorted(sizes, key=lambda name: record_id("lot", str(seed), name))
+    while n:
+        order = [name for name in order if counts[name] < sizes[name]]
+        for name in order[:n]:
+            counts[name] += 1
+        n -= min(n, len(order))
     return counts

@@ -421,6 +421,11 @@ def _flaw_title(rubric: Rubric) -> str:
     return f'Flaw, the one that weighs most in a letter below {best}; "{NO_FLAW}" with {best}'
 
 
+def shown_mode(judge_mode: str) -> GradeMode:
+    """Return the form of the prompt that stands for all of a judge's: the longer one, of a judge that has both."""
+    return "letter" if judge_mode == "letter" else "reason_first"
+
+
 def _section(title: str, lines: list[str]) -> str:
     return "\n".join([f"## {title}", *(f"- {line}" for line in lines)]) if lines else ""
 

@@ -41,8 +41,10 @@ COLUMNS: Final = (
 )
 """``letter``, ``flags``, ``flaw``, ``reason``, ``facts`` (JSON) and ``probability`` are the judge's; ``failure`` is the reason for a
 missing item or letter."""
+INCLUSION: Final = "inclusion"
+"""Last column, of runs whose samples weigh differently alone: the probability with which the sample was drawn."""
 
-_NUMBERS: Final = {"position": "Int64", "probability": "Float64"}
+_NUMBERS: Final = {"position": "Int64", "probability": "Float64", INCLUSION: "Float64"}
 """Numeric columns, nullable; all others are text."""
 
 
@@ -65,7 +67,9 @@ def table_rows(
     names = [name for name in grading.settings["candidates"] if not candidates or name in candidates]
     replies = {(row.sample_id, author(row)): row for row in replies_of(store)}
     rows: list[dict[str, Any]] = []
+    inclusion: dict[str, float] = {}
     for sample in store.samples():
+        inclusion[sample.sample_id] = 1 / sample.weight
         for name in names:
             reply = replies.get((sample.sample_id, name))
             if isinstance(reply, Generation):
@@ -79,14 +83,24 @@ def table_rows(
                 ]
             else:
                 rows.append(_failure_row(sample, name, reply.reason if reply else "not asked"))
+    if len(set(inclusion.values())) > 1:
+        return [{**row, INCLUSION: inclusion[row["sample_id"]]} for row in rows]
     return rows
 
 
-def as_csv(
-    rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = COLUMNS, *, delimiter: str = ","
-) -> bytes:
-    """Return rows as CSV; an apostrophe precedes cells that a spreadsheet would run as a formula."""
-    out = StringIO()
+def _columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    return (*COLUMNS, INCLUSION) if rows and INCLUSION in rows[0] else COLUMNS
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = (), *, delimiter: str = ",") -> bytes:
+    """Return rows as CSV; an apostrophe precedes cells that a spreadsheet would run as a formula.
+
+    Args:
+        rows: Cells by column.
+        columns: Default: those of `table_rows`.
+        delimiter: Between two cells.
+    """
+    columns, out = columns or _columns(rows), StringIO()
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
@@ -94,15 +108,16 @@ def as_csv(
     return out.getvalue().encode()
 
 
-def as_parquet(rows: Iterable[Mapping[str, Any]]) -> bytes:
+def as_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Return rows as Parquet.
 
     Raises:
         UsageError: pyarrow is not installed.
     """
     require_package("pyarrow", "parquet")
-    frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
-    types = {name: _NUMBERS.get(name, "string") for name in COLUMNS}
+    columns = list(_columns(rows))
+    frame = pd.DataFrame(list(rows), columns=columns)
+    types = {name: _NUMBERS.get(name, "string") for name in columns}
     out = BytesIO()
     frame.astype(types).to_parquet(out, engine="pyarrow", index=False)
     return out.getvalue()

@@ -345,7 +345,17 @@ def _excerpt(value: object) -> str:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a CSV file, or a TSV file by its name; blank lines are skipped, cells stripped.
+    """Read a CSV file, or a TSV file by its name, as `read_csv_cells` does.
+
+    Raises:
+        DataError: as `read_csv_cells`.
+    """
+    header, rows = read_csv_cells(path)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def read_csv_cells(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Read header and rows of a CSV file, or a TSV file by its name; blank lines are skipped, cells stripped.
 
     The delimiter is a semicolon where the header has one and no comma: spreadsheets write such files in
     countries with a decimal comma. A first line ``sep=;``, which some of them write, names it.
@@ -368,7 +378,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     rows = []
     try:
         for cells in reader:
-            row = [cell.strip() for cell in cells]
+            row = list(map(str.strip, cells))
             if not any(row):
                 continue
             if not header:
@@ -385,4 +395,4 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         raise DataError(f"{path}: expected a header and at least one row")
     if len(set(header)) < len(header):
         raise DataError(f"{path}:1: two columns have the same name: {', '.join(header)}")
-    return [dict(zip(header, row, strict=True)) for row in rows]
+    return header, rows

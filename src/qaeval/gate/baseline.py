@@ -127,6 +127,8 @@ class _PackedEvidence(Part):
     """Ids, separated by spaces."""
     chunks: tuple[str, ...]
     strata: tuple[str, ...]
+    weights: tuple[float, ...] = Field(default=(), exclude_if=is_unset)
+    """Weight of each sample; empty where all weigh the same."""
     candidates: tuple[_PackedCandidate, ...]
     labels: tuple[_PackedLabels, ...] = ()
     labels_digest: str = ""
@@ -254,6 +256,7 @@ def _packed(evidence: Evidence) -> _PackedEvidence:
         samples=" ".join(evidence.sample_ids),
         chunks=tuple(evidence.chunks.tolist()),
         strata=tuple(evidence.strata.tolist()),
+        weights=() if evidence.weights is None else tuple(evidence.weights.tolist()),
         candidates=tuple(_packed_candidate(candidate, evidence.scale) for candidate in evidence.candidates),
         labels=tuple(
             _PackedLabels(
@@ -329,6 +332,7 @@ def _unpacked(packed: _PackedEvidence) -> Evidence:
         sample_ids=np.array(sample_ids, dtype=np.str_),
         chunks=np.array(packed.chunks, dtype=np.str_),
         strata=np.array(packed.strata, dtype=np.str_),
+        weights=np.array(packed.weights) if packed.weights else None,
         candidates=tuple(
             _unpacked_candidate(candidate, packed.scale, (len(sample_ids), size))
             for candidate in packed.candidates

@@ -83,6 +83,12 @@ class _Labelled:
         """The corrected rate; at least one item must be labelled."""
         rows = self.counted
         clusters = np.broadcast_to(self.evidence.chunk_codes[:, np.newaxis], self.letters.shape)
+        of_samples = self.evidence.weights
+        weights = (
+            None
+            if of_samples is None
+            else np.broadcast_to(of_samples[:, np.newaxis], self.letters.shape)[rows]
+        )
 
         def interval(level: float) -> Estimate:
             return corrected_rate(
@@ -92,15 +98,18 @@ class _Labelled:
                 n_levels=len(self.evidence.scale),
                 failed=self.failed[rows],
                 inclusion=None if self.inclusion is None else self.inclusion[rows],
+                weights=weights,
                 level=level,
             ).estimate
 
         return interval
 
     def by_chunk(self, values: Floats | Mask) -> Floats:
-        """Sum values of the items that count over each chunk."""
-        sums = np.where(self.counted, values, 0.0).sum(axis=1)
+        """Sum values of the items that count over each chunk, by weight."""
         evidence = self.evidence
+        sums = np.where(self.counted, values, 0.0).sum(axis=1)
+        if evidence.weights is not None:
+            sums = sums * evidence.weights
         counts = np.bincount(evidence.chunk_codes, weights=sums, minlength=len(evidence.chunk_names))
         return counts.astype(np.float64)
 
@@ -175,12 +184,18 @@ def _paired(baseline: _Labelled, run: _Labelled) -> tuple[IntervalAt | None, int
         is_labelled = is_known & (given[0] + given[1] > 0)
         inclusion = scaled_inclusion(both, is_labelled, int(has_items.sum()))
 
+    n_items, weights = (sizes[0] + sizes[1])[kept] / 2, None
+    if run.evidence.weights is not None:
+        # the sizes count items by weight; what decides is their product with the weight, which stays
+        weights, n_items = n_items, np.ones(len(n_items))
+
     def interval(level: float) -> Estimate:
         corrected = corrected_difference(
             judged[1] - judged[0],
             difference,
-            sizes=(sizes[0] + sizes[1])[kept] / 2,
+            sizes=n_items,
             inclusion=inclusion,
+            weights=weights,
             level=level,
         )
         return agreeing_with_test(corrected.estimate, corrected.p_value)

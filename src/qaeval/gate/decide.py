@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from qaeval.comparison.model import Verdict as ComparisonVerdict
+from qaeval.comparison.model import weighted_sentence
 from qaeval.comparison.report_file import load_report
 from qaeval.environment import now
 from qaeval.errors import DataError, InUseError, ReadOnlyError, UsageError
@@ -54,6 +55,7 @@ from qaeval.gate.sequential import require_same_samples, require_sequential
 from qaeval.report.facts import judge_prompt_change
 from qaeval.report.numbers import age, listed, percent, plural, size
 from qaeval.run.plan import Judging, judging_of_run
+from qaeval.stats.paired import effective_number
 from qaeval.storage.run_directory import MANIFEST, RunStore, model_json
 
 _LOG: Final = logging.getLogger("qaeval")
@@ -211,7 +213,7 @@ def find_policy(source: Policy | Path | None, run: Evidence) -> Policy:
         source = (
             POLICY
             if POLICY.is_file()
-            else default_policy(run.flags, len(run.chunk_names), run.items_per_chunk)
+            else default_policy(run.flags, run.n_effective_chunks, run.items_per_chunk)
         )
     return read_policy(source) if isinstance(source, Path) else source
 
@@ -362,6 +364,7 @@ def decide(inputs: GateInputs, cases: Sequence[RuleCase] | None = None) -> GateR
     notes = (
         *(() if drift is None or drift.outcome == "nothing" else (f"Anchors: {drift.sentence}.",)),
         *_uncounted_failures(inputs, is_graded=cases is None),
+        *_weighted(inputs.run),
         *_notes(inputs, certificate),
     )
     return _report(inputs, outcome, rules, certificate, detail=detail, notes=notes)
@@ -418,7 +421,8 @@ def _differences(run: Evidence, baseline: Evidence, policy: Policy) -> Iterator[
     if current.samples_digest != earlier.samples_digest and policy.samples == "same":
         yield (
             f"the samples ({current.n_samples:,}, {current.samples_digest[:8]}, in the baseline {earlier.n_samples:,}, "
-            f"{earlier.samples_digest[:8]}): draw the same with --n and --seed, or compare without pairs with --unpaired"
+            f"{earlier.samples_digest[:8]}): draw the same with --n and --seed, and compare with --all-chunks where runs stop "
+            f"early (until_decided), or compare without pairs with --unpaired"
         )
 
 
@@ -473,6 +477,12 @@ def _report(
 # -------------------------------------------------------------------- notes
 
 
+def _weighted(run: Evidence) -> Iterator[str]:
+    """Yield that samples weigh differently."""
+    if run.weights is not None:
+        yield weighted_sentence(len(run.weights), effective_number(run.weights))
+
+
 def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
     """Yield warnings about certificate, candidates, baseline and drift."""
     run, baseline, pairs = inputs.run, inputs.baseline, inputs.pairs
@@ -514,7 +524,7 @@ def _prompt_changes(inputs: GateInputs, baseline: Evidence) -> Iterator[str]:
 def _default_margins(inputs: GateInputs) -> Iterator[str]:
     """Yield the margins of the default policy where they follow the number of chunks."""
     run = inputs.run
-    n_chunks, n_items = len(run.chunk_names), run.items_per_chunk
+    n_chunks, n_items = run.n_effective_chunks, run.items_per_chunk
     needed = chunks_for_smallest_margins(n_items)
     if n_chunks < needed and inputs.policy == default_policy(run.flags, n_chunks, n_items):
         usable, other = default_margins(n_chunks, n_items)

@@ -13,7 +13,7 @@ from qaeval.gate.policy import Rule, lost_unseen
 from qaeval.report.numbers import percent
 from qaeval.stats.estimate import MIN_CLUSTERS, Estimate, too_few, undefined
 from qaeval.stats.intervals import clustered_rate
-from qaeval.stats.paired import paired_difference, sign_flip_test
+from qaeval.stats.paired import effective_number, paired_difference, sign_flip_test, weighted_difference
 from qaeval.stats.power import chunks_needed
 
 IntervalAt: TypeAlias = Callable[[float], Estimate]
@@ -27,6 +27,8 @@ _LEVEL: Final = 0.9
 """Level at which an interval is tried, to see whether there is any: that of the default error rate."""
 _POWER: Final = 0.8
 """Probability with which a larger sample has to decide."""
+_SEED: Final = 20_240_229
+"""Of the sign patterns, drawn only where weights of chunks are no multiples of one fraction."""
 _MAX_PROJECTED_CHUNKS: Final = 20_000
 """Largest sample whose interval is computed; beyond it the spread says little more, and a formula is enough."""
 
@@ -63,22 +65,30 @@ class RuleEstimate:
 
 @dataclass(frozen=True)
 class Counts:
-    """Hits and items that count, by chunk."""
+    """Hits and items that count, by chunk; by weight, where the samples were drawn with different probabilities."""
 
     chunks: tuple[str, ...]
     hits: Floats
     totals: Floats
+    n_items: Floats | None = None
+    """Items that count by number, where `totals` counts them by weight; else None."""
+
+    @property
+    def n(self) -> int:
+        """Number of items that count."""
+        return round(float((self.totals if self.n_items is None else self.n_items).sum()))
 
     @property
     def rate(self) -> IntervalAt:
         """The rate of hits, clustered by chunk."""
-        return lambda level: clustered_rate(self.hits, self.totals, level=level)
+        return lambda level: replace(clustered_rate(self.hits, self.totals, level=level), n=self.n)
 
     def projected(self, n_chunks: int) -> IntervalAt:
         """Return the rate of these chunks, repeated up to so many."""
         kept = self.totals > 0
         hits, totals = (np.resize(values[kept], n_chunks) for values in (self.hits, self.totals))
-        return replace(self, hits=hits, totals=totals).rate
+        n_items = None if self.n_items is None else np.resize(self.n_items[kept], n_chunks)
+        return replace(self, hits=hits, totals=totals, n_items=n_items).rate
 
     @property
     def share(self) -> float:
@@ -117,7 +127,7 @@ def masks_of(candidate: CandidateEvidence, rule: Rule) -> tuple[Mask, Mask]:
 def count_by_chunk(
     evidence: Evidence, hits: Mask, counted: Mask | None = None, *, stratum: str | None = None
 ) -> Counts:
-    """Count items by chunk.
+    """Count items by chunk, and by the weight of their sample.
 
     Args:
         evidence: The run or its baseline, for its chunks and strata.
@@ -129,13 +139,13 @@ def count_by_chunk(
     if stratum is not None:
         counted = counted & (evidence.strata == stratum)[:, np.newaxis]
     names, codes = evidence.chunk_names, evidence.chunk_codes
-    n_hits, n_counted = (
-        np.bincount(codes, weights=mask.sum(axis=1, dtype=np.float64), minlength=len(names)).astype(
-            np.float64
-        )
-        for mask in (hits & counted, counted)
-    )
-    return Counts(names, n_hits, n_counted)
+
+    def by_chunk(of_samples: Floats) -> Floats:
+        return np.bincount(codes, weights=of_samples, minlength=len(names)).astype(np.float64)
+
+    n_hits, n_counted = (by_chunk(evidence.weighted(mask)) for mask in (hits & counted, counted))
+    n_items = None if evidence.weights is None else by_chunk(counted.sum(axis=1, dtype=np.float64))
+    return Counts(names, n_hits, n_counted, n_items)
 
 
 def is_mostly_tied(n_differing: float, n_chunks: int) -> bool:
@@ -167,6 +177,10 @@ class PairedRates:
     n_differing: float
     """Chunks whose two rates differ."""
     higher_is_better: bool = True
+    weights: Floats | None = None
+    """Items of the chunks by weight, where samples weigh differently and both sides have the same items; else None."""
+    rates: Floats | None = None
+    """Differences of the chunks' own rates, with `weights`."""
 
     @classmethod
     def of(cls, a: Counts, b: Counts, *, higher_is_better: bool = True) -> "PairedRates":
@@ -177,13 +191,19 @@ class PairedRates:
             for counts in (a, b)
         )
         difference = b.share - a.share
+        weights, rates = None, None
+        if b.n_items is not None and np.array_equal(a.totals, b.totals):
+            weights, rates = b.totals[kept], (b.hits[kept] - a.hits[kept]) / b.totals[kept]
+        differs = ~np.isclose(a.hits * b.totals, b.hits * a.totals, rtol=1e-9, atol=0.0)
         return cls(
             difference=difference,
             values=difference + residuals_b - residuals_a,
-            n=round(float(b.totals.sum())),
+            n=b.n,
             n_clusters=min(int((counts.totals > 0).sum()) for counts in (a, b)),
-            n_differing=float(np.count_nonzero(a.hits * b.totals != b.hits * a.totals)),
+            n_differing=float(np.count_nonzero(differs)),
             higher_is_better=higher_is_better,
+            weights=weights,
+            rates=rates,
         )
 
     def __call__(self, level: float) -> Estimate:
@@ -197,8 +217,12 @@ class PairedRates:
                 n_clusters=self.n_clusters,
                 level=level,
             )
-        span = max(1.0, float(np.abs(self.values).max()))
-        estimate = paired_difference(np.zeros_like(self.values), self.values, level=level, span=span)
+        span = max(1.0, float(np.abs(self.values).max()), self._greatest_weight)
+        estimate = (
+            weighted_difference(self.rates, self.weights, level=level)
+            if self.rates is not None and self.weights is not None
+            else paired_difference(np.zeros_like(self.values), self.values, level=level, span=span)
+        )
         # chunks weigh as their items do, so the value is that of the rates, whatever the rounding
         estimate = replace(estimate, value=self.difference, n=self.n, n_clusters=self.n_clusters)
         if not estimate.has_interval:
@@ -212,9 +236,15 @@ class PairedRates:
         """Widen an interval that rests on few chunks that differ."""
         padded = np.append(self.values, [span, -span])
         guard = paired_difference(np.zeros_like(padded), padded, level=level, span=None)
-        unseen = lost_unseen(self.n_clusters, alpha=(1 - level) / 2)
+        n = self.n_clusters if self.weights is None else int(effective_number(self.weights))
+        unseen = lost_unseen(n, alpha=(1 - level) / 2)
         low, high = min(low, guard.low), max(high, guard.high)
         return (min(low, -unseen), high) if self.higher_is_better else (low, max(high, unseen))
+
+    @property
+    def _greatest_weight(self) -> float:
+        """Of a chunk, over the mean: the most that a chunk which changed can add to the sum of differences."""
+        return 1.0 if self.weights is None else float(self.weights.max() / self.weights.mean())
 
     def projected(self, n_chunks: int) -> "PairedRates":
         """Return the same with these chunks repeated up to so many."""
@@ -222,6 +252,8 @@ class PairedRates:
         return replace(
             self,
             values=np.resize(self.values, n_chunks),
+            weights=None if self.weights is None else np.resize(self.weights, n_chunks),
+            rates=None if self.rates is None else np.resize(self.rates, n_chunks),
             n_clusters=round(self.n_clusters * factor),
             n_differing=self.n_differing * factor,
         )
@@ -231,7 +263,8 @@ def permutation_p_value(a: Counts, b: Counts, *, below: bool) -> float:
     """P-value, one-sided, of the hypothesis that b is not below (above) a, by swapping the two in every chunk.
 
     Where nothing changed, the two sides of a chunk are exchangeable: every pattern of swaps is equally likely, whatever makes the
-    items of a chunk alike. The test is exact, so it keeps the error rate at any number of chunks.
+    items of a chunk alike. The test is exact, so it keeps the error rate at any number of chunks; where weights make patterns too
+    many to count, they are drawn.
 
     Args:
         a: Counts of the same chunks in the same order as `b`.
@@ -241,7 +274,9 @@ def permutation_p_value(a: Counts, b: Counts, *, below: bool) -> float:
     """
     if not np.array_equal(a.totals, b.totals):
         return 0.0
-    return sign_flip_test(b.hits - a.hits, alternative="less" if below else "greater")
+    return sign_flip_test(
+        b.hits - a.hits, alternative="less" if below else "greater", rng=np.random.default_rng(_SEED)
+    )
 
 
 def with_ungraded_items(estimate: RuleEstimate, *, before: float, now: float) -> RuleEstimate:

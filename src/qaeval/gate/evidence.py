@@ -28,6 +28,7 @@ from qaeval.records import TTFT, Generation, Grade, GradeRow, author, digest
 from qaeval.report.facts import MachineFacts, Variant
 from qaeval.run.grade import judge_sees
 from qaeval.run.plan import judge_digest
+from qaeval.stats.paired import effective_number
 
 Codes: TypeAlias = NDArray[np.int8]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -201,6 +202,8 @@ class Evidence:
     """Chunk of each sample: items of one chunk are dependent."""
     strata: Strings
     """Stratum of each sample."""
+    weights: Floats | None = None
+    """Weight of each sample, mean 1: over the probability with which it was drawn; None where all weigh the same."""
     candidates: tuple[CandidateEvidence, ...]
     labels: tuple[RaterLabels, ...] = ()
     labels_digest: str = ""
@@ -216,6 +219,8 @@ class Evidence:
             raise ValueError(
                 f"expected a chunk and a stratum for each of {n} samples, got {len(self.chunks)} and {len(self.strata)}"
             )
+        if self.weights is not None and (self.weights.shape != (n,) or not (self.weights > 0).all()):
+            raise ValueError(f"expected a weight above 0 for each of {n} samples")
         for candidate in self.candidates:
             masks = (*candidate.flags.values(), *candidate.findings.values(), *candidate.unchecked.values())
             shapes = {array.shape for array in (candidate.letters, candidate.item_ids, *masks)}
@@ -233,6 +238,18 @@ class Evidence:
     def chunk_codes(self) -> Integers:
         """Position in `chunk_names` of each sample's chunk."""
         return np.unique(self.chunks, return_inverse=True)[1]
+
+    def weighted(self, mask: Mask) -> Floats:
+        """Sum items of each sample by weight: a mask of shape (n_samples, items_per_sample) to shape (n_samples,)."""
+        counts: Floats = mask.sum(axis=1, dtype=np.float64)
+        return counts if self.weights is None else np.asarray(counts * self.weights)
+
+    @property
+    def n_effective_chunks(self) -> int:
+        """Chunks of equal weight that would tell as much, rounded down; all of them where all weigh the same."""
+        if self.weights is None:
+            return len(self.chunk_names)
+        return int(effective_number(np.bincount(self.chunk_codes, weights=self.weights)))
 
     @property
     def items_per_chunk(self) -> int:
@@ -290,6 +307,7 @@ def evidence_of(
         sample_ids=_strings(samples["sample_id"]),
         chunks=_strings(samples["cluster"]),
         strata=_strings(samples["stratum"]),
+        weights=samples["weight"].to_numpy(float) if "weight" in samples else None,
         candidates=tuple(
             CandidateEvidence(
                 name=facts.name,

@@ -7,12 +7,12 @@ judge's kappa, cost of a usable item) cannot be tested chunk by chunk.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from math import isnan, nan
 from typing import Final
 
 import numpy as np
 
+from qaeval.corpus.sampling import random_order
 from qaeval.errors import DataError, NotComparableError
 from qaeval.gate.estimates import (
     Counts,
@@ -24,7 +24,7 @@ from qaeval.gate.estimates import (
     masks_of,
     with_ungraded_items,
 )
-from qaeval.gate.evidence import PENDING, CandidateEvidence, Evidence, Floats, Mask, Strings
+from qaeval.gate.evidence import PENDING, CandidateEvidence, Evidence, Floats, Integers, Mask
 from qaeval.gate.policy import Policy, Rule, lost_unseen
 from qaeval.gate.rules import MIN_COUNTED_SHARE, RuleCase, gap_of
 from qaeval.records import GradeRow
@@ -75,16 +75,8 @@ def require_same_samples(run: Evidence, baseline: Evidence | None) -> None:
 
 
 def grading_order(evidence: Evidence, seed: int) -> tuple[str, ...]:
-    """Return the chunks in the order in which they are graded.
-
-    The order is that of a hash of sample set, seed and chunk: random as far as letters go, and not chosen by anybody.
-    """
-    digest = evidence.source.identity.samples_digest
-
-    def position(chunk: str) -> bytes:
-        return sha256(f"{digest} {seed} {chunk}".encode()).digest()
-
-    return tuple(sorted(evidence.chunk_names, key=position))
+    """Return the chunks in the order in which they are graded; see `random_order`."""
+    return random_order(evidence.chunk_names, sample_set=evidence.source.identity.samples_digest, seed=seed)
 
 
 class SequentialMonitor:
@@ -141,7 +133,7 @@ class SequentialMonitor:
         self.n_seen += 1
         self.graded_candidates |= {name for name, candidate in items.items() if candidate.graded.any()}
         for test in self._tests.values():
-            test.update(chunk, items[test.candidate], self._run.strata[samples])
+            test.update(chunk, items[test.candidate], samples)
 
     def update_others(self, cases: Sequence[RuleCase]) -> None:
         """Replace the estimates of the rules that are not tested chunk by chunk, known once any item is graded."""
@@ -262,7 +254,7 @@ class _RuleTest:
     def __init__(
         self, case: RuleCase, run: Evidence, baseline: Evidence | None, *, alpha: float, n_rules: int
     ) -> None:
-        self._case, self._alpha = case, alpha
+        self._case, self._alpha, self._run = case, alpha, run
         self.candidate = case.candidate
         self._weights = _weights(run, case)
         self._run_items = ItemCounts(case.candidate, run.source.name)
@@ -296,30 +288,38 @@ class _RuleTest:
             max_weight=max_weight,
         )
         self._chunks: list[str] = []
+        self._n_items: list[float] = []
         self._current: list[tuple[float, float]] = []
         self._before: list[tuple[float, float]] = []
         self._values: list[float] = []
 
-    def update(self, chunk: str, items: CandidateEvidence, strata: Strings) -> None:
+    def update(self, chunk: str, items: CandidateEvidence, samples: Integers) -> None:
         """Take a chunk of the run into account.
 
         Args:
             chunk: The chunk.
             items: The candidate's items of it.
-            strata: Strata of its samples.
+            samples: Positions of its samples in the run.
         """
         if chunk not in self._weights:
             return
-        stratum = self._case.stratum
-        inside = np.ones(len(strata), dtype=np.bool_) if stratum is None else strata == stratum
-        hits, counted = (mask[inside] for mask in masks_of(items, self._case.rule))
-        current = (float((hits & counted).sum()), float(counted.sum()))
-        self._run_items.add(np.array([mask[inside].sum() for mask in _item_masks(items)], dtype=np.float64))
+        stratum, of_samples = self._case.stratum, self._run.weights
+        weights = np.ones(len(samples)) if of_samples is None else of_samples[samples]
+        if stratum is not None:
+            weights = weights * (self._run.strata[samples] == stratum)
+        hits, counted = masks_of(items, self._case.rule)
+
+        def total(mask: Mask) -> float:
+            return float(weights @ mask.sum(axis=1))
+
+        current = (total(hits & counted), total(counted))
+        self._run_items.add(np.array([total(mask) for mask in _item_masks(items)]))
         before = (0.0, 1.0) if self._reference is None else self._reference.update(chunk)
         if not (current[1] and before[1]):
             return
         value, weight = current[0] / current[1] - before[0] / before[1], self._weights[chunk]
         self._chunks.append(chunk)
+        self._n_items.append(float(counted[weights > 0].sum()))
         self._current.append(current)
         self._before.append(before)
         self._values.append(value)
@@ -371,9 +371,12 @@ class _RuleTest:
         if self._reference is None:
             estimate = RuleEstimate(deciding=self._estimate, current=self._estimate)
         else:
+            n_items = None if self._run.weights is None else np.array(self._n_items)
             current, before = (
-                Counts(tuple(self._chunks), *np.array(counts, dtype=np.float64).T)
-                for counts in (self._current, self._before)
+                Counts(tuple(self._chunks), hits, totals, n_items)
+                for hits, totals in (
+                    np.array(counts, dtype=np.float64).T for counts in (self._current, self._before)
+                )
             )
             estimate = RuleEstimate(
                 deciding=self._estimate,
@@ -389,7 +392,7 @@ class _RuleTest:
 
     def _estimate(self, level: float) -> Estimate:
         """Return the mean with its bounds, which have the policy's level alone."""
-        n, n_clusters = int(sum(total for _, total in self._current)), len(self._values)
+        n, n_clusters = int(sum(self._n_items)), len(self._values)
         if not np.isclose(level, 1 - 2 * self._alpha):
             reason = "bounds that hold at every look have a single level"
             return undefined(
@@ -446,7 +449,7 @@ def _item_masks(candidate: CandidateEvidence) -> tuple[Mask, Mask, Mask]:
 
 
 def _weights(run: Evidence, case: RuleCase) -> dict[str, float]:
-    """Return the requested items of each chunk over their mean; chunks without samples of the stratum are left out."""
+    """Return the requested items of each chunk, by weight, over their mean; chunks without samples of the stratum are left out."""
     candidate = run.candidate(case.candidate)
     assert candidate is not None  # noqa: S101 - see `_is_sequential`
     counts = count_by_chunk(run, candidate.requested, stratum=case.stratum)

@@ -5,7 +5,7 @@ Each qaeval run is an MLflow run. Its usable rates are metrics, which MLflow can
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -46,14 +46,7 @@ def fetch(url: str, experiment: str) -> tuple[tuple[HistoryRun, ...], tuple[Unre
         existing = client.get_experiment_by_name(experiment)
         if existing is None:
             raise EndpointError(f"{url}: no experiment {experiment!r}; name another one with --experiment")
-        runs, unread = [], []
-        for run in _runs(client, existing.experiment_id):
-            try:
-                runs.append(_read(run))
-            except (KeyError, ValidationError):
-                name = str(run.info.run_name or run.info.run_id)
-                unread.append(Unread(name=name, reason="not written by this version of qaeval"))
-    return tuple(runs), tuple(unread)
+        return _read_all(_runs(client, existing.experiment_id))
 
 
 def push(url: str, experiment: str, runs: Sequence[HistoryRun]) -> tuple[str, ...]:
@@ -115,6 +108,17 @@ def _runs(client: "MlflowClient", experiment_id: str) -> Iterator["Run"]:
         token = page.token
         if not token:
             return
+
+
+def _read_all(stored: Iterable["Run"]) -> tuple[tuple[HistoryRun, ...], tuple[Unread, ...]]:
+    runs, unread = [], []
+    for run in stored:
+        try:
+            runs.append(_read(run))
+        except (KeyError, ValidationError):
+            name = str(run.info.run_name or run.info.run_id)
+            unread.append(Unread(name=name, reason="not written by this version of qaeval"))
+    return tuple(runs), tuple(unread)
 
 
 def _read(run: "Run") -> HistoryRun:

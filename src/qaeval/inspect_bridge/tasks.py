@@ -19,7 +19,7 @@ from qaeval.corpus.sampling import draw
 from qaeval.errors import DataError, UsageError
 from qaeval.evals.definition import EvalDefinition
 from qaeval.evals.find import find_eval, find_rubric
-from qaeval.evals.rubric import Rubric
+from qaeval.evals.rubric import GradeMode, Rubric
 from qaeval.inspect_bridge.chat import InspectChat, as_chat_messages, read_output
 from qaeval.inspect_bridge.scoring import (
     CLUSTER,
@@ -36,7 +36,6 @@ from qaeval.registry.family import relation
 from qaeval.registry.model import ModelSpec
 from qaeval.run import generate as generating
 from qaeval.run import grade as grading
-from qaeval.run.grade import JudgeMode
 from qaeval.run.plan import Plan
 
 FORMAT: Final = 1
@@ -57,7 +56,7 @@ def task_of(
     n: int | None = None,
     seed: int = 0,
     rubric: str | None = None,
-    judge_mode: JudgeMode = "reason_first",
+    judge_mode: GradeMode = "reason_first",
     lenient: bool = False,
     lenient_judge: bool = False,
     merge_system: bool = False,
@@ -174,7 +173,7 @@ def ask(
 def letters(
     eval: str,  # noqa: A002 - as in `task_of`
     rubric: str | None = None,
-    judge_mode: JudgeMode = "reason_first",
+    judge_mode: GradeMode = "reason_first",
     lenient: bool = False,
     lenient_judge: bool = False,
     allow_same_family: bool = False,

@@ -16,7 +16,7 @@ from qaeval.records import TRANSIENT_REASONS, Failure, GradeRow
 from qaeval.registry.find import api_key
 from qaeval.registry.model import ModelSpec
 from qaeval.run.endpoint import connect, resolve
-from qaeval.run.grade import SAMPLING, GradeTask, Instructions, grade_one, judge_sees
+from qaeval.run.grade import GradeTask, Instructions, grade_one, judge_sees
 from qaeval.run.loop import for_each
 from qaeval.run.pace import FixedLimit
 from qaeval.run.watch import Stop, stop_on_signals
@@ -109,7 +109,7 @@ async def _ask(
 
 
 def _instructions(rubric: Rubric, spec: ModelSpec, sitting: Sitting) -> Instructions:
-    return Instructions.of(rubric, spec.sampled(SAMPLING), spec.judge_mode, sees=judge_sees(sitting.settings))
+    return Instructions.for_judge(rubric, spec, sees=judge_sees(sitting.settings))
 
 
 async def _graded(

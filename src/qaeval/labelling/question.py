@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from qaeval.comparison.items import part_words, split_parts, supporting_parts
 from qaeval.errors import UsageError
-from qaeval.evals.rubric import Flag, Level, Rubric, rater_text
+from qaeval.evals.rubric import Flag, Level, Rubric, rater_text, shown_mode
 from qaeval.export.select import GradedItem, Grading
 from qaeval.files.yaml import LONE_SURROGATE
 from qaeval.records import REJECTED
@@ -50,7 +50,7 @@ def rubric_of(grading: Grading) -> tuple[Rubric, str]:
     """Return the rubric of a run, and the text that its judge gets."""
     about = grading.settings["grading"]
     rubric = Rubric.model_validate({key: value for key, value in about["rubric"].items() if key != "sha"})
-    return rubric, rater_text(rubric, mode=about["judge"].get("judge_mode") or "reason_first")
+    return rubric, rater_text(rubric, mode=shown_mode(about["judge"].get("judge_mode") or "reason_first"))
 
 
 def as_question(

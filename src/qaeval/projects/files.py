@@ -46,6 +46,7 @@ def registry_file(models: ProjectModels, *, eval_name: str, price: Price | None)
     defaults = {
         "eval": eval_name,
         "embedded_judge" if embedded else "judge": models.judge.name,
+        "until_decided": True,
         **({"hardware": _MACHINE} if price else {}),
     }
     hardware: dict[str, dict[str, Any]] = {}
@@ -128,7 +129,7 @@ def ci_file(service: Ci, models: ProjectModels) -> str:
     script = [
         "python3 -m venv .qaeval-venv",
         f".qaeval-venv/bin/python -m pip install --quiet {DISTRIBUTION}=={__version__}",
-        f".qaeval-venv/bin/qaeval compare {names}{same_family} --yes --out results/ci",
+        f".qaeval-venv/bin/qaeval compare {names}{same_family} --all-chunks --yes --out results/ci",
         f".qaeval-venv/bin/qaeval gate results/ci {_CI_VIEWS[service]}",
     ]
     return (_github if service == "github" else _gitlab)(script, keys)

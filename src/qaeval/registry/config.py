@@ -17,7 +17,7 @@ from qaeval.files.kinds import hint as kind_hint
 from qaeval.files.yaml import read_yaml, refuse, validated
 from qaeval.records import Record
 from qaeval.registry.family import relation
-from qaeval.registry.model import Argument, ModelSpec, SamplingOverrides, base_url
+from qaeval.registry.model import Argument, JudgeMode, ModelSpec, SamplingOverrides, base_url
 from qaeval.registry.plugins import MODELS, is_local, is_registered, registered_names
 from qaeval.text.margins import Margin
 
@@ -26,6 +26,7 @@ __all__ = [
     "Defaults",
     "Hardware",
     "HostedPrice",
+    "JudgeMode",
     "ModelSpec",
     "RegistryFile",
     "SamplingOverrides",
@@ -67,6 +68,8 @@ class Defaults(Record):
     """Whether replies of earlier runs to the same requests are reused."""
     margin: Margin = 0.05
     """Smallest difference of usable rates that matters: ``5 points``, ``5pp``, ``5%`` or ``0.05``."""
+    until_decided: bool = False
+    """Whether a comparison stops as soon as the first place is decided."""
     hardware: str | None = None
     """Machine of models without ``hardware`` in their entry."""
     confirm_minutes: float = Field(default=480.0, gt=0)
@@ -148,6 +151,9 @@ class RegistryFile(Record):
 
 class Config(RegistryFile):
     """The merged registry."""
+
+    judging: tuple[JudgeMode | None, float | None] = Field(default=(None, None), exclude=True)
+    """Mode and threshold of all judges, in place of those of their entries; never in a file."""
 
     @model_validator(mode="after")
     def _check_references(self) -> "Config":
@@ -242,9 +248,9 @@ class Config(RegistryFile):
             UsageError: the name is unknown.
         """
         entries = {**self.models, **self.judges}
-        return (
-            entries[name] if name in entries and not is_local(name) else self._plugin(name, "judge", entries)
-        )
+        known = name in entries and not is_local(name)
+        spec = entries[name] if known else self._plugin(name, "judge", entries)
+        return spec.in_mode(*self.judging)
 
     def _plugin(self, name: str, noun: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
         """Create the entry of a model that an installed package registers."""
@@ -273,13 +279,29 @@ class Config(RegistryFile):
         judge = self.judge(name)
         if embedded or not _is_related(judge, candidates):
             return judge
-        return next(iter(self.foreign_judges(candidates)), judge)
+        return next((self.judge(spec.name) for spec in self.foreign_judges(candidates)), judge)
 
     def foreign_judges(self, candidates: tuple[ModelSpec, ...]) -> list[ModelSpec]:
         """List the entries of ``judges`` with a server that are related to no candidate, in the registry's order."""
         return [
             spec for spec in self.judges.values() if not (spec.in_process or _is_related(spec, candidates))
         ]
+
+    def with_judge_mode(self, mode: JudgeMode | None, below: float | None) -> "Config":
+        """Return the registry with another mode of its judges.
+
+        Args:
+            mode: None: that of each entry.
+            below: Threshold of a cascade, in (0, 1]; None: that of each entry.
+
+        Raises:
+            UsageError: the threshold is of no use in the mode, or out of range.
+        """
+        if below is not None and mode not in {None, "cascade"}:
+            raise UsageError(f"--reasons-below is the threshold of --judge-mode cascade, not of {mode}")
+        if below is not None and not 0 < below <= 1:
+            raise UsageError(f"--reasons-below: expected a probability above 0 and up to 1, got {below:g}")
+        return self.model_copy(update={"judging": (mode, below)})
 
     def with_endpoints(self, endpoints: Mapping[str, str]) -> "Config":
         """Return the registry with other URLs; a name in both models and judges changes in both.

@@ -106,10 +106,11 @@ def relation(judge: ModelSpec, candidate: ModelSpec) -> str:
     if shared := sorted({*judge_lines} & {*candidate_lines}):
         return f"family {' and '.join(shared)}"
     # one server has one base model, unless it is a router before several, whose lines are then known to differ
-    if _urls(judge) & _urls(candidate) and not (judge_lines and candidate_lines):
+    if urls(judge) & urls(candidate) and not (judge_lines and candidate_lines):
         return "the same server, and a family is not known"
     return ""
 
 
-def _urls(spec: ModelSpec) -> set[str]:
+def urls(spec: ModelSpec) -> set[str]:
+    """Return the base URLs of a model's servers; empty where qaeval starts the server, and without one."""
     return {url for url in (spec.url, *spec.replicas) if url}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
@@ -13,6 +13,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from qaeval.evals.definition import NamedPrompt
 from qaeval.records import Record
+from qaeval.registry.levers import REPETITION_DETECTION, LeverName, lever_arguments
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -99,6 +100,26 @@ class Attention(Record):
         return 2 * self.layers * self.kv_heads * self.head_dim * 2 / 1024
 
 
+JudgeMode: TypeAlias = Literal["reason_first", "letter", "cascade"]
+"""``reason_first``: reasons, then the letter. ``letter``: the letter alone. ``cascade``: the letter alone, then reasons for items
+of which the judge is unsure."""
+
+
+class Cascade(Record):
+    """When a judge in mode ``cascade`` is asked again, for reasons."""
+
+    below: float = Field(default=0.9, gt=0, le=1)
+    """Probability of the letter without reasons below which the judge is asked again; the letter with reasons counts."""
+    control: float = Field(default=0.05, ge=0, le=1)
+    """Share of the items that are asked again whatever the probability, drawn by their ids: it shows how often both letters
+    agree."""
+
+    @property
+    def summary(self) -> str:
+        """The settings in one line."""
+        return f"cascade: reasons below a probability of {self.below:g}, and for a random {100 * self.control:g} %"
+
+
 class ModelSpec(Record):
     """An entry of the registry. A file that overrides another one may leave out any field."""
 
@@ -113,6 +134,9 @@ class ModelSpec(Record):
     """Argument of ``vllm serve``: a Hugging Face id or a folder."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     """Commit of the model's repository; None: the head of its main branch."""
+    pin: Argument | None = Field(default=None, exclude_if=lambda pin: pin is None)
+    """Your name for the weights of a server: a commit, the digest of an image, a training step. Replies of earlier runs are reused
+    while it stays the same, so change it whenever the weights change."""
     architecture: str = Field(default="", pattern=r"^[A-Za-z0-9_]*$")
     """Architecture that the model's ``config.json`` names."""
     licence: str = ""
@@ -143,7 +167,10 @@ class ModelSpec(Record):
     """``merge`` puts the system message at the start of the first user turn."""
     thinking: bool | None = None
     """``enable_thinking`` of the chat template; None: not sent."""
-    judge_mode: Literal["reason_first", "letter"] = "reason_first"
+    judge_mode: JudgeMode = "reason_first"
+    """What a judge is asked for."""
+    cascade: Cascade = Cascade()
+    """Of a judge with ``judge_mode: cascade``."""
     grades_pairs: bool = True
     """Whether it can grade preference pairs, as a judge."""
     lora: Lora | None = None
@@ -162,6 +189,8 @@ class ModelSpec(Record):
     """Power of the GPUs with the model loaded and no request; None: measured before each stage."""
     vllm_args: tuple[Argument, ...] = ()
     """Arguments of ``vllm serve``, preceded by those of all servers."""
+    levers: tuple[LeverName, ...] = ("repetition-detection",)
+    """Settings of vLLM that save GPU time, used where the installed version knows them (docs/performance.md)."""
     sampling: SamplingOverrides = SamplingOverrides()
     tuned_on: tuple[str, ...] = ()
     """Evals whose labels with ``split: tuning`` the judge was tuned on; it is evaluated on the other
@@ -227,19 +256,44 @@ class ModelSpec(Record):
         )
         return prod(int(degree) if degree.isdecimal() else 1 for degree in degrees)
 
-    def serve_arguments(self) -> tuple[str, ...]:
-        """Return the arguments of ``vllm serve``: model, revision, served name and ``vllm_args``."""
+    def in_mode(self, mode: JudgeMode | None, below: float | None) -> "ModelSpec":
+        """Return the judge in another mode; one that reads no prompt has none and stays as it is.
+
+        Args:
+            mode: None: its own.
+            below: Threshold of a cascade; None: its own.
+        """
+        if self.kind == "embedded":
+            return self
+        cascade = self.cascade if below is None else self.cascade.model_copy(update={"below": below})
+        return self.model_copy(update={"judge_mode": mode or self.judge_mode, "cascade": cascade})
+
+    def serve_arguments(self, options: Collection[str] = ()) -> tuple[str, ...]:
+        """Return the arguments of ``vllm serve``: model, revision, served name, levers and ``vllm_args``, which win over levers.
+
+        Args:
+            options: Options of the installed version; empty: not known, and every lever is used.
+        """
         revision = ("--revision", self.revision) if self.revision else ()
-        return (self.hf_id or "", *revision, "--served-model-name", self.served, *self.vllm_args)
+        levers, _ = lever_arguments(self.levers, options)
+        return (self.hf_id or "", *revision, "--served-model-name", self.served, *levers, *self.vllm_args)
 
     def sampled(self, base: SamplingT) -> SamplingT:
         """Return sampling parameters with the overrides of this model."""
         own = self.sampling.model_dump(exclude_none=True, exclude=set(self.sampling.omitted))
         return dataclasses.replace(base, **own)
 
-    def request_extras(self) -> dict[str, Any]:
-        """Return request fields beyond the OpenAI API: whether the chat template enables thinking."""
-        return {} if self.thinking is None else {"chat_template_kwargs": {"enable_thinking": self.thinking}}
+    def request_extras(self, *, knows_repetition: bool = False) -> dict[str, Any]:
+        """Return request fields beyond the OpenAI API: whether the chat template enables thinking, and levers.
+
+        Args:
+            knows_repetition: Whether the server ends replies that repeat themselves.
+        """
+        thinking = (
+            {} if self.thinking is None else {"chat_template_kwargs": {"enable_thinking": self.thinking}}
+        )
+        is_detected = knows_repetition and "repetition-detection" in self.levers
+        return {**thinking, **(REPETITION_DETECTION if is_detected else {})}
 
     def identity(self) -> dict[str, Any]:
         """Return everything that replies depend on, as JSON, without URLs and capacity arguments."""
@@ -254,6 +308,10 @@ class ModelSpec(Record):
             "sampling",
             "lora",
         }
+        if self.judge_mode == "cascade":
+            fields.add("cascade")
+        if set(self.levers) != {"repetition-detection"}:
+            fields.add("levers")  # those of earlier runs, which recorded none, are the default
         return {
             **self.model_dump(mode="json", include=fields),
             "served_name": None if self.hf_id else self.served,

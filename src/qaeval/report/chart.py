@@ -1,9 +1,11 @@
 """Charts: colours, rendering as SVG, and intervals on axes."""
 
 import logging
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import cached_property
 from io import StringIO
 from typing import Any, Final
 
@@ -16,6 +18,8 @@ LETTERS: Final = ("#2a9d8f", "#8ab17d", "#e9c46a", "#e08a4f", "#c0473b")
 NONE, FAILED = "#7a858b", "#3c4449"
 SERIES: Final = ("#3d6fb6", "#7353ba", "#c2559d", "#2191c9", "#5b6b7d", "#a08ad8")
 """Colours of candidates; none of them is near the colour of a letter."""
+_COLOUR: Final = re.compile("(fill|stroke): (#[0-9a-f]{6})")
+"""A colour in a style of an SVG."""
 HIGH: Final = 0.9
 """Rates from which a label is below its point, since the title is above."""
 
@@ -51,13 +55,22 @@ class Chart:
     """Whether ``report.html`` shows it; the page draws bars and intervals in HTML instead."""
 
     def svg(self, theme: Theme = LIGHT) -> str:
-        """Render as SVG; the same data give the same bytes (no date, fixed hash salt)."""
+        """Render as SVG; the same data give the same bytes (no date, fixed hash salt).
+
+        The chart is laid out and drawn once; another theme replaces the colours.
+        """
+        colours = {getattr(LIGHT, field.name): getattr(theme, field.name) for field in fields(Theme)}
+        return _COLOUR.sub(lambda match: f"{match[1]}: {colours.get(match[2], match[2])}", self._light)
+
+    @cached_property
+    def _light(self) -> str:
         # imported here: 0.4 s that only a report needs; its log would report the path of its font cache
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
         import matplotlib as mpl  # noqa: PLC0415
         from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
 
+        ink, soft, paper = LIGHT.ink, LIGHT.soft, LIGHT.paper
         with mpl.rc_context(
             {
                 "svg.fonttype": "none",
@@ -65,18 +78,18 @@ class Chart:
                 "text.parse_math": False,
                 "font.family": "sans-serif",
                 "font.size": 9.5,
-                **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), theme.ink),
-                "axes.edgecolor": theme.soft,
+                **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), ink),
+                "axes.edgecolor": soft,
                 "axes.spines.top": False,
                 "axes.spines.right": False,
-                "axes.facecolor": theme.paper,
+                "axes.facecolor": paper,
                 "legend.frameon": False,
             }
         ):
-            figure = Figure(figsize=(_WIDTH, self.height), facecolor=theme.paper, layout="constrained")
+            figure = Figure(figsize=(_WIDTH, self.height), facecolor=paper, layout="constrained")
             FigureCanvasSVG(figure)
             axes = figure.subplots()
-            self.draw(axes, theme)
+            self.draw(axes, LIGHT)
             axes.set_title(self.title, loc="left", fontsize=10.5, fontweight="bold")
             out = StringIO()
             figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})

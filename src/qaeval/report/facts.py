@@ -14,6 +14,9 @@ Plain: TypeAlias = str | int | float | bool | None
 SAME_FAMILY = "judge of a candidate's family"
 """Key in `ModelFacts.more` of a judge that was allowed to grade its own family or model."""
 
+JUDGE_MODE = "judge mode"
+"""Key in `ModelFacts.more` of a judge that does not give reasons for every letter."""
+
 EMBEDDED = "embedded"
 """Kind of models that are code in qaeval, without server and weights."""
 
@@ -42,6 +45,8 @@ class RunFacts(Part):
     """Wall seconds by stage and model, ``"generate mistral-7b"``, from the sessions."""
     n_sessions: int = 0
     """Sessions of the run; more than one per stage if it was resumed."""
+    n_shared: int = Field(default=0, exclude_if=is_unset)
+    """Items that have the text of another item of their sample: they share its letter, and the judge is not asked again."""
     qaeval_version: str
     git_commit: str = ""
     """Empty outside a repository; ends in ``-dirty`` if files differed."""

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from qaeval.chat.protocol import Sampling
 from qaeval.errors import UsageError
-from qaeval.evals.rubric import prompt_text
+from qaeval.evals.rubric import prompt_text, shown_mode
 from qaeval.records import Generation, Sample
 from qaeval.registry.config import HostedPrice
 from qaeval.registry.model import ModelSpec
@@ -112,8 +112,9 @@ def grading_disclosure(
         sends: What is sent, in words; default: the items with their chunks.
     """
     words = sends or f"up to {plural(len(chunks), 'item')} with their chunks"
-    chars = sum(map(len, chunks)) + len(chunks) * (len(rubric) + _PAIR_CHARS)
-    return _disclosure(spec, words, len(chunks), chars, sampling, prices)
+    per_item = 2 if spec.judge_mode == "cascade" else 1
+    chars = per_item * (sum(map(len, chunks)) + len(chunks) * (len(rubric) + _PAIR_CHARS))
+    return _disclosure(spec, words, per_item * len(chunks), chars, sampling, prices)
 
 
 def _disclosure(
@@ -192,7 +193,7 @@ def judging_with_consent(
     spec = judging.judge
     if spec.kind != "hosted":
         return judging
-    rubric = prompt_text(judging.rubric, mode=spec.judge_mode)
+    rubric = prompt_text(judging.rubric, mode=shown_mode(spec.judge_mode))
     disclosure = grading_disclosure(spec, chunks(), rubric=rubric, sampling=SAMPLING, prices=prices)
     return replace(judging, judge=consented(spec, disclosure, consent))
 

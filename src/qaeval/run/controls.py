@@ -137,9 +137,8 @@ class ControlStage(Stage[_ControlTask, Control]):
     def __init__(self, judging: Judging, store: RunStore, replies: ReplyIndex) -> None:
         self.spec = judging.judge
         self._store, self._replies = store, replies
-        sampling = self.spec.sampled(grade.SAMPLING)
-        self._instructions = Instructions.of(
-            judging.rubric, sampling, self.spec.judge_mode, sees=grade.judge_sees(store.settings())
+        self._instructions = Instructions.for_judge(
+            judging.rubric, self.spec, sees=grade.judge_sees(store.settings())
         )
         self._lenient = self.spec.structured == "off"
 
@@ -174,16 +173,3 @@ class ControlStage(Stage[_ControlTask, Control]):
         """Ask for the grade of one control."""
         row = await grade.grade_one(model, task.grading, self._instructions, lenient=self._lenient)
         return task.control.model_copy(update={"grade": row})
-
-
-class Unwatched:
-    """Progress of a stage that nobody follows."""
-
-    def row(self, row: object) -> None:
-        """Show nothing."""
-
-    def skip(self, n: int) -> None:
-        """Show nothing."""
-
-    def end(self) -> None:
-        """Show nothing."""

@@ -71,6 +71,7 @@ async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
         reply_names=spec.reply_names,
     )
     _require(spec, facts)
+    _require_probabilities(spec, facts)
     facts = await asyncio.to_thread(_with_files, facts, location.addresses)
     replicas = [
         await resolve(
@@ -111,6 +112,7 @@ async def _hosted(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
             server, spec.served, omitted=spec.sampling.omitted, reply_names=spec.reply_names
         )
     _require(spec, facts)
+    _require_probabilities(spec, facts)
     return Endpoint(spec, facts, location.host, location.addresses, external=location.external)
 
 
@@ -176,6 +178,14 @@ def _require(spec: ModelSpec, facts: EndpointFacts) -> None:
         )
 
 
+def _require_probabilities(spec: ModelSpec, facts: EndpointFacts) -> None:
+    if spec.judge_mode == "cascade" and facts.max_logprobs == 0:
+        raise EndpointError(
+            f"{spec.url}: the server returns no log-probabilities, by which judge mode `cascade` of {spec.name!r} tells unsure letters; "
+            "use another `judge_mode` in qaeval.yaml, or --judge-mode"
+        )
+
+
 @asynccontextmanager
 async def connect(
     endpoint: Endpoint,
@@ -233,7 +243,7 @@ async def connect(
         outage_s=outage_s,
         on_message=on_message,
         on_busy=on_busy,
-        extra_body=spec.request_extras(),
+        extra_body=spec.request_extras(knows_repetition=bool(facts.repetition_detection)),
     ) as model:
         yield model
 

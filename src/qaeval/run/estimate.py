@@ -11,9 +11,8 @@ from qaeval.records import Failure, GenerateRow, GradeRow, Session
 from qaeval.registry.config import ModelSpec
 from qaeval.report.facts import MachineFacts
 from qaeval.report.numbers import listed, money, plural, seconds
-from qaeval.run.controls import Unwatched
-from qaeval.run.hosting import in_turns
-from qaeval.run.watch import Progress
+from qaeval.run.hosting import in_turns, lanes
+from qaeval.run.watch import Progress, Unwatched
 
 N_PROBED: Final = 5
 """Samples of the probe."""
@@ -46,15 +45,15 @@ class WorkEstimate:
     measured: tuple[str, ...]
     assumed: tuple[str, ...] = ()
 
-    def times(self, n: int) -> "WorkEstimate":
+    def times(self, n: float) -> "WorkEstimate":
         """Return the estimate of a run that asks for everything ``n`` times, for repeats and further judges."""
 
         def all_of(tokens: int | None) -> int | None:
-            return None if tokens is None else n * tokens
+            return None if tokens is None else round(n * tokens)
 
         return replace(
             self,
-            n_requests=n * self.n_requests,
+            n_requests=round(n * self.n_requests),
             prompt_tokens=all_of(self.prompt_tokens),
             completion_tokens=all_of(self.completion_tokens),
             wall_s=n * self.wall_s,
@@ -128,6 +127,7 @@ def estimate(
     """Extrapolate a probe to its run.
 
     Assumptions: a candidate that was not probed takes as long as the mean of the probed ones, and grading as long as generation.
+    Candidates with servers of their own work side by side, in the probe as in the run.
 
     Args:
         rows: Rows of the probe.
@@ -152,11 +152,24 @@ def estimate(
     for spec in assumed:
         share = len(candidates) if spec is judge else 1
         work[spec.name] = work.get(spec.name, 0.0) + share * per_candidate
-    wall = wall_s * scale + per_candidate * (len(unprobed) + (len(candidates) if judge in assumed else 0))
-    starts = {spec.hosting.name for spec in assumed if spec.is_hosted} - {
-        spec.hosting.name for spec in probed
-    }
-    wall += len(starts) * max((session.load_s for session in sessions), default=0.0)
+    load_s = max((session.load_s for session in sessions), default=0.0)
+
+    def assumed_s(models: Iterable[ModelSpec]) -> float:
+        """Time of models after each other that were not probed, with the starts of their servers."""
+        new = [spec for spec in models if spec in assumed]
+        starts = {spec.hosting.name for spec in new if spec.is_hosted} - {
+            spec.hosting.name for spec in probed
+        }
+        return len(starts) * load_s + sum(
+            per_candidate * (len(candidates) if spec is judge else 1) for spec in new
+        )
+
+    side_by_side = [
+        assumed_s(group) + (wall_s * scale if any(spec in probed for spec in group) else 0.0)
+        for group in lanes(candidates)
+    ]
+    wall = max(side_by_side) + assumed_s(spec for spec in candidates if spec.in_process)
+    wall += 0.0 if judge is None else assumed_s([judge])
     prompt_tokens, completion_tokens = (None, None) if assumed else _tokens(rows, scale)
     return WorkEstimate(
         n_requests=len(candidates) * n_samples * (1 + (items_per_sample if judge else 0)),

@@ -35,6 +35,8 @@ class GenerateTask:
     candidate: str
     sample: Sample
     reply_number: int = 0
+    index: int = 0
+    """Position of the sample among those of the stage."""
 
 
 def tasks(
@@ -46,11 +48,11 @@ def tasks(
 ) -> Iterator[GenerateTask]:
     """Yield a candidate's tasks that are not done, in the order of the samples."""
     numbers = tuple(reply_numbers)
-    for sample in samples:
+    for index, sample in enumerate(samples):
         for number in numbers:
             sample_task = task_id(candidate, sample.sample_id, number)
             if sample_task not in done:
-                yield GenerateTask(sample_task, candidate, sample, number)
+                yield GenerateTask(sample_task, candidate, sample, number, index)
 
 
 def task_id(candidate: str, sample_id: str, reply_number: int = 0) -> str:
@@ -121,6 +123,8 @@ async def generate_one(
             f"the reply reached max_tokens={sampling.max_tokens} before its end{completion.lost_to_thinking}"
         )
         return _failure(task, request, "truncated", detail, completion)
+    if completion.finish_reason == "repetition":
+        return _failure(task, request, "repetition", completion.repeated, completion)
     if completion.finish_reason == "abort":
         return _failure(
             task, request, "interrupted", "the server stopped the reply (finish_reason 'abort')", completion

@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, get_args
 
 from qaeval.chat.protocol import (
     Alternatives,
@@ -26,7 +26,7 @@ from qaeval.chat.protocol import (
 )
 from qaeval.chat.reply import FoundJson, ReplyError, find_json
 from qaeval.evals.definition import DEFAULT_JUDGE_SEES, JudgeSees
-from qaeval.evals.rubric import Fact, Rubric, grade_schema, prompt_text
+from qaeval.evals.rubric import Fact, GradeMode, Rubric, grade_schema, prompt_text
 from qaeval.records import (
     REJECTED,
     Chunk,
@@ -38,21 +38,23 @@ from qaeval.records import (
     GradeRow,
     Item,
     Sample,
+    ShortGrade,
     Usage,
     digest,
     record_id,
 )
-from qaeval.registry.model import ModelSpec
+from qaeval.registry.model import Cascade, ModelSpec
 from qaeval.text.control import Escaped, escape, unknown_pieces
-
-JudgeMode: TypeAlias = Literal["reason_first", "letter"]
-"""``reason_first``: reasoning, then the letter. ``letter``: the letter alone, with its logprobs."""
 
 SAMPLING: Final = Sampling(temperature=0.0, top_p=1.0, max_tokens=512, seed=0)
 """512 tokens hold a paragraph of reasons; a longer reply is ``truncated``, and no letter is read from it."""
 
-_TOP_LOGPROBS: Final = 20
-"""vLLM's default upper limit; enough for every letter in each tokenisation."""
+_TOP_LOGPROBS: Final = 5
+"""Alternatives that are asked for at each token; 20 make a reply of 95 tokens 150 kB (docs/decisions/0012)."""
+_SPELLINGS: Final = 2
+"""Alternatives beyond the letters of a longer scale: a letter may be spelled with and without a quotation mark."""
+_UNSEEN: Final = 0.01
+"""Share of letters outside the alternatives that is worth a remark."""
 
 _NOT_BARE: Final = re.compile(r"[\s\\\"'`“”„‘’]+")
 _CODED: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
@@ -61,9 +63,10 @@ _LETTER: Final = re.compile(r'"letter"\s*:\s*"([A-Z])')
 _SENTENCES: Final = 2
 """Sentences of a reason after the quotation at its beginning."""
 _SENTENCE_END: Final = re.compile(
-    r"(?<![.!?…])(?<![.\s][A-Za-z])(?<!\d)[.!?…]++[\"'”’“»)\]]*+(?=\s++[A-ZÄÖÜ\"“„«‘(])"
+    r"[.!?…](?<![.!?…].)(?<![.\s][A-Za-z].)(?<!\d.)[.!?…]*+[\"'”’“»)\]]*+(?=\s++[A-ZÄÖÜ\"“„«‘(])"
 )
-"""End of a sentence, which is none after a number or the letter of an abbreviation (``z. B.``)."""
+"""End of a sentence, which is none after a number or the letter of an abbreviation (``z. B.``). The mark comes first, so that
+only marks are looked at."""
 _BEGUN: Final = re.compile(r'"reason"\s*:\s*"((?:[^"\\]|\\.)*+)', re.DOTALL)
 _MAX_REASON: Final = 500
 """Characters that are kept of a reason without end."""
@@ -135,18 +138,41 @@ def judge_sees(settings: Mapping[str, Any]) -> tuple[JudgeSees, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Instructions:
-    """The part that all requests to the judge share, rendered once."""
+    """The part that all requests to the judge share, rendered once.
+
+    Those of a cascade ask for the letter alone, and hold what asks for reasons.
+    """
 
     rubric: Rubric
     sampling: Sampling
-    mode: JudgeMode
+    mode: GradeMode
     sees: tuple[JudgeSees, ...]
     system: Message
     schema: Mapping[str, Any]
+    cascade: Cascade | None = None
+    reasoned: "Instructions | None" = None
+    """What is asked where the letter alone does not decide; its sampling is that of the letter. None without a cascade."""
+
+    @classmethod
+    def for_judge(
+        cls, rubric: Rubric, spec: ModelSpec, *, sees: tuple[JudgeSees, ...] = ()
+    ) -> "Instructions":
+        """Render a rubric for a judge of the registry, in its mode.
+
+        Args:
+            rubric: what the judge is told.
+            spec: the judge.
+            sees: as in `of`.
+        """
+        sampling = spec.sampled(SAMPLING)
+        if spec.judge_mode != "cascade":
+            return cls.of(rubric, sampling, spec.judge_mode, sees=sees)
+        short, reasoned = (cls.of(rubric, sampling, mode, sees=sees) for mode in ("letter", "reason_first"))
+        return replace(short, cascade=spec.cascade, reasoned=reasoned)
 
     @classmethod
     def of(
-        cls, rubric: Rubric, sampling: Sampling, mode: JudgeMode, *, sees: tuple[JudgeSees, ...] = ()
+        cls, rubric: Rubric, sampling: Sampling, mode: GradeMode, *, sees: tuple[JudgeSees, ...] = ()
     ) -> "Instructions":
         """Render a rubric as system message and schema.
 
@@ -206,10 +232,20 @@ def build_request(
         schema=instructions.schema,
         sampling=instructions.sampling,
         inputs=MappingProxyType(inputs),
-        top_logprobs=_TOP_LOGPROBS if gives_letter else 0,
+        top_logprobs=max(_TOP_LOGPROBS, len(instructions.rubric.letters) + _SPELLINGS) if gives_letter else 0,
         alternatives_at=_LETTER if gives_letter else None,
+        probability_of=None
+        if gives_letter or instructions.cascade is None
+        else _answers(tuple(fact.name for fact in instructions.rubric.facts)),
         escaped=_counts(escaped.values()),
     )
+
+
+@lru_cache(maxsize=4)
+def _answers(facts: tuple[str, ...]) -> re.Pattern[str]:
+    """Return the pattern of the answers to facts in a reply."""
+    names = "|".join(map(re.escape, facts))
+    return re.compile(rf'"(?:{names})"\s*+:\s*+"((?:[^"\\]|\\.)*+)"')
 
 
 _CONTEXT: Final = {"title": "title of the source", "source": "source text", "expected": "expected answer"}
@@ -267,7 +303,7 @@ def prompt_digest() -> str:
     rendered = [
         [turn.content for turn in build_request(sample, item, instructions).messages]
         for rubric in (_MADE_UP, _MADE_UP_FACTS)
-        for mode in get_args(JudgeMode)
+        for mode in get_args(GradeMode)
         for instructions in (Instructions.of(rubric, SAMPLING, mode, sees=get_args(JudgeSees)),)
         for sample in (
             Sample.of(chunk),
@@ -464,20 +500,99 @@ def letter_probabilities(alternatives: Alternatives, letters: Iterable[str]) -> 
     Returns:
         Probability by letter, or None when no letter of the scale is among the alternatives.
     """
+    mass = _letter_mass(alternatives, letters)
+    total = sum(mass.values())
+    return {letter: value / total for letter, value in mass.items()} if total > 0 else None
+
+
+def unseen_letters(alternatives: Alternatives, letters: Iterable[str]) -> str:
+    """Say which letters have a probability of 0 because no alternative spells them, where they may have more than 1 %.
+
+    What the alternatives leave of the probability is the most that these letters have together.
+    """
+    mass = _letter_mass(alternatives, letters)
+    if all(mass.values()):
+        return ""
+    left = 1 - sum(map(math.exp, alternatives.top.values()))
+    unseen = [letter for letter, value in mass.items() if not value]
+    if not unseen or left <= 0 or (most := left / (left + sum(mass.values()))) <= _UNSEEN:
+        return ""
+    return f"{', '.join(unseen)}: not among the {len(alternatives.top)} likeliest tokens, counted as 0, at most {most:.0%}"
+
+
+def _letter_mass(alternatives: Alternatives, letters: Iterable[str]) -> dict[str, float]:
+    """Add up the probabilities of the alternatives that spell each letter."""
     at = alternatives.at
     before, mass = alternatives.token[:at], dict.fromkeys(letters, 0.0)
     for text, logprob in alternatives.top.items():
         letter, rest = text[at : at + 1], text[at + 1 :]
         if text[:at] == before and letter in mass and rest.strip(' "},') == "":
             mass[letter] += math.exp(logprob)
-    total = sum(mass.values())
-    return {letter: value / total for letter, value in mass.items()} if total > 0 else None
+    return mass
 
 
 async def grade_one(
     model: ChatModel, task: GradeTask, instructions: Instructions, *, lenient: bool
 ) -> GradeRow:
-    """Ask the judge once and turn the reply into a row; only bugs raise."""
+    """Ask the judge and turn its reply into a row; only bugs raise.
+
+    In a cascade the letter alone is asked for first. Reasons follow where it has no letter, no probability or one below the
+    threshold, and for a random share of the items. The letter with reasons counts wherever there is one.
+    """
+    short = await _grade(model, task, instructions, lenient=lenient)
+    cascade, reasoned = instructions.cascade, instructions.reasoned
+    if cascade is None or reasoned is None or (isinstance(short, Failure) and short.is_transient):
+        return short
+    is_control = is_cascade_control(task.item.item_id, cascade.control)
+    if not is_control and isinstance(short, Grade) and (_sureness(short) or 0.0) >= cascade.below:
+        return short
+    reasoned = replace(reasoned, sampling=instructions.sampling)
+    return _cascaded(short, await _grade(model, task, reasoned, lenient=lenient), is_control=is_control)
+
+
+def is_cascade_control(item_id: str, share: float) -> bool:
+    """Whether an item is of the random share that a cascade grades with reasons whatever the probability of its letter.
+
+    It depends on the item alone, so that resumed runs and shards draw the same items, and gates compare like with like.
+    """
+    return int(record_id("cascade control", item_id), 16) < share * 2**64
+
+
+def _sureness(row: Grade) -> float | None:
+    """Return the judge's probability of its letter; with facts, that of its answers, which is no higher."""
+    return row.answers_probability if row.probabilities is None else row.probabilities.get(row.letter, 0.0)
+
+
+def _cascaded(short: GradeRow, row: GradeRow, *, is_control: bool) -> GradeRow:
+    """Return the row of both replies: the one with reasons, unless it has no letter and the short one has."""
+    both: dict[str, Any] = {
+        "usage": _added(short.usage, row.usage),
+        "latency_s": short.latency_s + row.latency_s,
+    }
+    if isinstance(row, Failure):
+        if row.is_transient or isinstance(short, Failure):
+            return row.model_copy(update=both)
+        remark = f"no letter with reasons ({row.reason}: {row.detail}); it is the one without"
+        return short.model_copy(update={**both, "remark": "; ".join(filter(None, (short.remark, remark)))})
+    letter, probability = ("", None) if isinstance(short, Failure) else (short.letter, _sureness(short))
+    both["short"] = ShortGrade(letter=letter, probability=probability, is_control=is_control)
+    both["cached"] = row.cached and (isinstance(short, Failure) or short.cached)
+    return row.model_copy(update=both)
+
+
+def _added(first: Usage | None, second: Usage | None) -> Usage | None:
+    """Return the tokens of two replies; where one has no count, that of the other would mislead."""
+    if first is None or second is None:
+        return None
+    return Usage(
+        prompt_tokens=first.prompt_tokens + second.prompt_tokens,
+        completion_tokens=first.completion_tokens + second.completion_tokens,
+        cached_tokens=first.cached_tokens + second.cached_tokens,
+    )
+
+
+async def _grade(model: ChatModel, task: GradeTask, instructions: Instructions, *, lenient: bool) -> GradeRow:
+    """Ask the judge in one form of the prompt and turn the reply into a row."""
     rubric = instructions.rubric
     if rubric.needs_source and not task.sample.chunk.text:
         return _failure(task, "no_source", f"the item has no chunk, and rubric {rubric.name} needs one")
@@ -489,7 +604,7 @@ async def grade_one(
     request = build_request(task.sample, task.item, instructions, special)
     try:
         completion = await model.complete(request)
-        if completion.finish_reason != "length" or instructions.mode == "letter":
+        if completion.finish_reason not in {"length", "repetition"} or instructions.mode == "letter":
             return _row(task, instructions, request, completion, shown, lenient=lenient)
         # the reason ran to the end of the tokens: the verdict alone is short
         brief = Instructions.of(rubric, instructions.sampling, "letter", sees=instructions.sees)
@@ -500,7 +615,12 @@ async def grade_one(
     row = _row(task, brief, request, _together(completion, second), shown, lenient=lenient)
     if isinstance(row, Failure):
         return row
-    remark = f"the reason reached max_tokens={instructions.sampling.max_tokens} and is cut; the verdict was asked for without one"
+    end = (
+        "repeated itself"
+        if completion.finish_reason == "repetition"
+        else f"reached max_tokens={instructions.sampling.max_tokens}"
+    )
+    remark = f"the reason {end} and is cut; the verdict was asked for without one"
     return row.model_copy(update={"reason": _begun_reason(completion.text), "remark": remark})
 
 
@@ -519,16 +639,9 @@ def _begun_reason(text: str) -> str:
 
 def _together(first: Completion, second: Completion) -> Completion:
     """Return the second reply with the tokens and the time of both."""
-    usage = second.usage
-    if usage is not None and first.usage is not None:
-        usage = Usage(
-            prompt_tokens=first.usage.prompt_tokens + usage.prompt_tokens,
-            completion_tokens=first.usage.completion_tokens + usage.completion_tokens,
-            cached_tokens=first.usage.cached_tokens + usage.cached_tokens,
-        )
     return replace(
         second,
-        usage=usage,
+        usage=_added(first.usage, second.usage) or second.usage,
         latency_s=first.latency_s + second.latency_s,
         cached=first.cached and second.cached,
     )
@@ -552,6 +665,8 @@ def _row(
             completion,
             request.escaped,
         )
+    if completion.finish_reason == "repetition":
+        return _failure(task, "repetition", completion.repeated, completion, request.escaped)
     if completion.finish_reason == "abort":
         return _failure(
             task,
@@ -566,6 +681,9 @@ def _row(
     except ReplyError as error:
         detail = f"{error.detail}{completion.lost_to_thinking}"
         return _failure(task, error.reason, detail, completion, request.escaped)
+    alternatives = completion.alternatives
+    probabilities = letter_probabilities(alternatives, rubric.letters) if alternatives else None
+    unseen = unseen_letters(alternatives, rubric.letters) if alternatives and probabilities else ""
     return Grade(
         task_id=task.task_id,
         judge=task.judge,
@@ -578,10 +696,9 @@ def _row(
         flaw=reply.flaw,
         facts=reply.facts,
         reason=reply.reason,
-        remark="; ".join(filter(None, (reply.remark, completion.remark))),
-        probabilities=letter_probabilities(completion.alternatives, rubric.letters)
-        if completion.alternatives
-        else None,
+        remark="; ".join(filter(None, (reply.remark, completion.remark, unseen))),
+        probabilities=probabilities,
+        answers_probability=completion.probability,
         text=completion.text,
         usage=completion.usage,
         latency_s=completion.latency_s,

@@ -15,7 +15,7 @@ class TaskQueue(Generic[_Task]):
 
     Args:
         maxsize: Tasks that may wait; a producer that finds more waits until the queue has drained to this
-            size.
+            size. What a producer adds at once can exceed it.
     """
 
     def __init__(self, maxsize: int = 4096) -> None:
@@ -25,15 +25,25 @@ class TaskQueue(Generic[_Task]):
         self._maxsize = maxsize
         self._taken = asyncio.Event()
         self._is_abandoned = False
+        self._n_waiting = 0
 
-    async def put(self, tasks: Iterable[_Task]) -> None:
-        """Add tasks, then wait while the queue holds more than ``maxsize``.
+    @property
+    def is_starved(self) -> bool:
+        """Whether a consumer waits for a task."""
+        return self._n_waiting > 0 and self.is_empty
 
-        Tasks of one call are added together, so the queue can exceed ``maxsize`` by one call of each
-        producer.
-        """
+    @property
+    def is_empty(self) -> bool:
+        """Whether no task waits."""
+        return self._queue.empty()
+
+    def add(self, tasks: Iterable[_Task]) -> None:
+        """Add tasks, however many the queue holds; a producer then waits for `room`."""
         for task in tasks:
             self._queue.put_nowait(task)
+
+    async def room(self) -> None:
+        """Wait while the queue holds more than ``maxsize``."""
         while self._queue.qsize() > self._maxsize and not self._is_abandoned:
             self._taken.clear()
             await self._taken.wait()
@@ -49,7 +59,11 @@ class TaskQueue(Generic[_Task]):
 
     async def take(self) -> _Task | None:
         """Return the next task; None, to every consumer, once the queue is closed and empty."""
-        task = await self._queue.get()
+        self._n_waiting += 1
+        try:
+            task = await self._queue.get()
+        finally:
+            self._n_waiting -= 1
         self._taken.set()
         if task is None:
             self._queue.put_nowait(None)  # for the next consumer

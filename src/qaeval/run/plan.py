@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from qaeval.corpus.loading import DuplicateIds
 from qaeval.corpus.samples import load_samples
-from qaeval.corpus.sampling import draw, sample_set_digest
+from qaeval.corpus.sampling import Allocation, draw, sample_set_digest
 from qaeval.errors import UsageError
 from qaeval.evals.definition import EvalDefinition, load_prompts
 from qaeval.evals.find import find_eval, find_rubric
@@ -241,6 +241,7 @@ def make_plan(
     samples: Path | None = None,
     fields: Mapping[str, str] = MappingProxyType({}),
     duplicate_ids: DuplicateIds = "refuse",
+    allocation: Allocation = "proportional",
     prompts: Sequence[str] = (),
 ) -> Plan:
     """Resolve the candidates and draw the sample set that all of them share.
@@ -248,7 +249,7 @@ def make_plan(
     With `prompts` each model is a candidate with each of them; without, with the eval's.
 
     Raises:
-        UsageError: a name is unknown or given twice, or ``n`` exceeds the number of samples.
+        UsageError: a name is unknown or given twice, or ``n`` samples cannot be drawn.
         DataError: a file is not valid.
     """
     duplicates = sorted({name for name in names if list(names).count(name) > 1})
@@ -262,5 +263,5 @@ def make_plan(
     available = load_samples(
         definition, chunks=chunks, samples=samples, fields=fields, duplicate_ids=duplicate_ids
     )
-    sample_set = draw(available, n=n, seed=seed)
+    sample_set = draw(available, n=n, seed=seed, allocation=allocation)
     return Plan(definition, sample_set, candidates, seed)

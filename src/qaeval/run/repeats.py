@@ -52,14 +52,24 @@ class GenerateRepeats(Stage[GenerateTask, GenerateRow]):
         definition: The eval.
         store: The open run directory.
         repeat: Replies to each sample, that of the run included.
+        alongside: Whether another stage runs at the same time.
     """
 
     name = "generate repeats"
     file = GENERATION_REPEATS
     uses_cache = False
 
-    def __init__(self, spec: ModelSpec, definition: EvalDefinition, store: RunStore, *, repeat: int) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        definition: EvalDefinition,
+        store: RunStore,
+        *,
+        repeat: int,
+        alongside: bool = False,
+    ) -> None:
         self.spec = spec
+        self.alongside = alongside
         self._definition = generate.definition_for(spec, definition)
         self._store = store
         self._numbers = range(1, repeat)
@@ -100,9 +110,8 @@ class GradeRepeats(Stage[GradeTask, GradeRow]):
         self.spec = judging.judge
         self._store = store
         self._numbers = range(1, repeat)
-        self._sampling = self.spec.sampled(grade.SAMPLING)
-        self._instructions = Instructions.of(
-            judging.rubric, self._sampling, self.spec.judge_mode, sees=grade.judge_sees(store.settings())
+        self._instructions = Instructions.for_judge(
+            judging.rubric, self.spec, sees=grade.judge_sees(store.settings())
         )
         self.prompt_sha = grade.prompt_sha(self.spec)
         self._lenient = self.spec.structured == "off"
@@ -128,7 +137,7 @@ class GradeRepeats(Stage[GradeTask, GradeRow]):
 
     async def ask(self, model: ChatModel, task: GradeTask) -> GradeRow:
         """Ask for the grade of one item, with a seed of the repeat's own."""
-        sampling = _reseeded(self._sampling, task.reply_number * _SEEDS + task.letter_number)
+        sampling = _reseeded(self._instructions.sampling, task.reply_number * _SEEDS + task.letter_number)
         instructions = replace(self._instructions, sampling=sampling)
         return await grade.grade_one(model, task, instructions, lenient=self._lenient)
 

@@ -26,7 +26,7 @@ from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeAlias
 
 from qaeval.chat.cached import Cache
 from qaeval.chat.protocol import Sampling
@@ -36,7 +36,8 @@ from qaeval.files.rows import ReplyIndex
 from qaeval.records import Failure, GradeRow, Sample, Session
 from qaeval.registry.config import ModelSpec, Serving
 from qaeval.run import grade
-from qaeval.run.controls import ControlStage, Unwatched
+from qaeval.run.controls import ControlStage
+from qaeval.run.endpoint import Endpoint
 from qaeval.run.estimate import (
     MIN_SAMPLES,
     N_PROBED,
@@ -46,16 +47,19 @@ from qaeval.run.estimate import (
     estimate_grades,
     probed_candidates,
 )
-from qaeval.run.hosting import ServerManager, in_turns, runs_apart
+from qaeval.run.hosting import ServerManager, lanes, runs_apart
 from qaeval.run.plan import Judging
 from qaeval.run.repeats import GenerateRepeats, GradeRepeats, deterministic_note
 from qaeval.run.session import RunContext, run_stage
 from qaeval.run.stages import GenerateStage, GradeStage, GradingQueue, Stage, StoredReplies, ignore
-from qaeval.run.watch import Progress, Stop, stop_on_signals
+from qaeval.run.watch import Progress, Stop, Unwatched, stop_on_signals
+from qaeval.run.weights import known_weights, why_asked
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.run_directory import GENERATIONS, GRADES, LOGS, RunStore, differences, further_files
 
 _Parameters = ParamSpec("_Parameters")
+_CandidateWork: TypeAlias = Callable[[ModelSpec, bool], Awaitable[None]]
+_CandidateError: TypeAlias = EndpointError | DataError | Interrupted
 
 
 def _synchronous(
@@ -158,7 +162,22 @@ class Runner:
             UsageError: a model cannot be reached or started, or its key is missing.
             EndpointError: a server cannot be used.
         """
-        await self._servers.check(specs)
+        endpoints = await self._servers.check(specs)
+        if self._cache is not None:
+            for endpoint in endpoints:
+                self._note_reuse(self._cache, endpoint)
+
+    def _note_reuse(self, cache: Cache, endpoint: Endpoint) -> None:
+        """Say why a model with a server is asked what an earlier run asked it."""
+        spec, facts = endpoint.spec, endpoint.facts
+        if facts is None:
+            return
+        weights = known_weights(spec, facts, env=self._servers.local_env)
+        earlier = cache.weights(spec.entry)
+        if text := why_asked(spec.entry, weights, earlier):
+            self._progress.note(text)
+        if weights is not None and weights not in earlier[-1:]:
+            cache.remember(spec.entry, weights)
 
     async def aestimate(
         self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging | None
@@ -307,8 +326,12 @@ class Runner:
                     with self._store.replies() as replies:
                         await self._grade_controls(judging, replies)
                 # after the last letter: the judge's session must not hold the time of repeats
-                for spec in in_turns(candidates):
-                    await self._repeat(spec, definition, repeat)
+                await self._side_by_side(
+                    candidates,
+                    lambda spec, alongside: self._repeat(
+                        spec, definition, repeat=repeat, alongside=alongside
+                    ),
+                )
         else:
             await self.agenerate(candidates, definition, repeat=repeat)
             await self._grade(judging, controls=controls)
@@ -319,8 +342,9 @@ class Runner:
     ) -> None:
         """Ask every candidate for what it has not answered yet.
 
-        Models that qaeval serves itself come last and next to their adapters, in the order given, so that
-        each is loaded once; a candidate that is also the judge should be named last.
+        Candidates with servers of their own work side by side; if one fails, the others finish before the error is raised.
+        Those that share a server take turns. Models that qaeval serves itself come last and next to their adapters, in
+        the order given, so that each is loaded once; a candidate that is also the judge should be named last.
 
         Args:
             candidates: Who answers.
@@ -468,15 +492,80 @@ class Runner:
         repeat: int = 1,
     ) -> None:
         self._servers.adapters = tuple({spec.entry: spec for spec in candidates if spec.lora}.values())
-        for spec in in_turns(candidates):
-            stage = GenerateStage(spec, definition, self._store, sample_ids=self._sample_ids, queue=queue)
-            await run_stage(stage, self._context)
-            await self._repeat(spec, definition, repeat)
+        await self._side_by_side(
+            candidates,
+            lambda spec, alongside: self._ask(
+                spec, definition, queue=queue, repeat=repeat, alongside=alongside
+            ),
+        )
 
-    async def _repeat(self, spec: ModelSpec, definition: EvalDefinition, repeat: int) -> None:
+    async def _ask(
+        self,
+        spec: ModelSpec,
+        definition: EvalDefinition,
+        *,
+        queue: GradingQueue | None,
+        repeat: int,
+        alongside: bool,
+    ) -> None:
+        """Ask one candidate for all of its replies."""
+        stage = GenerateStage(
+            spec, definition, self._store, sample_ids=self._sample_ids, queue=queue, alongside=alongside
+        )
+        try:
+            await run_stage(stage, self._context)
+        finally:
+            if queue is not None:
+                queue.end(spec.name)
+        await self._repeat(spec, definition, repeat=repeat, alongside=alongside)
+
+    async def _repeat(
+        self, spec: ModelSpec, definition: EvalDefinition, *, repeat: int, alongside: bool
+    ) -> None:
         if repeat > 1:
             self._note(deterministic_note(spec, Sampling(**definition.sampling.model_dump())))
-            await run_stage(GenerateRepeats(spec, definition, self._store, repeat=repeat), self._context)
+            stage = GenerateRepeats(spec, definition, self._store, repeat=repeat, alongside=alongside)
+            await run_stage(stage, self._context)
+
+    async def _side_by_side(self, candidates: Sequence[ModelSpec], work: _CandidateWork) -> None:
+        """Work with candidates of separate servers at the same time, with those of one server in turns.
+
+        Args:
+            candidates: Those inside this process come first, since they hold up everything else.
+            work: Called with each candidate, and whether others work at the same time.
+
+        Raises:
+            EndpointError, DataError: a candidate failed, and the others of its server were not asked; those of other servers
+                finished first.
+            Interrupted: the user asked to stop.
+        """
+        for spec in candidates:
+            if spec.in_process:
+                await work(spec, False)
+        groups = lanes(candidates)
+        n_at_work = len(groups)
+        errors: list[_CandidateError] = []
+
+        async def in_turns(group: Sequence[ModelSpec]) -> None:
+            nonlocal n_at_work
+            try:
+                for spec in group:
+                    await work(spec, len(groups) > 1)
+            except (EndpointError, DataError, Interrupted) as error:
+                errors.append(error)
+                if n_at_work > 1 and not isinstance(error, Interrupted):
+                    self._note(f"{error}. The other candidates continue")
+            finally:
+                n_at_work -= 1
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for group in groups:
+                    tasks.create_task(in_turns(group))
+        except ExceptionGroup as raised:
+            raise raised.exceptions[0] from None
+        if errors:
+            raise _joined(errors)
 
     def _note(self, text: str | None) -> None:
         if text:
@@ -488,7 +577,10 @@ class Runner:
         definition: EvalDefinition,
         judging: Judging,
     ) -> None:
-        """Grade items as they are written; a bounded queue holds the candidates back for a slow judge."""
+        """Grade items as they are written; a bounded queue holds the candidates back for a slow judge.
+
+        If a candidate fails, the judge grades what there is before the error is raised.
+        """
         n_samples = sum(
             self._sample_ids is None or id_ in self._sample_ids for id_ in self._store.sample_ids()
         )
@@ -502,11 +594,16 @@ class Runner:
             self._store, judging.judge.name, progress, items_per_sample=definition.items_per_sample
         )
 
+        failed: list[EndpointError | DataError] = []
+
         async def produce() -> None:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(queue.put_stored())
-                    await self._generate(candidates, definition, queue)
+                    try:
+                        await self._generate(candidates, definition, queue)
+                    except (EndpointError, DataError) as error:
+                        failed.append(error)
             except ExceptionGroup as raised:
                 raise raised.exceptions[0] from None
             finally:
@@ -518,6 +615,8 @@ class Runner:
             await _run_both(produce(), grading)
         finally:
             progress.end()
+        if failed:
+            raise failed[0]
 
     def _signals(self) -> AbstractContextManager[None]:
         return stop_on_signals(self._stop) if self._handle_signals else nullcontext()
@@ -606,6 +705,14 @@ async def _run_both(*work: Coroutine[Any, Any, None]) -> None:
     for error in results:
         if isinstance(error, Exception):
             raise error
+
+
+def _joined(errors: Sequence[_CandidateError]) -> _CandidateError:
+    """Return what ends the run: the stop that the user asked for, else the error of the candidates, or all of them as one."""
+    stops = [error for error in errors if isinstance(error, Interrupted)]
+    if stops or len(errors) == 1:
+        return [*stops, *errors][0]
+    return type(errors[0])("\n".join(map(str, errors)))
 
 
 def _nothing_to_grade(store: RunStore) -> DataError:

@@ -21,6 +21,7 @@ from qaeval.run.loop import for_each
 from qaeval.run.pace import AdaptiveLimit, FixedLimit
 from qaeval.run.stages import PendingTasks, Stage
 from qaeval.run.watch import Progress, RowRecorder, StageProgress, Stop
+from qaeval.run.weights import known_weights
 from qaeval.serving.client import Server
 from qaeval.serving.energy import EnergyWatch
 from qaeval.serving.exporter import Exporter
@@ -180,11 +181,12 @@ class _Session(Generic[_Task, _Row]):
             cache is None
             or facts is None
             or not self._stage.uses_cache
-            or not (is_pinned(spec) and facts.version)
+            or (weights := known_weights(self._stage.spec, facts, env=self._context.servers.local_env))
+            is None
         ):
             return model
         merged = facts.system_role is False or spec.system_role == "merge"
-        identity = [spec.identity(), facts.version, facts.max_model_len, merged]
+        identity = [spec.identity(), weights, facts.max_model_len, merged]
         return Cached(model, cache, identity)
 
     async def _watch_server(self, stack: AsyncExitStack, limit: AdaptiveLimit | FixedLimit) -> None:
@@ -262,8 +264,3 @@ class _Session(Generic[_Task, _Row]):
 
 def _metrics_of(url: str, spec: ModelSpec, addresses: tuple[str, ...]) -> Server:
     return Server(url, api_key(spec), _METRICS_S, addresses=addresses)
-
-
-def is_pinned(spec: ModelSpec) -> bool:
-    """Whether the registry fixes the weights: a revision of a repository, and no adapter from a folder."""
-    return bool(spec.hf_id and spec.revision and spec.lora is None)

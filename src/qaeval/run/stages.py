@@ -5,9 +5,10 @@ grading overlap, a generate stage puts the items of each reply into a `GradingQu
 takes its tasks from.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from qaeval.chat.protocol import ChatModel, Sampling
 from qaeval.evals.definition import EvalDefinition, JudgeSees
@@ -57,7 +58,7 @@ class Stage(Protocol[_Task, _Row]):
     """The file of the run directory that takes the rows."""
 
     alongside: bool = False
-    """Whether the other stage runs at the same time."""
+    """Whether another stage runs at the same time."""
 
     is_measured: bool = True
     """Whether its time, energy and metrics are the run's."""
@@ -92,31 +93,113 @@ class GradingTasks(Protocol):
         ...
 
 
+_MAX_HELD: Final = 1024
+"""Samples whose replies wait for other candidates: as many as one candidate has in flight, some megabytes."""
+_PATIENCE_S: Final = 2.0
+"""Time without a new task after which an idle judge no longer waits for candidates that are behind: longer than the time between
+two replies of a busy server, and short against an outage."""
+
+
 class GradingQueue:
     """Grading tasks of replies as these are written; an item that several candidates write is one task.
+
+    Items of a sample follow each other, whichever candidates wrote them, so that the judge's server computes their common prefix
+    once: a reply is held until all candidates at work have answered its sample. It is passed on without theirs if too many
+    replies are held, and if the judge has nothing else to do. The judge loses no time by that: it is done when the slowest
+    candidate is, or when it has worked through all items.
 
     Args:
         store: The open run directory.
         judge: The judge's name.
         progress: Of the grade stage; its total is the number of items that all replies have if none fails.
         items_per_sample: Items that a reply should have.
+        max_held: Samples whose replies may be held.
+        patience_s: Seconds without a new task after which an idle judge gets all that is held.
     """
 
     def __init__(
-        self, store: RunStore, judge: str, progress: StageProgress, *, items_per_sample: int
+        self,
+        store: RunStore,
+        judge: str,
+        progress: StageProgress,
+        *,
+        items_per_sample: int,
+        max_held: int = _MAX_HELD,
+        patience_s: float = _PATIENCE_S,
     ) -> None:
         self._store, self._judge, self._progress = store, judge, progress
         self._items_per_sample = items_per_sample
+        self._max_held, self._patience_s = max_held, patience_s
         self._queue: TaskQueue[GradeTask] = TaskQueue()
         self._done = store.finished(GRADES)
         self._queued: set[int] = set()  # ids as numbers: a million strings would take 70 MB
+        self._answered: dict[str, bytearray] = {}
+        """By candidate at work, whether it has answered each sample."""
+        self._behind: set[str] = set()
+        """Candidates that kept an idle judge waiting and have answered nothing since."""
+        self._held: dict[int, tuple[Sample, list[Generation]]] = {}
+        """Replies by the position of their sample, the oldest first."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._added_at = 0.0
 
     def pending(self) -> PendingTasks[GradeTask]:
         """Return the queue; how many tasks it will hold is not known yet."""
         return PendingTasks(1, 0, self._queue)
 
-    async def put(self, sample: Sample, generations: Sequence[Generation]) -> None:
-        """Queue the items of some replies to one sample; waits while the judge is far behind."""
+    def begin(self, candidate: str, answered: Iterable[bool]) -> None:
+        """Take note of a candidate that begins.
+
+        Args:
+            candidate: Its name.
+            answered: For each sample, whether an earlier session answered it.
+        """
+        self._answered[candidate] = bytearray(answered)
+
+    def end(self, candidate: str) -> None:
+        """Take note of a candidate that ended, whatever it has answered: its replies are not waited for."""
+        self._answered.pop(candidate, None)
+        self._behind.discard(candidate)
+        self._pass_on([index for index in self._held if not self._awaited(index)])
+
+    async def put(self, task: GenerateTask, row: GenerateRow) -> None:
+        """Queue the items of a reply once the other candidates have answered its sample; waits while the judge is far behind."""
+        self._answered[task.candidate][task.index] = True
+        self._behind.discard(task.candidate)
+        if isinstance(row, Generation):
+            self._held.setdefault(task.index, (task.sample, []))[1].append(row)
+        else:
+            self._progress.skip(self._items_per_sample)
+        if task.index in self._held and not self._awaited(task.index):
+            self._pass_on([task.index])
+        else:
+            self._pass_on([next(iter(self._held))] if len(self._held) > self._max_held else ())
+        await self._queue.room()
+
+    def _awaited(self, index: int) -> set[str]:
+        """Return the candidates that will answer a sample and are waited for."""
+        return {
+            candidate
+            for candidate, answered in self._answered.items()
+            if not (answered[index] or candidate in self._behind)
+        }
+
+    def _pass_on(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            self._add(*self._held.pop(index))
+        if self._held and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._patience_s, self._after_patience)
+
+    def _after_patience(self) -> None:
+        """Pass on what is held if the judge has been idle, and do not wait for the same candidates again."""
+        self._timer = None
+        idle_s = asyncio.get_running_loop().time() - self._added_at
+        is_idle = self._queue.is_starved and idle_s >= self._patience_s
+        if is_idle:
+            self._behind.update(*map(self._awaited, self._held))
+        self._pass_on(list(self._held) if is_idle else ())
+
+    def _add(self, sample: Sample, generations: Sequence[Generation]) -> None:
+        """Queue the items of some replies to one sample."""
         new = [
             task
             for task in grade.tasks(self._judge, sample, generations)
@@ -125,11 +208,8 @@ class GradingQueue:
         self._queued.update(int(task.task_id, 16) for task in new)
         # tasks of earlier sessions are in the progress already
         self._progress.skip(len(generations) * self._items_per_sample - len(new))
-        await self._queue.put([task for task in new if task.task_id not in self._done])
-
-    def skip_reply(self) -> None:
-        """Take note of a reply that failed, so that its items are not waited for."""
-        self._progress.skip(self._items_per_sample)
+        self._queue.add(task for task in new if task.task_id not in self._done)
+        self._added_at = asyncio.get_running_loop().time()
 
     async def put_stored(self) -> None:
         """Queue the items of earlier sessions' replies."""
@@ -137,10 +217,13 @@ class GradingQueue:
             n_failed = len(self._store.finished(GENERATIONS)) - len(replies)
             self._progress.skip(n_failed * self._items_per_sample)
             for sample in self._store.samples() if len(replies) else ():
-                await self.put(sample, replies.of(sample.sample_id))
+                self._add(sample, replies.of(sample.sample_id))
+                await self._queue.room()
 
     def close(self) -> None:
         """End the queue: the judge finishes what is in it."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._queue.close()
 
 
@@ -194,6 +277,7 @@ class GenerateStage(Stage[GenerateTask, GenerateRow]):
         store: The open run directory.
         sample_ids: Samples to ask about, where the run is one shard of several; None: all.
         queue: Takes the items of each reply, where the judge works at the same time.
+        alongside: Whether another stage runs at the same time.
     """
 
     name = "generate"
@@ -207,9 +291,10 @@ class GenerateStage(Stage[GenerateTask, GenerateRow]):
         *,
         sample_ids: Container[str] | None = None,
         queue: GradingQueue | None = None,
+        alongside: bool = False,
     ) -> None:
         self.spec = spec
-        self.alongside = queue is not None
+        self.alongside = alongside or queue is not None
         self._definition = generate.definition_for(spec, definition)
         self._store = store
         self._sample_ids = sample_ids
@@ -225,6 +310,8 @@ class GenerateStage(Stage[GenerateTask, GenerateRow]):
             for sample_id in self._store.sample_ids()
             if self._asks(sample_id)
         ]
+        if self._queue is not None:
+            self._queue.begin(self.spec.name, is_done)
         samples = (sample for sample in self._store.samples() if self._asks(sample.sample_id))
         return PendingTasks(len(is_done), sum(is_done), generate.tasks(self.spec.name, samples, done))
 
@@ -239,12 +326,8 @@ class GenerateStage(Stage[GenerateTask, GenerateRow]):
 
     async def on_row(self, task: GenerateTask, row: GenerateRow) -> None:
         """Hand the items of a reply to the judge, where it works at the same time."""
-        if self._queue is None:
-            return
-        if isinstance(row, Generation):
-            await self._queue.put(task.sample, [row])
-        else:
-            self._queue.skip_reply()
+        if self._queue is not None:
+            await self._queue.put(task, row)
 
 
 async def ignore(_row: Any) -> None:  # noqa: ANN401 - a row of either stage
@@ -283,8 +366,7 @@ class GradeStage(Stage[GradeTask, GradeRow]):
         self.max_concurrency = max_concurrency
         self._tasks = tasks
         self._on_row = on_row
-        sampling = self.spec.sampled(grade.SAMPLING)
-        self._instructions = Instructions.of(judging.rubric, sampling, self.spec.judge_mode, sees=sees)
+        self._instructions = Instructions.for_judge(judging.rubric, self.spec, sees=sees)
         self.prompt_sha = grade.prompt_sha(self.spec)
         self._lenient = self.spec.structured == "off"
 

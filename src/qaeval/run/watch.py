@@ -92,7 +92,7 @@ class StageProgress(Protocol):
 
 @runtime_checkable
 class Progress(Protocol):
-    """Watches the stages of a run. Two stages may run at the same time."""
+    """Watches the stages of a run. Several stages may run at the same time."""
 
     def stage(self, name: str, model: str, *, total: int, done: int) -> StageProgress:
         """Begin a model's stage with ``total`` tasks, of which earlier sessions finished ``done``."""
@@ -101,6 +101,19 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Show a message about something else than a row: a server that starts, or died."""
         ...
+
+
+class Unwatched:
+    """Progress of a stage that nobody follows."""
+
+    def row(self, row: object) -> None:
+        """Show nothing."""
+
+    def skip(self, n: int) -> None:
+        """Show nothing."""
+
+    def end(self) -> None:
+        """Show nothing."""
 
 
 class RowRecorder:

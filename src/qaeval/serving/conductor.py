@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qaeval.errors import UsageError
 from qaeval.registry.config import ModelSpec, Serving
+from qaeval.registry.levers import LEVERS, lever_arguments
 from qaeval.serving.server import (
     VllmServer,
     check_arguments,
@@ -83,7 +84,12 @@ class Conductor:
             self._on_message(f"reading the arguments of {self._serving.command[0]}")
             self._options = await known_options(self._serving.command, self._env)
         for spec in specs:
-            argv = serve_command(spec.hosting, command=self._serving.command, port=1)
+            argv = serve_command(spec.hosting, command=self._serving.command, port=1, options=self._options)
+            _, unknown = lever_arguments(spec.hosting.levers, self._options)
+            for lever in unknown:
+                self._on_message(
+                    f"{spec.name}: the installed vLLM does not know {LEVERS[lever].option}; it is served without {lever}"
+                )
             try:
                 check_arguments(argv, self._options)
             except UsageError as error:
@@ -105,7 +111,7 @@ class Conductor:
             Interrupted: the user asked to stop.
         """
         base = spec.hosting
-        key = shlex.join(serve_command(base, command=(), port=0, adapters=adapters))
+        key = shlex.join(serve_command(base, command=(), port=0, adapters=adapters, options=self._options))
         if self._current is not None:
             current, server = self._current
             if current == key and server.is_alive:
@@ -114,7 +120,9 @@ class Conductor:
                 self._on_message(f"{server.name}: the server died; starting it again (log: {server.log})")
             await self.close()
         port = free_port()
-        argv = serve_command(base, command=self._serving.command, port=port, adapters=adapters)
+        argv = serve_command(
+            base, command=self._serving.command, port=port, adapters=adapters, options=self._options
+        )
         env = environment(base, self._serving, self._env, api_key=api_key)
         server = VllmServer(base.name, argv, env, port=port, log=self._logs / f"{base.name}.log")
         self._on_message(f"starting {base.name}: {shlex.join(argv)}")

@@ -27,7 +27,7 @@ _MIN_SPACING_S: Final = 0.4
 _Series: TypeAlias = Sequence[tuple[float, float]]
 """Seconds and values of one GPU."""
 
-NOT_ALONE: Final = "the other stage ran at the same time; set `idle_watts:`"
+NOT_ALONE: Final = "another stage ran at the same time; set `idle_watts:`"
 NOT_IDLE: Final = (
     "the server had other requests before the stage, or does not report its load; set `idle_watts:`"
 )

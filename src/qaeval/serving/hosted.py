@@ -202,6 +202,7 @@ class HostedChat:
                 latency_s=perf_counter() - started,
                 max_tokens=request.sampling.max_tokens,
                 pattern=request.alternatives_at,
+                probability_of=request.probability_of,
                 secret=self._api_key,
             )
         except TransientError as error:  # the SDK has tried again

@@ -17,6 +17,7 @@ from pydantic import Field
 from qaeval.chat.wire import another_model, rename_fields, server_message
 from qaeval.errors import EndpointError, closest
 from qaeval.records import Record
+from qaeval.registry.levers import REPETITION_DETECTION
 from qaeval.serving.client import HttpAnswer, Server
 
 _OK: Final = 200
@@ -30,6 +31,7 @@ _TRANSIENT: Final = frozenset({0, 408, 429, *range(500, 600)})
 """No answer at all, or a status that may change."""
 _NOT_FOUND: Final = 404
 _SERVER_ERROR: Final = range(500, 600)
+_START: Final = re.compile(rb"(?m)^process_start_time_seconds ([0-9.e+]{1,30})$")
 _LOGPROB_LIMITS: Final = (20, 5, 1)
 
 _WORD: Final = "quokka-7319"
@@ -77,6 +79,8 @@ class EndpointFacts(Record):
     """Name under which the server takes a sampling field of a request; empty for one that it refuses or that is omitted."""
     max_logprobs: int | None = None
     """Alternatives per token that the server returns, up to 20; 0 for none."""
+    repetition_detection: bool | None = Field(default=None, exclude_if=lambda known: known is None)
+    """Whether the server ends replies that repeat themselves; None where it is no vLLM."""
     tokenizer: bool | None = None
     """Whether ``/tokenize`` renders messages and counts their tokens."""
     metrics: bool | None = None
@@ -86,6 +90,8 @@ class EndpointFacts(Record):
     machine."""
     files_sha256: str | None = None
     """Hash of that folder, where it is on this machine; see `files_digest`."""
+    started: str | None = Field(default=None, exclude_if=lambda started: started is None)
+    """Start of the server's process in seconds since 1970, as its metrics say it."""
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -141,6 +147,7 @@ async def probe(
         )
         structured, schema_refusal = schema
         system = tokens if tokens is not None else await _system_by_request(ask)
+        repetition = None if version is None else await _repetition_detection(ask)
     return EndpointFacts(
         base_url=base_url,
         model=model,
@@ -154,8 +161,10 @@ async def probe(
         schema_refusal=schema_refusal,
         fields=ask.fields,
         max_logprobs=logprobs,
+        repetition_detection=repetition,
         tokenizer=tokens is not None,
         metrics=metrics.status == _OK,
+        started=_started(metrics),
     )
 
 
@@ -303,6 +312,11 @@ async def _version(server: Server) -> str | None:
     return version if isinstance(version, str) else None
 
 
+def _started(metrics: HttpAnswer) -> str | None:
+    match = _START.search(metrics.content) if metrics.status == _OK else None
+    return match[1].decode() if match else None
+
+
 async def _system_by_tokenizer(server: Server, model: str) -> bool | None:
     """Count tokens with and without a system message: a template that drops it adds none."""
     plain, with_system = await asyncio.gather(
@@ -444,6 +458,16 @@ async def _max_logprobs(ask: _Asker) -> int | None:
         if not answer.refused:
             return None
     return 0
+
+
+async def _repetition_detection(ask: _Asker) -> bool:
+    """Whether the server knows the field: it refuses a count of 1, which is none, and takes a right one.
+
+    vLLM ignores fields that it does not know, and a gateway may refuse every one of them.
+    """
+    right = dict(REPETITION_DETECTION["repetition_detection"])
+    wrong = await ask.chat([_USER], repetition_detection={**right, "min_count": 1})
+    return wrong.refused and _choice(await ask.chat([_USER], repetition_detection=right)) is not None
 
 
 def _choice(answer: HttpAnswer) -> Mapping[str, Any] | None:

@@ -61,7 +61,12 @@ def require_chat_template(spec: ModelSpec) -> None:
 
 
 def serve_command(
-    spec: ModelSpec, *, command: Sequence[str], port: int, adapters: Sequence[ModelSpec] = ()
+    spec: ModelSpec,
+    *,
+    command: Sequence[str],
+    port: int,
+    adapters: Sequence[ModelSpec] = (),
+    options: Collection[str] = (),
 ) -> list[str]:
     """Return the command that serves a model on loopback.
 
@@ -70,6 +75,7 @@ def serve_command(
         command: How vLLM is called, for example ``["vllm"]``.
         port: Port to listen on.
         adapters: Entries of LoRA adapters of this model, which are served too.
+        options: Options of the installed vLLM; levers that need another one are left out. Empty: not known.
 
     Raises:
         UsageError: the entry has no `hf_id`.
@@ -89,7 +95,7 @@ def serve_command(
             "--lora-modules",
             *modules,
         ]
-    arguments = [*spec.serve_arguments(), *lora_options, "--host", LOOPBACK, "--port", str(port)]
+    arguments = [*spec.serve_arguments(options), *lora_options, "--host", LOOPBACK, "--port", str(port)]
     return [*command, "serve", *arguments]
 
 

@@ -97,9 +97,11 @@ if TYPE_CHECKING:
     from qaeval.stats.paired import (
         benjamini_yekutieli,
         clustered_signed_rank,
+        effective_number,
         holm,
         paired_difference,
         sign_flip_test,
+        weighted_difference,
     )
     from qaeval.stats.planning import Pilot, Plan, plan, simulated_power
     from qaeval.stats.power import chunks_needed, design_effect, detectable_difference, icc1, reached_power
@@ -119,7 +121,13 @@ if TYPE_CHECKING:
         majority_baseline,
     )
     from qaeval.stats.resampling import cluster_bootstrap, cluster_bootstrap_all, jackknife
-    from qaeval.stats.sequential import BettingTest, ConfidenceSequence
+    from qaeval.stats.sequential import (
+        BettingTest,
+        ConfidenceSequence,
+        SequentialLook,
+        corrected_looks,
+        sequential_looks,
+    )
     from qaeval.stats.stopping import LabelDecision, PairDecision, decide_by_labels
     from qaeval.stats.transfer import TransferredRate, TransferredShares, letter_shares, rogan_gladen
 
@@ -145,6 +153,7 @@ __all__ = [
     "PublishedCheck",
     "Ranked",
     "RepeatAgreement",
+    "SequentialLook",
     "TestResult",
     "TransferredRate",
     "TransferredShares",
@@ -174,6 +183,7 @@ __all__ = [
     "cohen_kappa",
     "confusion_matrix",
     "corrected_difference",
+    "corrected_looks",
     "corrected_rate",
     "dawid_skene",
     "decide_by_labels",
@@ -181,6 +191,7 @@ __all__ = [
     "detectable_difference",
     "differential_error",
     "draw_chunks",
+    "effective_number",
     "equivalence",
     "expected_agreement",
     "expected_width",
@@ -213,6 +224,7 @@ __all__ = [
     "repeat_agreement",
     "rogan_gladen",
     "scott_pi",
+    "sequential_looks",
     "sign_flip_test",
     "simulated_power",
     "smoothed_spread",
@@ -220,6 +232,7 @@ __all__ = [
     "stuart_maxwell",
     "variance_components",
     "weighted_agreement",
+    "weighted_difference",
     "wilson",
 ]
 
@@ -277,7 +290,15 @@ _MODULES = {
         "multirater_coefficient",
         "rating_counts",
     ),
-    "paired": ("benjamini_yekutieli", "clustered_signed_rank", "holm", "paired_difference", "sign_flip_test"),
+    "paired": (
+        "benjamini_yekutieli",
+        "clustered_signed_rank",
+        "effective_number",
+        "holm",
+        "paired_difference",
+        "sign_flip_test",
+        "weighted_difference",
+    ),
     "planning": ("Pilot", "Plan", "plan", "simulated_power"),
     "power": ("chunks_needed", "design_effect", "detectable_difference", "icc1", "reached_power"),
     "published": ("PublishedCheck", "check_published", "grim"),
@@ -296,7 +317,13 @@ _MODULES = {
         "majority_baseline",
     ),
     "resampling": ("cluster_bootstrap", "cluster_bootstrap_all", "jackknife"),
-    "sequential": ("BettingTest", "ConfidenceSequence"),
+    "sequential": (
+        "BettingTest",
+        "ConfidenceSequence",
+        "SequentialLook",
+        "corrected_looks",
+        "sequential_looks",
+    ),
     "stopping": ("LabelDecision", "PairDecision", "decide_by_labels"),
     "transfer": ("TransferredRate", "TransferredShares", "letter_shares", "rogan_gladen"),
 }

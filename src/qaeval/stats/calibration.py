@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
+import scipy  # its `optimize` is loaded at the first use: 0.2 s that only labelled probabilities need
 from numpy.typing import ArrayLike
-from scipy.optimize import isotonic_regression
 from scipy.special import betaincinv
-from scipy.stats import rankdata
 
 from qaeval.stats._arrays import TINY, Bools, Floats, Ints, as_codes, as_values, cluster_codes, same_length
 from qaeval.stats.intervals import clustered_rate
@@ -79,7 +78,7 @@ def area_under_curve(scores: ArrayLike, outcomes: ArrayLike) -> float:
     n_0 = len(y) - n_1
     if not n_1 or not n_0:
         return float("nan")
-    ranks = rankdata(x)
+    ranks = _mean_ranks(x)
     return float((ranks[y == 1].sum() - n_1 * (n_1 + 1) / 2) / (n_1 * n_0))
 
 
@@ -127,7 +126,7 @@ def calibration_bins(
         raw = np.minimum((p * n_bins).astype(np.int64), n_bins - 1)
     else:
         # by the mean rank of equal probabilities, so that they share a bin
-        raw = ((rankdata(p) - 0.5) * n_bins / len(p)).astype(np.int64)
+        raw = ((_mean_ranks(p) - 0.5) * n_bins / len(p)).astype(np.int64)
     codes = np.unique(raw, return_inverse=True)[1]
     n = np.bincount(codes)
     return CalibrationBins(
@@ -202,7 +201,8 @@ def fit_isotonic(probabilities: Floats, outcomes: Floats) -> Callable[[Floats], 
     """
     x, codes = np.unique(probabilities, return_inverse=True)
     weights = np.bincount(codes)
-    fitted = isotonic_regression(np.bincount(codes, weights=outcomes) / weights, weights=weights).x
+    means = np.bincount(codes, weights=outcomes) / weights
+    fitted = scipy.optimize.isotonic_regression(means, weights=weights).x
     return lambda values: np.interp(values, x, fitted)
 
 
@@ -348,6 +348,13 @@ def _upper(wrongs: Floats, totals: Ints, alpha: float) -> float:
         n, k = len(totals), int(wrongs.sum())
         return 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - alpha))
     return float(clustered_rate(wrongs, totals, level=1 - 2 * alpha).high)
+
+
+def _mean_ranks(values: Floats) -> Floats:
+    """Return ranks from 1; equal values share their mean rank."""
+    _, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Floats = (counts.cumsum() - (counts - 1) / 2)[codes]
+    return ranks
 
 
 def _pairs(probabilities: ArrayLike, outcomes: ArrayLike) -> tuple[Floats, Floats]:

@@ -27,12 +27,16 @@ from qaeval.stats._arrays import (
 from qaeval.stats.estimate import Estimate, too_few, undefined, warning
 from qaeval.stats.intervals import clopper_pearson, clustered_rate, t_quantile, wilson_bounds
 from qaeval.stats.paired import (
+    UNEQUAL,
     Pivot,
     agreeing_with_test,
+    effective_number,
+    hides_a_rare_value,
+    leverage,
     mostly_one_value,
     paired_difference,
     sign_flip_test,
-    t_pivot,
+    weighted_pivot,
 )
 
 Basis = Literal["all labelled", "corrected", "labels alone"]
@@ -43,16 +47,11 @@ FEW = 10
 RARE = 0.5
 """With fewer of those clusters, as a share of `FEW`, Wilson's interval covers less than 93 % where the probabilities of being
 drawn differ (docs/validity.md)."""
-EVEN = 0.75
-"""With so many effective chunks, as a share of the labelled ones, the probabilities of being drawn differ little."""
-UNSEEN = 3
-"""With fewer different values among the chunks of great weight, their spread says little."""
 WORTH = 0.95
 """A corrected interval must be shorter than so much of the labels' own, else the judge adds nothing."""
 _NOTHING = "everything is labelled, or fewer than 10 clusters are: there is nothing to correct"
 _NO_HELP = "the judge adds nothing: the estimate is that of the labels alone"
 _DRAWN = "labelled chunks weighted by probability, t"
-_UNEQUAL = "the probabilities of being drawn differ so much that the interval is rough"
 _SEED = 20_240_229
 """Of the sign patterns, drawn only where the test cannot be exact."""
 
@@ -72,7 +71,8 @@ class CorrectedDifference:
     p_value: float
     """Two-sided, of the hypothesis that the difference is 0, from the data of `estimate`; NaN without an interval.
 
-    The exact sign-flip test where `estimate` rests on labels drawn with equal probabilities, else from the interval.
+    The exact sign-flip test where `estimate` rests on labels drawn with equal probabilities of chunks that weigh the same, else
+    from the interval.
     """
     p_labels: float
     """Of the exact sign-flip test on the labelled chunks; NaN where they were drawn with unequal probabilities."""
@@ -102,11 +102,13 @@ class _Sample:
     labelled: Floats
     """NaN where a chunk is not labelled."""
     sizes: Floats
-    """Items of each chunk."""
+    """Items of each chunk, times the weight of the chunk."""
     inverse: Floats
     """One over the probability of being drawn, for the labelled chunks; ones where all were drawn alike."""
+    sampling: Floats
+    """Weights of the labelled chunks in the run; ones where all weigh the same."""
     is_equal: bool
-    """Whether all chunks had the same probability."""
+    """Whether all chunks had the same probability, and weigh the same in the run."""
 
     @property
     def chosen(self) -> Bools:
@@ -128,28 +130,27 @@ class _Sample:
     def leverage(self) -> Floats:
         """Factor for the residual of each labelled chunk: one of great weight pulls the mean towards itself."""
         a = self.expansion
-        return np.ones(len(a)) if self.is_equal else np.asarray(1 / (1 - np.minimum(a / len(a), 0.5)))
+        return np.ones(len(a)) if self.is_equal else leverage(a)
 
     @property
     def n_effective(self) -> float:
         """Labelled chunks, less what unequal probabilities cost."""
-        return _effective_number(self.inverse)
+        return effective_number(self.inverse * self.sampling)
 
     def hides_a_rare_value(self, values: Floats) -> bool:
         """Whether the labelled chunks of great weight are nearly all alike, where the probabilities differ much.
 
         The few that stand for many others may hold none of the chunks that differ, and their spread then says nothing.
         """
-        a = self.expansion
-        if self.is_equal or self.n_effective > EVEN * len(a):
-            return False
-        heavy = np.round(values[a > 1], 9)
-        n_equal = int(np.unique(heavy, return_counts=True)[1].max())
-        return 2 * n_equal > len(heavy) and len(heavy) - n_equal < UNSEEN
+        return not self.is_equal and hides_a_rare_value(values, self.expansion, self.n_effective)
 
 
 def _sample(
-    judged: ArrayLike, labelled: ArrayLike, sizes: ArrayLike | None, inclusion: ArrayLike | None
+    judged: ArrayLike,
+    labelled: ArrayLike,
+    sizes: ArrayLike | None,
+    inclusion: ArrayLike | None,
+    weights: ArrayLike | None,
 ) -> _Sample:
     h = as_values(judged, name="judged")
     d = np.asarray(labelled, dtype=np.float64)
@@ -157,11 +158,13 @@ def _sample(
         raise ValueError(f"labelled must hold a difference or NaN for each chunk, got shape {d.shape}")
     w = np.ones(len(h)) if sizes is None else as_values(sizes, name="sizes")
     pi = np.ones(len(h)) if inclusion is None else np.asarray(inclusion, dtype=np.float64)
-    same_length(judged=h, labelled=d, sizes=w, inclusion=pi)
+    in_run = np.ones(len(h)) if weights is None else as_values(weights, name="weights")
+    same_length(judged=h, labelled=d, sizes=w, inclusion=pi, weights=in_run)
     if max(np.abs(h).max(), np.abs(d[~np.isnan(d)]).max(initial=0.0)) > 1 + TINY:
         raise ValueError("differences of rates are between -1 and 1")
-    if not (w > 0).all():
-        raise ValueError("sizes must be above 0: every chunk has items")
+    for name, values in (("sizes", w), ("weights", in_run)):
+        if not (values > 0).all():
+            raise ValueError(f"{name} must be above 0: every chunk has items")
     chosen = ~np.isnan(d)
     if not chosen.any():
         raise ValueError("no chunk is labelled for both candidates: there is nothing to correct with")
@@ -170,7 +173,7 @@ def _sample(
         raise ValueError("inclusion must hold the probability, in (0, 1], that each labelled chunk was drawn")
     is_equal = bool(np.ptp(drawn) < TINY) or bool(chosen.all())
     inverse = np.ones(len(drawn)) if is_equal else 1 / drawn
-    return _Sample(h, d, w, inverse, is_equal)
+    return _Sample(h, d, w * in_run, inverse, in_run[chosen], is_equal and weights is None)
 
 
 def corrected_difference(
@@ -179,6 +182,7 @@ def corrected_difference(
     *,
     sizes: ArrayLike | None = None,
     inclusion: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     level: float = 0.95,
 ) -> CorrectedDifference:
     r"""Difference of two candidates, corrected by chunks that are labelled for both.
@@ -201,6 +205,8 @@ def corrected_difference(
         sizes: Items of each chunk, shape (G,); default: every chunk counts the same.
         inclusion: Probability with which each chunk was drawn to be labelled, shape (G,), in (0, 1]; only the
             labelled ones are read. Default: all the same. Draws must depend on nothing but the judge's letters.
+        weights: Weight of each chunk in the run, shape (G,), above 0: one over the probability with which it was drawn from the
+            documents, whatever the letters. Default: all the same.
         level: Confidence level.
 
     Returns:
@@ -211,7 +217,7 @@ def corrected_difference(
         ValueError: No chunk is labelled, a value is out of its range, or the lengths differ.
     """
     check_level(level)
-    sample = _sample(judged, labelled, sizes, inclusion)
+    sample = _sample(judged, labelled, sizes, inclusion, weights)
     chosen, n_chunks = sample.chosen, len(sample.judged)
     n = int(chosen.sum())
     d = sample.labelled[chosen]
@@ -258,6 +264,7 @@ def differential_error(
     *,
     sizes: ArrayLike | None = None,
     inclusion: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     level: float = 0.95,
 ) -> DifferentialError:
     r"""How much the judge favours candidate b: its difference minus that of the labels, on the labelled chunks.
@@ -271,6 +278,8 @@ def differential_error(
         sizes: Items of each chunk, shape (G,); default: every chunk counts the same.
         inclusion: Probability with which each chunk was drawn to be labelled, shape (G,), in (0, 1]; only the
             labelled ones are read. Default: all the same.
+        weights: Weight of each chunk in the run, shape (G,), above 0: one over the probability with which it was drawn from the
+            documents, whatever the letters. Default: all the same.
         level: Confidence level.
 
     Returns:
@@ -281,7 +290,7 @@ def differential_error(
         ValueError: No chunk is labelled, a value is out of its range, or the lengths differ.
     """
     check_level(level)
-    sample = _sample(judged, labelled, sizes, inclusion)
+    sample = _sample(judged, labelled, sizes, inclusion, weights)
     chosen = sample.chosen
     errors = sample.judged[chosen] - sample.labelled[chosen]
     test = sign_flip_test(sample.sizes[chosen] * errors, rng=np.random.default_rng(_SEED))
@@ -301,7 +310,7 @@ def _labels_alone(sample: _Sample, values: Floats, *, level: float) -> Estimate:
         estimate = undefined(reason, value=value, n=n, n_clusters=n, level=level)
     else:
         low, high = _labels_pivot(sample, values).ends(level)
-        reason = warning(n) or (_UNEQUAL if 2 * sample.n_effective < n else None)
+        reason = warning(n) or (UNEQUAL if 2 * sample.n_effective < n else None)
         estimate = Estimate(
             value=value, low=low, high=high, level=level, method=_DRAWN, n=n, n_clusters=n, reason=reason
         )
@@ -321,14 +330,8 @@ def _linearised(sample: _Sample, values: Floats) -> tuple[Floats, float]:
 
 
 def _labels_pivot(sample: _Sample, values: Floats) -> Pivot:
-    linear, span = _linearised(sample, values)
-    pivot = t_pivot(linear, span=span)
-    if sample.hides_a_rare_value(values):
-        # two chunks of the greatest weight are added, one in favour of each candidate
-        n, extra = len(linear), float(sample.expansion.max())
-        variance = (float(((linear - linear.mean()) ** 2).sum()) + 2 * extra**2) / n / (n + 2)
-        pivot = replace(pivot, se=max(pivot.se, sqrt(variance)))
-    return replace(pivot, df=max(1.0, sample.n_effective - 1))
+    weights = sample.sizes[sample.chosen] * sample.inverse
+    return weighted_pivot(values, weights, n_effective=sample.n_effective)
 
 
 def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
@@ -433,8 +436,10 @@ class _Letters:
     clusters: Ints
     n_clusters: int
     inverse: Floats
-    """One over the probability of being drawn; 1 for items that are not labelled."""
+    """Weight over the probability of being drawn, for labelled items; 1 for the others, and where these are all the same."""
     is_equal: bool
+    weights: Floats
+    """Weight of each item, with mean 1."""
 
     @property
     def chosen(self) -> Bools:
@@ -459,12 +464,13 @@ def corrected_rate(
     target: Sequence[int] = (0,),
     failed: ArrayLike | None = None,
     inclusion: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     level: float = 0.95,
 ) -> CorrectedRate:
     r"""Rate of items with a target letter, corrected by the labels of some of them.
 
     Post-stratified by the judge's letter: :math:`\hat\theta = \sum_j W_j \hat\mu_j`, with :math:`W_j` the share of all
-    items to which the judge gave letter *j* and :math:`\hat\mu_j` the rate by label among them. Each :math:`\hat\mu_j` has
+    items, by weight, to which the judge gave letter *j* and :math:`\hat\mu_j` the rate by label among them. Each :math:`\hat\mu_j` has
     Wilson's interval :math:`[l_j, u_j]` for its number of labels over the design effect of the clusters, so that a
     letter whose few labels all agree is not taken to be certain (where fewer than 5 labelled clusters, or an eighth, hold
     the rarer outcome, Clopper and Pearson's end where that is further out), and :math:`\sqrt{\sum_j W_j^2 (\hat\mu_j - l_j)^2 + t^2
@@ -483,6 +489,8 @@ def corrected_rate(
         inclusion: Probability with which each item was drawn to be labelled, shape (n_items,), in (0, 1]; only those of
             labelled items are read. Default: the same for all items that did not fail. Draws must depend on nothing
             but the judge's letters.
+        weights: Weight of each item in the run, shape (n_items,), above 0: one over the probability with which it was drawn from
+            the documents, whatever the letters. Default: all the same.
         level: Confidence level.
 
     Returns:
@@ -493,7 +501,7 @@ def corrected_rate(
         ValueError: No item is labelled, a value is out of its range, or the lengths differ.
     """
     check_level(level)
-    data = _letters(judged, labelled, clusters, n_levels, target, failed, inclusion)
+    data = _letters(judged, labelled, clusters, n_levels, target, failed, inclusion, weights)
     n, n_labelled = len(data.hits), data.n_labelled
     complete = bool((data.chosen | (data.strata < 0)).all())
     present = np.unique(data.strata[data.strata >= 0]).tolist()
@@ -528,11 +536,15 @@ def _letters(
     target: Sequence[int],
     failed: ArrayLike | None,
     inclusion: ArrayLike | None,
+    weights: ArrayLike | None,
 ) -> _Letters:
     j, y = (np.asarray(values, dtype=np.float64) for values in (judged, labelled))
     lost = np.zeros(j.shape, dtype=bool) if failed is None else np.asarray(failed, dtype=bool)
     pi = np.ones(j.shape) if inclusion is None else np.asarray(inclusion, dtype=np.float64)
-    same_length(judged=j, labelled=y, failed=lost, inclusion=pi)
+    w = np.ones(j.shape) if weights is None else as_values(weights, name="weights")
+    same_length(judged=j, labelled=y, failed=lost, inclusion=pi, weights=w)
+    if not (w > 0).all():
+        raise ValueError("weights must be above 0")
     for name, values in (("judged", j), ("labelled", y)):
         if not np.isnan(values).all():
             as_codes(values[~np.isnan(values)], n_levels=n_levels, name=name)
@@ -550,10 +562,11 @@ def _letters(
     if not ((drawn > 0) & (drawn <= 1)).all():
         raise ValueError("inclusion must hold the probability, in (0, 1], that each labelled item was drawn")
     inverse = np.ones(len(j))
-    is_equal = bool(np.ptp(drawn) < TINY) if len(drawn) else True
+    w = w / w.mean()
+    is_equal = bool(max(np.ptp(drawn), np.ptp(w)) < TINY) if len(drawn) else True
     if not is_equal:
-        inverse[chosen] = 1 / drawn
-    return _Letters(hits, strata, codes, n_clusters, inverse, is_equal)
+        inverse[chosen] = w[chosen] / drawn
+    return _Letters(hits, strata, codes, n_clusters, inverse, is_equal, w)
 
 
 def _rate_by_labels(data: _Letters, *, complete: bool, level: float) -> Estimate:
@@ -561,8 +574,8 @@ def _rate_by_labels(data: _Letters, *, complete: bool, level: float) -> Estimate
     if complete or (data.is_equal and (data.strata >= 0).all()):
         known = ~np.isnan(data.hits)
         rate = clustered_rate(
-            data.by_cluster(np.where(known, data.hits, 0.0)),
-            data.by_cluster(known.astype(float)),
+            data.by_cluster(np.where(known, data.weights * data.hits, 0.0)),
+            data.by_cluster(data.weights * known),
             level=level,
         )
         return replace(rate, n=len(data.hits))
@@ -583,10 +596,8 @@ class _Stratum:
     """Share of hits by label; from the nearest letters with labels where there is none."""
     size: float
     """Labels, less what unequal probabilities cost: Kish's effective number."""
-
-    @property
-    def share(self) -> float:
-        return float(self.within.mean())
+    share: float
+    """Share of all items, by weight."""
 
     def bounds(self, deff: float, t: float, level: float, *, is_rare: bool) -> tuple[float, float]:
         """Wilson's interval of the rate, where one outcome is rare joined with Clopper and Pearson's; 0 to 1 without labels."""
@@ -606,13 +617,14 @@ def _strata(data: _Letters, letters: Ints) -> list[_Stratum]:
         picked = data.chosen & (letters == letter)
         u = data.inverse[picked]
         rates[letter] = float((u * data.hits[picked]).sum() / u.sum())
-        sizes[letter] = _effective_number(u)
+        sizes[letter] = effective_number(u)
     out = []
     for letter in np.unique(letters[letters >= 0]).tolist():
         within = letters == letter
         nearest = min(abs(letter - other) for other in rates)
         rate = float(np.mean([rates[other] for other in rates if abs(letter - other) == nearest]))
-        out.append(_Stratum(within, within & data.chosen, rate, sizes.get(letter, 0.0)))
+        share = float((data.weights * within).mean())
+        out.append(_Stratum(within, within & data.chosen, rate, sizes.get(letter, 0.0), share))
     return out
 
 
@@ -626,15 +638,16 @@ def _post_stratified(data: _Letters, letters: Ints, *, level: float, method: str
         by_label[stratum.picked] = (
             stratum.share * u / u.sum() * (data.hits[stratum.picked] - stratum.rate) if len(u) else 0.0
         )
-    value = float(expected.mean())
+    value = float((data.weights * expected).mean())
     if reason := too_few(n_labelled):
         return undefined(reason, value=value, method=method, n=n, n_clusters=n_labelled, level=level)
-    from_shares = _cr1_variance(data.by_cluster((expected - value) / n))
-    total = _cr1_variance(data.by_cluster(by_label + (expected - value) / n))
+    by_share = data.weights * (expected - value) / n
+    from_shares = _cr1_variance(data.by_cluster(by_share))
+    total = _cr1_variance(data.by_cluster(by_label + by_share))
     rarity = _rarity(data)
     deff = _design_effect(data, strata, total - from_shares, rarity)
     weights = data.inverse[data.chosen]
-    t = t_quantile(level, max(1.0, n_labelled * _effective_number(weights) / len(weights) - 1))
+    t = t_quantile(level, max(1.0, n_labelled * effective_number(weights) / len(weights) - 1))
     below = above = t**2 * from_shares
     for stratum in strata:
         low, high = stratum.bounds(deff, t, level, is_rare=rarity < RARE)
@@ -674,11 +687,6 @@ def _design_effect(data: _Letters, strata: list[_Stratum], variance: float, rari
     doubt = min(1.0, max(0.0, 2 - rarity))
     per_cluster = np.bincount(data.clusters[data.chosen])
     return max(deff, 1 + doubt * (float((per_cluster**2).sum() / per_cluster.sum()) - 1))
-
-
-def _effective_number(weights: Floats) -> float:
-    """Kish's: the number of equal weights with the same error."""
-    return float(weights.sum() ** 2 / (weights**2).sum())
 
 
 def _two_sided(pivot: Pivot) -> float:

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from qaeval.stats._arrays import TINY, Floats, Ints, as_values, check_level, cluster_codes, same_length
-from qaeval.stats.estimate import Estimate
+from qaeval.stats.estimate import Estimate, too_few, undefined, warning
 from qaeval.stats.homogeneity import TestResult
 from qaeval.stats.intervals import t_interval, t_quantile
 
@@ -24,6 +24,12 @@ _MAX_ENUMERATED = 20
 """2^20 sign patterns are 8 MB."""
 _MAX_LATTICE_STEPS = 20_000_000
 """The exact law of the sum has as many points, 160 MB."""
+_EVEN = 0.75
+"""With so many effective chunks, as a share of all, the weights of chunks differ little."""
+_UNSEEN = 3
+"""With fewer different values among the chunks of great weight, their spread says little."""
+UNEQUAL = "the probabilities of being drawn differ so much that the interval is rough"
+_WEIGHTED = "paired difference by chunk, weighted by probability, t"
 _DIRECT_WORK = 10_000_000
 """Beyond so many multiplications a Fourier transform is quicker; below, direct sums keep tiny tails exact."""
 
@@ -152,6 +158,106 @@ def t_pivot(differences: Floats, *, span: float | None) -> Pivot:
         third = float(((d - d.mean()) ** 3).mean()) / (se * np.sqrt(len(d))) ** 3
         skew = float(third / (3 * np.sqrt(len(d))))
     return Pivot(float(d.mean()), se, df, skew, "paired difference by chunk, CR1 t, skewness guard")
+
+
+def effective_number(weights: ArrayLike) -> float:
+    r"""Number of equal weights that would have the same error: :math:`(\sum w)^2 / \sum w^2`.
+
+    Source: Kish 1965, section 11.7.
+
+    Args:
+        weights: Weight of each unit, shape (n,), above 0.
+
+    Returns:
+        A number in [1, n], n where all weights are equal; their scale does not matter. Always defined.
+
+    Raises:
+        ValueError: There are no weights, or one is not above 0.
+    """
+    w = as_values(weights, name="weights")
+    if not (w > 0).all():
+        raise ValueError("weights must be above 0")
+    return float(w.sum() ** 2 / (w**2).sum())
+
+
+def weighted_difference(differences: ArrayLike, weights: ArrayLike, *, level: float = 0.95) -> Estimate:
+    r"""Weighted mean over chunks of candidate b minus candidate a, where chunks stand for different numbers of others.
+
+    :math:`\hat\Delta = \sum w_g D_g / \sum w_g` (Hájek's form of the Horvitz-Thompson estimator) with a Student interval over
+    chunks; see `weighted_pivot` for its standard error, its degrees of freedom and what holds where weights differ much. The draw
+    is taken to be one of chunks with replacement, so that strata that differ make the interval wider than it had to be, never
+    narrower. Sources: Hájek 1971; Särndal, Swensson and Wretman 1992, section 5.7.
+
+    Args:
+        differences: D of each chunk, shape (G,), in [-1, 1].
+        weights: Weight of each chunk, shape (G,), above 0: its items over the probability with which it was drawn.
+        level: Confidence level.
+
+    Returns:
+        The difference in [-1, 1]; swapping the candidates changes its sign, and weights count by their ratios alone. The
+        interval is NaN with fewer than 10 chunks, and carries a warning where the weights leave fewer than half of them.
+
+    Raises:
+        ValueError: A difference is out of its range, a weight is not above 0, or the lengths differ.
+    """
+    check_level(level)
+    d, w = as_values(differences, name="differences"), as_values(weights, name="weights")
+    same_length(differences=d, weights=w)
+    if np.abs(d).max() > 1 + TINY:
+        raise ValueError("differences of rates are between -1 and 1")
+    n, n_effective = len(d), effective_number(w)
+    value = float(np.clip((w * d).sum() / w.sum(), d.min(), d.max()))
+    if reason := too_few(n):
+        return undefined(reason, value=value, method=_WEIGHTED, n=n, n_clusters=n, level=level)
+    low, high = weighted_pivot(d, w).ends(level)
+    return Estimate(
+        value=value,
+        low=max(-1.0, low),
+        high=min(1.0, high),
+        level=level,
+        method=_WEIGHTED,
+        n=n,
+        n_clusters=n,
+        reason=warning(n) or (UNEQUAL if 2 * n_effective < n else None),
+    )
+
+
+def weighted_pivot(values: Floats, weights: Floats, *, n_effective: float | None = None) -> Pivot:
+    """Return what Student's t is applied to for a weighted mean over chunks whose weights differ.
+
+    A chunk of great weight pulls the mean towards itself, so its residual is too small by its share of the weight, by which it is
+    divided. The degrees of freedom are those of the effective chunks. Where the weights differ much and nearly all chunks of more
+    than average weight show one value, two chunks of the greatest weight are added, one in favour of each candidate: the few
+    that stand for many others may hold none of those that differ, and their spread then says nothing.
+
+    Args:
+        values: Difference of each chunk, shape (G,).
+        weights: Weight of each chunk, shape (G,), above 0.
+        n_effective: Effective chunks; default: those of `weights`.
+    """
+    n, a = len(values), weights / weights.mean()
+    n_effective = effective_number(weights) if n_effective is None else n_effective
+    mean = float((a * values).mean())
+    linear = mean + leverage(a) * a * (values - mean)
+    pivot = t_pivot(linear, span=max(1.0, float(np.abs(linear).max())))
+    if hides_a_rare_value(values, a, n_effective):
+        variance = (float(((linear - linear.mean()) ** 2).sum()) + 2 * float(a.max()) ** 2) / n / (n + 2)
+        pivot = replace(pivot, se=max(pivot.se, sqrt(variance)))
+    return replace(pivot, df=max(1.0, n_effective - 1))
+
+
+def leverage(weights: Floats) -> Floats:
+    """Return the factor for the residual of each chunk, from weights of mean 1."""
+    return np.asarray(1 / (1 - np.minimum(weights / len(weights), 0.5)))
+
+
+def hides_a_rare_value(values: Floats, weights: Floats, n_effective: float) -> bool:
+    """Whether weights differ much and nearly all chunks of great weight show one value; weights have mean 1."""
+    if n_effective > _EVEN * len(weights):
+        return False
+    heavy = np.round(values[weights > 1], 9)
+    n_equal = int(np.unique(heavy, return_counts=True)[1].max())
+    return 2 * n_equal > len(heavy) and len(heavy) - n_equal < _UNSEEN
 
 
 def mostly_one_value(d: Floats) -> bool:

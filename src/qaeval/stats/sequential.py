@@ -8,7 +8,9 @@ agreed upon beforehand. The :math:`\mu_0` at which it reached :math:`1/\alpha` a
 Waudby-Smith and Ramdas 2024, *Estimating means of bounded random variables by betting*.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -35,6 +37,14 @@ _MIN_VARIANCE: Final = 1e-4
 """Smallest variance, as a share of the squared range: where chunks tie, bets would grow without end."""
 _GRID: Final = 401
 """Null means of a `ConfidenceSequence`: steps of half a percentage point for differences of rates."""
+_SHRINK_WEIGHT: Final = 5.0
+"""Number of values of 0 that the mean in `decision_bets` is shrunk by."""
+_MIN_LEAD: Final = 0.02
+"""Smallest distance from the null that `decision_bets` expects: less takes thousands of chunks to show."""
+_TUNINGS: Final = (0.0, 0.5, 1.0)
+"""Weights of the judge's differences in `corrected_looks`."""
+_LABELLED_VALUES: Final = 100
+"""Labelled chunks that the bets of `corrected_looks` are best for: their number is not known beforehand."""
 
 
 class BettingTest:
@@ -166,6 +176,25 @@ def deadline_bets(test: BettingTest) -> Floats:
     return np.asarray((constant + np.sqrt(2 * missing / (spread * left))) / 2)
 
 
+def decision_bets(test: BettingTest) -> Floats:
+    r"""Bet for tests with thousands of values, of which few may decide.
+
+    The mean of `deadline_bets`, which wastes no value up to the last, and of the bet
+    :math:`d / (v + d^2)` by which the capital would have grown fastest on the values so far, with the
+    variance v and the distance d of the mean, shrunk towards 0, from the null (aGRAPA).
+    ``benchmarks/until_decided.py`` compares both. Source: Waudby-Smith and Ramdas 2024.
+
+    Args:
+        test: Test before its next value.
+
+    Returns:
+        Bets, at least 0, shape of the nulls.
+    """
+    shrunk = test.mean * (test.n / (test.n + _SHRINK_WEIGHT))
+    lead = np.maximum(shrunk - test.nulls, _MIN_LEAD)
+    return np.asarray((deadline_bets(test) + lead / (test.variance + lead**2)) / 2)
+
+
 class ConfidenceSequence:
     """Bounds of a mean that hold at all looks together.
 
@@ -231,3 +260,239 @@ def _reached(test: BettingTest) -> float:
     """Return the smallest number above the nulls that are all excluded, or the smallest possible value."""
     n_excluded = int(np.cumprod(test.is_above).sum())
     return float(np.nextafter(test.nulls[n_excluded - 1], np.inf)) if n_excluded else test.low
+
+
+@dataclass(frozen=True, slots=True)
+class SequentialLook:
+    """What the chunks up to a look show of differences between candidates; each array has the leading axes of the values."""
+
+    low: Floats
+    """Lower bound of the mean difference, in [-1, 1]; with `high` it holds at all looks together."""
+    high: Floats
+    """Upper bound."""
+    p_value: Floats
+    """P-value of "the mean difference is 0", two-sided, valid at every look; in (0, 1]."""
+    p_equivalent: Floats
+    """P-value of "the mean difference is the margin or more, in either direction", valid at every look; in (0, 1]."""
+
+
+def sequential_looks(
+    differences: ArrayLike,
+    *,
+    looks: Sequence[int],
+    n_values: int,
+    margin: float,
+    weights: ArrayLike = 1.0,
+    max_weight: float = 1.0,
+    alpha: float = 0.05,
+    n_pairs: int = 1,
+) -> tuple[SequentialLook, ...]:
+    """Bound mean differences and test them against 0 and the margin, at error rates that hold at every look.
+
+    Bets are placed on every chunk (`BettingTest`, `decision_bets`), and what they showed once stays shown. Source:
+    Waudby-Smith and Ramdas 2024.
+
+    Args:
+        differences: Differences of the chunks in an order that does not depend on them, shape (..., n), in [-1, 1].
+        looks: Numbers of chunks at which to look, ascending, each in [1, n].
+        n_values: Largest number of chunks; the bets are best for it.
+        margin: Smallest difference that matters, in (0, 1).
+        weights: Weight of each chunk, known beforehand, shape (n,), in (0, max_weight].
+        max_weight: Largest weight of any chunk.
+        alpha: Error rate of a two-sided interval over all looks, in (0, 1).
+        n_pairs: Tests among which the error rate is shared later; the bets aim at that level.
+
+    Returns:
+        One for each look, in their order; intervals in [-1, 1], the whole of it before there is evidence. Always defined.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    w = np.broadcast_to(np.asarray(weights, dtype=np.float64), d.shape[-1:])
+    nulls = np.unique([*np.linspace(-1.0, 1.0, _GRID), 0.0, *_margins(margin)])
+    up, down = (
+        BettingTest(
+            np.broadcast_to(nulls, (*d.shape[:-1], len(nulls))),
+            alpha=alpha / 2 / n_pairs,
+            n_values=n_values,
+            max_weight=max_weight,
+            bets=decision_bets,
+        )
+        for _ in range(2)
+    )
+    results = []
+    for number in range(max(looks, default=0)):
+        up.update(d[..., number, None], float(w[number]))
+        down.update(-d[..., number, None], float(w[number]))
+        if number + 1 in looks:
+            results.append(_look(nulls, up.log_peak, down.log_peak, margin=margin, alpha=alpha))
+    return tuple(results)
+
+
+def corrected_looks(
+    judged: ArrayLike,
+    labelled: ArrayLike,
+    *,
+    looks: Sequence[int],
+    n_values: int,
+    margin: float,
+    weights: ArrayLike = 1.0,
+    max_weight: float = 1.0,
+    alpha: float = 0.05,
+    n_pairs: int = 1,
+    step: float = 0.005,
+) -> tuple[SequentialLook, ...]:
+    r"""Bound and test mean differences by labels of some chunks and the judge's letters of all, at every look.
+
+    :math:`E[Y] = E[Y - \lambda H] + \lambda E[H]`, with labels' and judge's differences Y and H. A null value
+    of E[Y] is excluded if it is for every way to divide it between the two: one bettor bets on
+    :math:`Y - \lambda H` of the labelled chunks, another on :math:`\lambda H` of the others, and the product of
+    their capitals, the smallest over all divisions, cannot be expected to grow under the null. The capital is
+    divided evenly among three :math:`\lambda`. Unlike in `qaeval.stats.stopping` the judge's mean over all
+    chunks is not known before the last one is graded, so it is bet on too. Sources: Waudby-Smith and Ramdas
+    2024; Angelopoulos, Duchi and Zrnic 2023 (arXiv 2311.01453), for the judge as control variate.
+
+    Args:
+        judged: Judge's differences of the chunks in an order that depends on no letter, shape (..., n), in [-1, 1].
+        labelled: Labels' differences, shape (..., n); NaN in chunks without. Those with labels must be a random
+            part of the chunks, and the same along all leading axes.
+        looks: As in `sequential_looks`; so are the other arguments.
+        n_values: Largest number of chunks.
+        margin: Smallest difference that matters, in (0, 1).
+        weights: Weight of each chunk, shape (n,).
+        max_weight: Largest weight of any chunk.
+        alpha: Error rate of a two-sided interval over all looks.
+        n_pairs: Tests among which the error rate is shared later.
+        step: Largest step between the null means, above 0.
+
+    Returns:
+        One for each look, in their order; intervals in [-1, 1], the whole of it before there is evidence. Always defined.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+    h, y = np.asarray(judged, dtype=np.float64), np.asarray(labelled, dtype=np.float64)
+    w = np.broadcast_to(np.asarray(weights, dtype=np.float64), h.shape[-1:])
+    margin = _margins(margin)[1]
+    n_steps = ceil(margin / step)
+    # steps of the margin, so that 0 and the margin are among the null means
+    reach = ceil(n_steps / margin)
+    nulls: Floats = np.arange(-reach, reach + 1, dtype=np.float64) * (margin / n_steps)
+    pairs = [
+        tuple(
+            _Divided(
+                h * sign,
+                y * sign,
+                w,
+                tuning,
+                nulls,
+                alpha=alpha / 2 / n_pairs,
+                n_values=n_values,
+                max_weight=max_weight,
+            ).log_capitals(looks)
+            for sign in (1.0, -1.0)
+        )
+        for tuning in _TUNINGS
+    ]
+    results = []
+    up: Floats = np.zeros((*h.shape[:-1], len(nulls)))
+    down = up
+    for number, _ in enumerate(looks):
+        mixed = [
+            np.logaddexp.reduce([capitals[side][number] for capitals in pairs], axis=0) - np.log(len(pairs))
+            for side in (0, 1)
+        ]
+        up, down = np.maximum(up, mixed[0]), np.maximum(down, mixed[1])
+        results.append(_look(nulls, up, down, margin=margin, alpha=alpha))
+    return tuple(results)
+
+
+class _Divided:
+    """Bets that a mean is above null means, divided between labelled chunks and the others; see `corrected_looks`."""
+
+    def __init__(
+        self,
+        h: Floats,
+        y: Floats,
+        w: Floats,
+        tuning: float,
+        nulls: Floats,
+        *,
+        alpha: float,
+        n_values: int,
+        max_weight: float,
+    ) -> None:
+        self._h, self._y, self._w, self._tuning, self._nulls = h, y, w, tuning, nulls
+        self._is_labelled: NDArray[np.bool_] = np.asarray(~np.isnan(y.reshape(-1, y.shape[-1])).any(axis=0))
+        step = float(nulls[1] - nulls[0])
+        reach = ceil((1 + tuning) / step), ceil(tuning / step)
+        self._parts = tuple(
+            BettingTest(
+                np.broadcast_to(np.arange(-n, n + 1) * step, (*h.shape[:-1], 2 * n + 1)),
+                alpha=alpha,
+                n_values=number,
+                low=-n * step - TINY,
+                high=n * step + TINY,
+                max_weight=max_weight,
+                bets=decision_bets,
+            )
+            for n, number in zip(reach, (min(n_values, _LABELLED_VALUES), n_values), strict=True)
+            if n
+        )
+
+    def log_capitals(self, looks: Sequence[int]) -> list[Floats]:
+        """Logarithm of the capital against each null at each look."""
+        return list(self._walk(looks))
+
+    def _walk(self, looks: Sequence[int]) -> Iterator[Floats]:
+        for number in range(max(looks, default=0)):
+            by_judge = self._tuning * self._h[..., number, None]
+            if self._is_labelled[number]:
+                self._parts[0].update(self._y[..., number, None] - by_judge, float(self._w[number]))
+            elif self._tuning:
+                self._parts[1].update(by_judge, float(self._w[number]))
+            if number + 1 in looks:
+                yield self._smallest()
+
+    def _smallest(self) -> Floats:
+        """Capital against each null of the sum: the smallest over the ways to divide it."""
+        of_labels = self._parts[0].log_capital
+        center, n = of_labels.shape[-1] // 2, len(self._nulls) // 2
+        if not self._tuning:
+            return np.asarray(of_labels[..., center - n : center + n + 1])
+        of_judge = self._parts[1].log_capital
+        half = of_judge.shape[-1] // 2
+        smallest = np.full((*of_labels.shape[:-1], len(self._nulls)), np.inf)
+        # the judge's part of the null is `shift` steps; the labels' part is the rest
+        for shift in range(-half, half + 1):
+            first = center - n - shift
+            window = of_labels[..., max(first, 0) : first + len(self._nulls)]
+            start = max(-first, 0)
+            part = smallest[..., start : start + window.shape[-1]]
+            np.minimum(part, window + of_judge[..., half + shift, None], out=part)
+        return smallest
+
+
+def _margins(margin: float) -> tuple[float, float]:
+    if not 0 < margin < 1:
+        raise ValueError(f"margin must be between 0 and 1, for example 0.05, got {margin!r}")
+    return -margin, margin
+
+
+def _look(nulls: Floats, up: Floats, down: Floats, *, margin: float, alpha: float) -> SequentialLook:
+    """Read bounds and p-values off the capitals against each null of a mean, and of the mean times -1."""
+    zero, lower = (int(np.argmin(np.abs(nulls - null))) for null in (0.0, -margin))
+    return SequentialLook(
+        low=_bounds(nulls, up, alpha),
+        high=-_bounds(nulls, down, alpha),
+        p_value=np.minimum(1.0, 2 * np.exp(-np.maximum(up[..., zero], down[..., zero]))),
+        p_equivalent=np.minimum(1.0, np.exp(-np.minimum(up[..., lower], down[..., lower]))),
+    )
+
+
+def _bounds(nulls: Floats, log_capital: Floats, alpha: float) -> Floats:
+    """Return the smallest number above the nulls that are all excluded, or the smallest null."""
+    excluded = np.cumprod(log_capital >= np.log(2 / alpha), axis=-1).sum(axis=-1)
+    above = np.nextafter(nulls, np.inf)
+    return np.asarray(np.where(excluded > 0, above[np.maximum(excluded - 1, 0)], max(nulls[0], -1.0)))

@@ -208,8 +208,7 @@ class RunStore(Closable):
         if exists:
             self.require_settings(settings)
         else:
-            self.write_text(SAMPLES, "".join(sample.model_dump_json() + "\n" for sample in samples))
-            self.write_settings(settings)  # last: their existence says that the samples are complete
+            self.write_samples(samples, settings)
         self._repair()
 
     def _row_files(self) -> tuple[str, ...]:
@@ -291,6 +290,11 @@ class RunStore(Closable):
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write the settings of the run, whole or not at all."""
         self.write_text(SETTINGS, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+
+    def write_samples(self, samples: Iterable[Sample], settings: Mapping[str, Any]) -> None:
+        """Write the sample set of the run and the settings that describe it."""
+        self.write_text(SAMPLES, "".join(sample.model_dump_json() + "\n" for sample in samples))
+        self.write_settings(settings)  # last: their existence says that the samples are complete
 
     def require_settings(self, settings: Mapping[str, Any]) -> None:
         """Require that settings equal those of the run; those of a model without a row yet are replaced.

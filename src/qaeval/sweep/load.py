@@ -66,11 +66,8 @@ def grading_load(store: RunStore, judging: Judging) -> Load:
         DataError: the run has no items.
     """
     spec = judging.judge
-    instructions = grading.Instructions.of(
-        judging.rubric,
-        spec.sampled(grading.SAMPLING),
-        spec.judge_mode,
-        sees=grading.judge_sees(store.settings()),
+    instructions = grading.Instructions.for_judge(
+        judging.rubric, spec, sees=grading.judge_sees(store.settings())
     )
     lenient = spec.structured == "off"
 

@@ -204,5 +204,7 @@ def streaming(endpoint: Endpoint) -> StreamingChat:
         prefix_items=facts is not None and facts.version is not None,
         fields={} if facts is None else facts.fields,
         addresses=endpoint.addresses,
-        extra_body=spec.request_extras(),
+        extra_body=spec.request_extras(
+            knows_repetition=facts is not None and bool(facts.repetition_detection)
+        ),
     )

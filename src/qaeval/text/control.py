@@ -36,6 +36,8 @@ _SPECIAL: Final = re.compile(
 """The first character of a special token of a known chat template: ChatML, Llama, Mistral, Gemma, Phi, DeepSeek, Cohere,
 Harmony, Granite, GLM, Falcon, EXAONE, MiniMax, Nemotron, T5, BERT, and those of code models for filling in the middle."""
 
+_BRACKETS: Final = "<＜[]>"
+"""A text without any of these has no special token; most texts have none."""
 _PIECE: Final = re.compile(rf"(?=(<[^<>\s]{{1,{_MAX_PIECE}}}>|\[[^\[\]\s]{{1,{_MAX_PIECE}}}\]))")
 """Pieces that may be special tokens of an unknown tokenizer; they overlap."""
 _FENCE: Final = re.compile(
@@ -76,14 +78,16 @@ def escape(text: str, special: Collection[str] = (), mark: str = "") -> Escaped:
         special: pieces of the shapes ``<…>`` and ``[…]`` that the model's tokenizer turns into one id.
         mark: mark of the fence around the text, of hex digits; empty: there is no fence.
     """
-    escaped, n_tokens = _SPECIAL.subn(r"\g<0> ", text)
+    escaped, n_tokens = text, 0
+    if any(bracket in text for bracket in _BRACKETS):
+        escaped, n_tokens = _SPECIAL.subn(r"\g<0> ", text)
     for piece in special:
         if n := escaped.count(piece):
             n_tokens += n
             escaped = escaped.replace(piece, f"{piece[0]} {piece[1:]}")
     if not mark:
         return Escaped(escaped, n_tokens, 0)
-    escaped, n_marks = _FENCE.subn(r"\g<0> ", escaped)
+    escaped, n_marks = _FENCE.subn(r"\g<0> ", escaped) if "<" in escaped else (escaped, 0)
     if mark in escaped.lower():
         middle = len(mark) // 2
         escaped, n = re.subn(f"({mark[:middle]})({mark[middle:]})", r"\1 \2", escaped, flags=re.IGNORECASE)

@@ -1,0 +1,152 @@
+"""Letters of more items than fit into memory: counts by chunk, which every rate with its interval follows from.
+
+`qaeval export --to parquet` writes a row for each item, and one without a position for a reply that failed whole. The rows
+are read once, in batches, and only the columns that decide; what stays is a row for each candidate and chunk. The sums of a chunk are sufficient for a rate
+clustered by chunk, so that the result is that of the table of letters, not an approximation of it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from qaeval.analysis.letters import FAILED, UNGRADED
+from qaeval.errors import DataError, UsageError, install_command
+from qaeval.report.measure import Measure
+from qaeval.stats.intervals import clustered_rate
+
+_KEYS: Final = ("candidate", "chunk_id")
+_READ: Final = (*_KEYS, "item_id", "position", "letter")
+_BATCH: Final = 1 << 18
+"""Rows that are read at once."""
+_PENDING: Final = 1 << 22
+"""Rows of partial counts that are merged at once; the fewer, the less memory and the more merges."""
+_TOTAL: Final = "items"
+
+
+@dataclass(frozen=True)
+class LetterCounts:
+    """Counts of one candidate.
+
+    Attributes:
+        n: Items, those that failed included.
+        n_chunks: Chunks with an item.
+        letters: Items with a letter, by letter of the scale.
+        n_failed: Items that do not exist, because the reply failed.
+        n_ungraded: Items without a letter of the judge.
+        usable: Items with the best letter among all.
+        usable_of_graded: The same among those with a letter.
+    """
+
+    n: int
+    n_chunks: int
+    letters: dict[str, int]
+    n_failed: int
+    n_ungraded: int
+    usable: Measure
+    usable_of_graded: Measure
+
+
+def count_letters(
+    paths: Sequence[Path], letters: Sequence[str], *, items_per_sample: int
+) -> dict[str, LetterCounts]:
+    """Count the letters of exported items, by candidate.
+
+    Args:
+        paths: Files of ``qaeval export --to parquet``; the rows of a chunk may be anywhere in them.
+        letters: Scale of the rubric, the best letter first.
+        items_per_sample: Items that each reply must have; so many failed where a reply failed whole.
+
+    Returns:
+        Counts by candidate, in the order of their first row.
+
+    Raises:
+        UsageError: pyarrow is not installed.
+        DataError: a file cannot be read, lacks a column, or has a letter off the scale.
+    """
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - needs an extra
+    except ImportError as error:
+        raise UsageError(
+            f"counting Parquet files needs pyarrow: {install_command('parquet')} ({error})"
+        ) from error
+    pending: list[Any] = []
+    n_pending = 0
+    for batch in _batches(paths, letters, items_per_sample):
+        pending.append(batch)
+        n_pending += batch.num_rows
+        if n_pending >= _PENDING:
+            pending = [_merged(pa.concat_tables(pending))]
+            # what has been merged stays: count from there, or every batch would be merged alone
+            n_pending = 0
+    if not pending:
+        return {}
+    merged = _merged(pa.concat_tables(pending))
+    names = merged["candidate"].unique().to_pylist()
+    return {name: _counts(_of(merged, name), letters) for name in names}
+
+
+def _batches(paths: Sequence[Path], letters: Sequence[str], items_per_sample: int) -> Iterator[Any]:
+    """Yield the counts of each batch of rows, by candidate and chunk."""
+    import pyarrow as pa  # noqa: PLC0415 - as above
+    import pyarrow.compute as pc  # noqa: PLC0415 - as above
+    import pyarrow.parquet as pq  # noqa: PLC0415 - as above
+
+    scale = pa.array(letters)
+    for path in paths:
+        try:
+            with pq.ParquetFile(path) as file:
+                if missing := [name for name in _READ if name not in file.schema_arrow.names]:
+                    raise DataError(
+                        f"{path}: expected the columns of `qaeval export --to parquet`, got none named {', '.join(missing)}"
+                    )
+                for batch in file.iter_batches(_BATCH, columns=list(_READ)):
+                    letter = pc.fill_null(batch["letter"].cast(pa.string()), "")
+                    has_item = pc.not_equal(pc.fill_null(batch["item_id"].cast(pa.string()), ""), "")
+                    blank = pc.equal(letter, "")
+                    strange = pc.filter(letter, pc.invert(pc.or_(blank, pc.is_in(letter, scale))))
+                    if len(strange):
+                        raise DataError(
+                            f"{path}: letter off the scale {'/'.join(letters)}: {strange[0].as_py()!r}"
+                        )
+                    n_items = pc.if_else(pc.is_null(batch["position"]), items_per_sample, 1)
+                    n_items = pc.if_else(has_item, 1, n_items).cast(pa.int64())
+                    columns = {
+                        **{name: batch[name].cast(pa.string()) for name in _KEYS},
+                        _TOTAL: n_items,
+                        **{name: pc.equal(letter, name).cast(pa.int64()) for name in letters},
+                        FAILED: pc.if_else(has_item, 0, n_items).cast(pa.int64()),
+                        UNGRADED: pc.and_(has_item, blank).cast(pa.int64()),
+                    }
+                    yield _merged(pa.table(columns))
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{path}: expected a Parquet file: {error}") from error
+
+
+def _merged(table: Any) -> Any:  # noqa: ANN401 - a table of pyarrow, which has no types
+    """Add up the rows of each candidate and chunk."""
+    names = [name for name in table.column_names if name not in _KEYS]
+    # in one thread the groups are in the order of their first row
+    groups = table.group_by(list(_KEYS), use_threads=False).aggregate([(name, "sum") for name in names])
+    return groups.rename_columns([name.removesuffix("_sum") for name in groups.column_names])
+
+
+def _of(table: Any, candidate: str) -> Any:  # noqa: ANN401 - as above
+    import pyarrow.compute as pc  # noqa: PLC0415 - as above
+
+    return table.filter(pc.equal(table["candidate"], candidate))
+
+
+def _counts(table: Any, letters: Sequence[str]) -> LetterCounts:  # noqa: ANN401 - as above
+    columns = {name: table[name].to_numpy() for name in table.column_names if name not in _KEYS}
+    best, totals = columns[letters[0]], columns[_TOTAL]
+    graded = sum(columns[name] for name in letters)
+    return LetterCounts(
+        n=int(totals.sum()),
+        n_chunks=len(totals),
+        letters={name: int(columns[name].sum()) for name in letters},
+        n_failed=int(columns[FAILED].sum()),
+        n_ungraded=int(columns[UNGRADED].sum()),
+        usable=Measure.of(clustered_rate(best, totals)),
+        usable_of_graded=Measure.of(clustered_rate(best, graded)),
+    )

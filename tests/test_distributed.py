@@ -1,0 +1,289 @@
+"""What a run on Ray needs and what needs no Ray: blocks, limits, actors, chunk files from elsewhere."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from command import qaeval
+from qaeval.distributed.actors import GenerateBlocks, GradeBlocks, Work, spread
+from qaeval.distributed.blocks import BlockFiles, slices
+from qaeval.distributed.driver import stage_limits
+from qaeval.distributed.inputs import chunk_file
+from qaeval.errors import DataError, NotComparableError, UsageError
+from qaeval.evals.find import find_eval, find_rubric
+from qaeval.records import Chunk, Failure, Generation, Sample
+from qaeval.registry.config import ModelSpec
+from qaeval.registry.find import find_config
+from qaeval.run.plan import Judging
+from qaeval.storage.location import Folder
+from replay.server import LoopbackServer
+
+
+def samples(*documents: str) -> tuple[Sample, ...]:
+    return tuple(
+        Sample.of(
+            Chunk(chunk_id=f"c{number}", text=f"Valve {number} opens at {number} bar.", document=document)
+        )
+        for number, document in enumerate(documents)
+    )
+
+
+def sizes(documents: Sequence[str], size: int) -> list[int]:
+    return [part.stop - part.start for part in slices(samples(*documents), size)]
+
+
+def test_a_block_ends_with_a_document_and_a_long_document_is_cut() -> None:
+    assert sizes("aaabbbbcc", 2) == [3, 4, 2]
+    assert sizes("aaabbbbcc", 4) == [7, 2]
+    assert sizes("a" * 23, 4) == [10, 10, 3]
+    assert sizes([""] * 9, 4) == [4, 4, 1], "samples without documents"
+    assert sizes("a", 4) == [1]
+
+
+def test_the_first_writer_of_a_block_counts(tmp_path: Path) -> None:
+    files = BlockFiles(Folder(tmp_path))
+    first, second = (
+        Failure(task_id="1", stage="generate", model="m", sample_id="s", reason="empty", detail=detail)
+        for detail in ("first", "second")
+    )
+    assert files.replies(3) is None
+    files.write_replies(3, [first])
+    files.write_replies(3, [second])
+    assert files.replies(3) == [first]
+
+
+def test_a_damaged_block_is_no_missing_block(tmp_path: Path) -> None:
+    files = BlockFiles(Folder(tmp_path))
+    files.write_letters(0, [])
+    (tmp_path / "letters" / "000000.jsonl").write_text('{"kind": "grade"}\n')
+    with pytest.raises(DataError, match=r"letters/000000\.jsonl:1: not a valid row"):
+        files.letters(0)
+
+
+def test_a_place_is_of_one_run(tmp_path: Path) -> None:
+    files = BlockFiles(Folder(tmp_path))
+    files.claim("a run")
+    files.claim("a run")
+    with pytest.raises(NotComparableError, match="blocks of another run"):
+        files.claim("another run")
+
+
+# ---------------------------------------------------------------- limits
+
+
+def server(name: str, *urls: str) -> ModelSpec:
+    return ModelSpec(name=name, kind="server", url=urls[0], replicas=urls[1:])
+
+
+A, B, C = (f"http://127.0.0.1:{port}/v1" for port in (8001, 8002, 8003))
+
+
+def test_stages_with_servers_of_their_own_have_the_whole_number_each() -> None:
+    assert stage_limits([server("a", A)], server("j", B), 20) == {"generate": 20, "grade": 20}
+    assert stage_limits([server("a", A)], server("j", B, C), None) == {"generate": 64, "grade": 128}
+
+
+def test_stages_that_share_a_server_share_the_number() -> None:
+    assert stage_limits([server("a", A)], server("j", A), 21) == {"generate": 11, "grade": 10}
+    assert stage_limits([server("a", A)], server("j", A), None) == {"generate": 32, "grade": 32}
+    with pytest.raises(UsageError, match="expected 2 or more"):
+        stage_limits([server("a", A)], server("j", A), 1)
+
+
+def test_the_addresses_of_a_headless_service_are_servers_of_their_own() -> None:
+    def resolver(_host: str) -> list[str]:
+        return ["10.0.0.7", "10.0.0.5", "fd00::5"]
+
+    spec = spread(server("a", "http://vllm.eval.svc:8000/v1"), allow_external=(), resolver=resolver)
+    assert (spec.url, spec.replicas) == ("http://10.0.0.5:8000/v1", ("http://10.0.0.7:8000/v1",))
+    one = spread(server("a", A), allow_external=(), resolver=lambda _host: ["127.0.0.1", "::1"])
+    assert one.url == A
+    secure = spread(server("a", "https://vllm.svc/v1"), allow_external=(), resolver=resolver)
+    assert (secure.url, secure.replicas) == ("https://vllm.svc/v1", ())
+
+
+# ---------------------------------------------------------------- actors
+
+
+async def results(actor: Any, *blocks: int) -> list[dict[str, Any]]:
+    batch = {
+        "block": np.array(blocks),
+        "problem": np.array([""] * len(blocks)),
+        "kind": np.array([""] * len(blocks)),
+    }
+    return [{name: value[0] for name, value in row.items()} async for row in actor(batch)]
+
+
+def work(place: Path, **options: Any) -> Work:
+    settings = {"limit": 2, "n_blocks": 1, "outage_s": 1.0, "allow_external": (), "is_start": False}
+    return Work(place=str(place), **{**settings, **options})
+
+
+def judging() -> Judging:
+    definition = find_eval("qa_pairs")
+    return Judging(find_config(None).judge("selene"), find_rubric(definition.rubric))
+
+
+async def test_actors_write_a_row_for_each_task_and_ask_nothing_the_second_time(tmp_path: Path) -> None:
+    files, definition = BlockFiles(Folder(tmp_path)), find_eval("qa_pairs")
+    files.write_samples(0, samples("a", "a", "b"))
+    with LoopbackServer(["mistral", "selene"], latency_s=0.01) as served:
+        config = find_config(None).with_endpoints({"mistral": served.url, "selene": served.url})
+        graded = Judging(config.judge("selene"), find_rubric(definition.rubric))
+        candidates = [config.candidate("mistral")]
+        first, again = (GenerateBlocks(work(tmp_path), candidates, definition) for _ in "12")
+        assert await results(first, 0) == [{"block": 0, "problem": "", "kind": ""}]
+        replies = files.replies(0)
+        assert replies is not None
+        assert [row.sample_id for row in replies] == [sample.sample_id for sample in samples("a", "a", "b")]
+        assert served.most_in_flight == 2
+        n_asked = len(served.requests)
+        await results(again, 0)
+        probes = len(served.requests) - n_asked
+        settings = {"eval": definition.model_dump(mode="json")}
+        await results(GradeBlocks(work(tmp_path), graded, settings), 0)
+        letters = files.letters(0)
+        assert letters is not None
+        assert [row.item_id for row in letters] == [
+            item.item_id for row in replies if isinstance(row, Generation) for item in row.items
+        ]
+        for opened in (first, again):
+            await opened.close()
+    # the second actor probed the server, and asked about no sample
+    assert n_asked == probes + 3
+
+
+async def test_a_sample_that_a_bug_stumbles_over_is_one_failure_row(tmp_path: Path) -> None:
+    files, definition = BlockFiles(Folder(tmp_path)), find_eval("qa_pairs")
+    files.write_samples(0, samples("a", "a", "b"))
+    actor = GenerateBlocks(work(tmp_path), [find_config(None).candidate("embedded-lead")], definition)
+    ask = actor._ask
+    poisoned = samples("a", "a", "b")[1].sample_id
+
+    async def stumbling(task: Any) -> Any:
+        if task.sample.sample_id == poisoned:
+            raise KeyError("no such thing")
+        return await ask(task)
+
+    actor._ask = stumbling  # type: ignore[method-assign]
+    assert (await results(actor, 0))[0]["problem"] == ""
+    rows = files.replies(0)
+    assert rows is not None
+    assert [row.reason if isinstance(row, Failure) else "" for row in rows] == ["", "internal", ""]
+    assert isinstance(rows[1], Failure)
+    assert "KeyError" in rows[1].detail
+
+
+async def test_a_server_that_is_gone_is_the_problem_of_the_block_and_no_row(tmp_path: Path) -> None:
+    files, definition = BlockFiles(Folder(tmp_path)), find_eval("qa_pairs")
+    files.write_samples(0, samples("a"))
+    config = find_config(None).with_endpoints({"mistral": "http://127.0.0.1:9/v1"})
+    actor = GenerateBlocks(work(tmp_path), [config.candidate("mistral")], definition)
+    (result,) = await results(actor, 0)
+    assert result["kind"] == "EndpointError"
+    assert "127.0.0.1:9" in result["problem"]
+    assert files.replies(0) is None
+    # the next stage hands it on and asks nothing
+    batch = {name: np.array([value]) for name, value in result.items()}
+    grader = GradeBlocks(work(tmp_path), judging(), {"eval": definition.model_dump(mode="json")})
+    assert [row["problem"][0] async for row in grader(batch)] == [result["problem"]]
+
+
+async def test_the_guard_is_inside_every_actor(tmp_path: Path) -> None:
+    files, definition = BlockFiles(Folder(tmp_path)), find_eval("qa_pairs")
+    files.write_samples(0, samples("a"))
+    config = find_config(None).with_endpoints({"mistral": "http://1.1.1.1:8000/v1"})
+    actor = GenerateBlocks(work(tmp_path), [config.candidate("mistral")], definition)
+    (result,) = await results(actor, 0)
+    assert result["kind"] == "EndpointError"
+    assert "outside your own network" in result["problem"]
+
+
+# ---------------------------------------------------------------- chunk files
+
+
+def test_a_parquet_file_has_the_chunks_of_its_rows(tmp_path: Path) -> None:
+    rows = [
+        {"id": "c1", "content": "Ein Ventil öffnet.", "page": 3},
+        {"id": "c2", "content": "Zwei.", "page": None},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "chunks.parquet")
+    with chunk_file(tmp_path / "chunks.parquet", allow_external=()) as lines:
+        assert lines is not None
+        assert [json.loads(line) for line in lines.read_text().splitlines()] == [
+            rows[0],
+            {"id": "c2", "content": "Zwei."},
+        ]
+    assert not lines.exists()
+
+
+@pytest.mark.parametrize("name", ["none.parquet", "text.parquet"])
+def test_what_is_no_parquet_file_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "text.parquet").write_text("chunk")
+    with pytest.raises(DataError, match=name), chunk_file(tmp_path / name, allow_external=()):
+        pass
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ray-address", "127.0.0.1:6379"], "add --backend ray"),
+        (["--backend", "ray", "--shard", "0/2"], "distributes a run itself"),
+        (["--backend", "ray", "--ray-address", "1.1.1.1:6379"], "outside your own network"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_before_any_work(
+    tmp_path: Path, options: list[str], message: str
+) -> None:
+    done = qaeval("compare", "embedded-lead", "--n", 2, "--out", tmp_path / "run", *options, cwd=tmp_path)
+    assert done.returncode in {64, 69}
+    assert message in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_without_a_server_is_refused_on_ray(tmp_path: Path) -> None:
+    with LoopbackServer(["mistral"]) as served:
+        endpoint = f"mistral={served.url}"
+        arguments = ("compare", "mistral", "--judge", "embedded-lexical", "--endpoint", endpoint, "--n", 2)
+        done = qaeval(*arguments, "--out", tmp_path / "run", "--backend", "ray", cwd=tmp_path)
+    assert done.returncode == 64
+    assert "needs Ray: pip install" in done.stderr
+
+
+async def test_the_block_that_began_first_has_precedence_so_that_blocks_do_not_end_together(
+    tmp_path: Path,
+) -> None:
+    files, definition = BlockFiles(Folder(tmp_path)), find_eval("qa_pairs")
+    blocks = (
+        samples(*"a" * 9),
+        tuple(Sample.of(Chunk(chunk_id=f"d{n}", text=f"Pump {n}.")) for n in range(9)),
+    )
+    for number, part in enumerate(blocks):
+        files.write_samples(number, part)
+    actor = GenerateBlocks(
+        work(tmp_path, n_blocks=2), [find_config(None).candidate("embedded-lead")], definition
+    )
+    begun: list[str] = []
+
+    async def ask(task: Any) -> Any:
+        begun.append(task.sample.chunk.chunk_id)
+        await asyncio.sleep(0.001)
+        return Failure(
+            task_id=task.task_id, stage="generate", model="m", sample_id="s", reason="empty", detail=""
+        )
+
+    actor._ask = ask  # type: ignore[method-assign]
+    await asyncio.gather(results(actor, 0), results(actor, 1))
+    first = "c" if begun[0].startswith("c") else "d"
+    # the second block begins where the first one leaves a slot empty, at its end
+    assert sum(name.startswith(first) for name in begun[:9]) >= 8

@@ -1,0 +1,65 @@
+"""Web pages as Markdown: what belongs to the text and what to the site around it."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from qaeval.corpus.pages import page_as_markdown
+from qaeval.corpus.reading import find_documents
+
+
+def text_of(body: str) -> str:
+    return page_as_markdown(Path("page.html"), f"<html><body><main>{body}</main></body></html>")[1]
+
+
+@pytest.mark.parametrize(
+    "dropped",
+    [
+        '<p style="display: none">site</p>',
+        '<div class="cookie-banner">site</div>',
+        '<div id="cookie-consent">site</div>',
+        '<img src="data:image/png;base64,AAAA" alt="site">',
+    ],
+)
+def test_hidden_parts_banners_and_embedded_pictures_are_no_text(dropped: str) -> None:
+    text = text_of(f"<p>The valve opens at 9 bar.</p>{dropped}")
+    assert "The valve opens at 9 bar." in text
+    assert "site" not in text
+    assert "base64" not in text
+
+
+def test_parts_with_a_style_a_class_and_an_id_of_their_own_stay() -> None:
+    assert "diagram" in text_of('<p>A.</p><p id="parts" style="color: red" class="note">diagram</p>')
+
+
+def test_the_heading_of_a_page_stays_and_the_header_of_the_site_goes() -> None:
+    text = text_of("<header><nav>Home</nav><h1>Valves</h1></header><p>They open.</p>")
+    assert "# Valves" in text
+    assert "Home" not in text
+
+
+def test_lists_are_numbered_from_their_start_and_lines_below_are_indented() -> None:
+    text = text_of('<ol start="9"><li>Open<p>slowly</p></li><li>Close</li></ol><ul><li>Valve</li></ul>')
+    lines = [line for line in text.splitlines() if line.strip()]
+    assert lines == ["9. Open", "   slowly", "10. Close", "- Valve"]
+
+
+def test_a_cell_is_on_one_line_and_its_bars_are_no_columns() -> None:
+    cell = '<td colspan="zwei">a|b<pre>c\nd</pre></td>'
+    text = text_of(f"<table><tr><th>Head</th></tr><tr>{cell}</tr></table>")
+    (row,) = [line for line in text.splitlines() if "a" in line and line.startswith("|") and "b" in line]
+    assert r"a\|b" in row
+    assert row.count("|") == 3
+
+
+def test_a_link_out_of_a_folder_is_not_followed_and_one_inside_is_read_once(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (tmp_path / "secret.md").write_text("Outside.")
+    (docs / "a.md").write_text("Inside.")
+    (docs / "b.md").symlink_to(docs / "a.md")
+    (docs / "c.md").symlink_to(tmp_path / "secret.md")
+    ignored: Counter[str] = Counter()
+    assert [name for _, name in find_documents([docs], ignored)] == ["a.md"]
+    assert ignored == {"link out of the folder": 1}

@@ -1,0 +1,331 @@
+"""A run until decided: batches in random order, the decision at each look, and what the report says of it."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from command import qaeval
+from qaeval import api
+from qaeval.chat.protocol import ChatRequest
+from qaeval.errors import Interrupted, NotComparableError
+from qaeval.records import Session
+from qaeval.run import batches
+from qaeval.run.batches import next_batch
+from qaeval.testing import ScriptedModel, grade_reply, pairs_reply, registered
+
+N_CHUNKS = 120
+TYPES = ("factual", "conceptual", "comparison")
+Words = Mapping[str, Sequence[str]]
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 20 chunks, so that a run of few chunks has several looks."""
+    monkeypatch.setattr(batches, "FIRST", 20)
+
+
+@pytest.fixture
+def chunks(tmp_path: Path) -> Path:
+    path = tmp_path / "chunks.jsonl"
+    rows = [
+        {
+            "chunk_id": f"c{index}",
+            "text": f"Chunk {index}. Valve {index} opens at {index + 2} bar. It closes again soon.",
+        }
+        for index in range(N_CHUNKS)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def letters(rate: float, seed: int) -> list[str]:
+    """Three letters a chunk, A at a rate and otherwise C."""
+    rng = np.random.default_rng(seed)
+    return ["".join(np.where(rng.random(3) < rate, "A", "C")) for _ in range(N_CHUNKS)]
+
+
+def index_of(text: str) -> int:
+    match = re.search(r"(\d+)", text)
+    assert match
+    return int(match.group(1))
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[[Words], dict[str, ScriptedModel]]]:
+    """Registers a candidate for each entry, and the judge that gives their letters."""
+    with ExitStack() as stack:
+
+        def register(words: Words) -> dict[str, ScriptedModel]:
+            def candidate(name: str) -> Callable[[ChatRequest], str]:
+                return lambda request: pairs_reply(
+                    [
+                        (
+                            kind,
+                            f"{name} {index_of(request.inputs['chunk'])} {kind}: when does it open?",
+                            "At 2 bar.",
+                        )
+                        for kind in TYPES
+                    ]
+                )
+
+            def judge(request: ChatRequest) -> str:
+                name, index, kind = re.split(r"[ :]", request.inputs["question"])[:3]
+                return grade_reply(words[name][int(index)][TYPES.index(kind)] if name in words else "C")
+
+            models = {name: ScriptedModel(candidate(name)) for name in words} | {
+                "the-judge": ScriptedModel(judge)
+            }
+            for name, model in models.items():
+                stack.enter_context(registered(name, model))
+            return models
+
+        yield register
+
+
+def compare(names: Sequence[str], chunks: Path, out: Path, **options: Any) -> api.Run:
+    options = {"until_decided": True, "controls": False, **options}
+    return api.compare(
+        names,
+        eval_name="qa_pairs",
+        rubric="qa_pair_abc",
+        chunks=chunks,
+        judge="the-judge",
+        out=out,
+        cache=False,
+        **options,
+    )
+
+
+def asked(model: ScriptedModel) -> list[int]:
+    return [index_of(request.inputs["chunk"]) for request in model.requests]
+
+
+@pytest.mark.slow
+def test_a_clear_gap_stops_early_and_the_report_says_so(chunks: Path, tmp_path: Path, scripted: Any) -> None:
+    models = scripted({"good": letters(0.97, 1), "poor": letters(0.3, 2)})
+    run = compare(["good", "poor"], chunks, tmp_path / "run")
+    report = run.report
+    stopping = report.stopping
+    assert stopping is not None
+    assert stopping.is_decided
+    assert stopping.n_chunks == stopping.looks[-1].n_chunks == 20
+    assert report.eval.n_samples == len(models["good"].requests) == 20
+    assert (stopping.n_chunks_planned, stopping.n_items, stopping.n_items_planned) == (120, 120, 720)
+    assert report.verdict.leader == "good"
+    (pair,) = report.differences
+    assert pair.at_every_look
+    assert pair.outcome == "a is better"
+    assert pair.p_holm == stopping.looks[-1].pairs[0].p_holm <= 0.05
+    assert pair.difference.high is not None
+    assert pair.difference.high < 0
+    # neither the first chunks of the file nor in its order
+    assert sorted(set(asked(models["good"]))) != list(range(20))
+    assert set(asked(models["good"])) == set(asked(models["poor"]))
+    assert any("Stopped early: 20 of 120 chunks" in sentence.text for sentence in report.headline)
+    for format_ in ("md", "html"):
+        assert "Stopped early: 20 of 120 chunks" in run.render(format_)
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    assert manifest["stopping"]["n_chunks"] == 20
+    assert api.load_run(run.path).report.stopping == stopping
+
+
+@pytest.mark.slow
+def test_equal_candidates_stop_by_equivalence_within_the_margin(
+    chunks: Path, tmp_path: Path, scripted: Any
+) -> None:
+    same = letters(0.8, 1)
+    scripted({"one": same, "two": same})
+    stopping = compare(["one", "two"], chunks, tmp_path / "run", margin=0.2).report.stopping
+    assert stopping is not None
+    assert stopping.is_decided
+    assert stopping.n_chunks < N_CHUNKS
+    assert stopping.looks[-1].pairs[0].outcome == "no difference shown"
+    assert [look.is_decided for look in stopping.looks[:-1]] == [False] * (len(stopping.looks) - 1)
+
+
+@pytest.mark.slow
+def test_a_run_that_stays_undecided_asks_for_all_chunks_and_keeps_the_wider_interval(
+    chunks: Path, tmp_path: Path, scripted: Any
+) -> None:
+    scripted({"one": letters(0.8, 1), "two": letters(0.82, 2)})
+    until = compare(["one", "two"], chunks, tmp_path / "until").report
+    fixed = compare(["one", "two"], chunks, tmp_path / "fixed", until_decided=False).report
+    assert until.stopping is not None
+    assert not until.stopping.is_decided
+    assert until.stopping.n_chunks == until.eval.n_samples == N_CHUNKS
+    assert fixed.stopping is None
+    assert not fixed.differences[0].at_every_look
+    (a,), (b,) = until.differences, fixed.differences
+    assert a.difference.value == pytest.approx(b.difference.value)
+    assert a.difference.low is not None
+    assert b.difference.low is not None
+    assert a.difference.low < b.difference.low
+    assert until.verdict.kind == "undecided"
+
+
+@pytest.mark.slow
+def test_three_candidates_stop_when_the_first_place_is_decided(
+    chunks: Path, tmp_path: Path, scripted: Any
+) -> None:
+    scripted({"best": letters(0.97, 1), "left": letters(0.4, 2), "right": letters(0.42, 3)})
+    report = compare(["left", "best", "right"], chunks, tmp_path / "run").report
+    assert report.stopping is not None
+    last = report.stopping.looks[-1]
+    assert (last.leader, last.is_decided) == ("best", True)
+    outcomes = {(pair.a, pair.b): pair.outcome for pair in last.pairs}
+    assert outcomes["left", "right"] == "not enough data"
+    assert report.verdict.leader == "best"
+
+
+class Killed(BaseException):
+    """Ends a process without giving it time to clean up."""
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_in_the_same_order_with_the_same_decision(
+    chunks: Path, tmp_path: Path, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = {"one": letters(0.95, 1), "two": letters(0.7, 2)}
+    models = scripted(words)
+    whole = compare(["one", "two"], chunks, tmp_path / "whole").report
+    assert whole.stopping is not None
+    assert len(whole.stopping.looks) > 1
+    order = asked(models["one"])
+    write, calls = batches.RunStore.write_settings, []
+
+    def killed(store: Any, settings: Any) -> None:
+        calls.append(settings)
+        if len([each for each in calls if len(each["until_decided"]["looks"]) == 2]) == 1:
+            raise Killed  # the samples of the second batch are written, its settings are not
+        write(store, settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches.RunStore, "write_settings", killed)
+        with pytest.raises(Killed):
+            compare(["one", "two"], chunks, tmp_path / "killed")
+    models["one"].requests.clear()
+    resumed = compare(["one", "two"], chunks, tmp_path / "killed", resume=True).report
+    assert sorted(asked(models["one"])) == sorted(order[20:])
+    assert resumed.stopping == whole.stopping.model_copy(
+        update={"timing": resumed.stopping and resumed.stopping.timing}
+    )
+    assert resumed.differences == whole.differences
+    again = compare(["one", "two"], chunks, tmp_path / "killed", resume=True).report
+    assert again.stopping == resumed.stopping
+
+
+@pytest.mark.slow
+def test_an_interrupted_batch_is_finished_before_the_next_look(
+    chunks: Path, tmp_path: Path, scripted: Any
+) -> None:
+    scripted({"one": letters(0.95, 1), "two": letters(0.7, 2)})
+    whole = compare(["one", "two"], chunks, tmp_path / "whole").report
+
+    def stop(event: api.ProgressEvent) -> None:
+        if event.stage == "generate" and event.model == "two" and event.done == 30:
+            raise Interrupted("stopped by the test")
+
+    with pytest.raises(Interrupted):
+        compare(["one", "two"], chunks, tmp_path / "run", progress=stop)
+    resumed = compare(["one", "two"], chunks, tmp_path / "run", resume=True).report
+    assert resumed.differences == whole.differences
+
+
+@pytest.mark.slow
+def test_how_a_run_ends_is_not_changed_on_the_way(chunks: Path, tmp_path: Path, scripted: Any) -> None:
+    scripted({"good": letters(0.97, 1), "poor": letters(0.3, 2)})
+    compare(["good", "poor"], chunks, tmp_path / "until")
+    compare(["good", "poor"], chunks, tmp_path / "fixed", until_decided=False, n=12)
+    with pytest.raises(NotComparableError, match="resume it with --until-decided"):
+        compare(["good", "poor"], chunks, tmp_path / "until", until_decided=False, resume=True)
+    with pytest.raises(NotComparableError, match="resume it with --all-chunks"):
+        compare(["good", "poor"], chunks, tmp_path / "fixed", n=12, resume=True)
+    with pytest.raises(NotComparableError, match="margin"):
+        compare(["good", "poor"], chunks, tmp_path / "until", margin=0.2, resume=True)
+    # a run that names neither goes on as it began
+    assert (
+        compare(["good", "poor"], chunks, tmp_path / "until", until_decided=None, resume=True).report.stopping
+        is not None
+    )
+
+
+@pytest.mark.slow
+def test_a_single_candidate_and_few_chunks_have_a_fixed_sample(
+    chunks: Path, tmp_path: Path, scripted: Any
+) -> None:
+    scripted({"good": letters(0.97, 1), "poor": letters(0.3, 2)})
+    alone = compare(["good"], chunks, tmp_path / "alone", n=12).report
+    assert (alone.stopping, alone.eval.n_samples) == (None, 12)
+    few = compare(["good", "poor"], chunks, tmp_path / "few", n=29).report
+    assert (few.stopping, few.eval.n_samples) == (None, 29)
+    assert not few.differences[0].at_every_look
+
+
+@pytest.mark.slow
+def test_labels_decide_where_they_are_enough(chunks: Path, tmp_path: Path, scripted: Any) -> None:
+    # the judge sees no difference; people do, in every other chunk
+    same = letters(0.9, 1)
+    scripted({"good": same, "poor": same})
+    probe = compare(["good", "poor"], chunks, tmp_path / "probe", until_decided=False)
+    table = probe.letters.merge(probe.items[["item_id", "question"]], on="item_id")
+    rows = [
+        {"item_id": row.item_id, "label": "A" if row.candidate == "good" else "C", "rater": "anna"}
+        for row in table.itertuples()
+        if index_of(str(row.chunk_id)) % 2 == 0
+    ]
+    labels = tmp_path / "anna.jsonl"
+    labels.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = compare(["good", "poor"], chunks, tmp_path / "run", labels=labels).report
+    assert report.stopping is not None
+    assert report.stopping.is_decided
+    assert report.stopping.n_chunks < N_CHUNKS
+    last = report.stopping.looks[-1].pairs[0]
+    assert (last.rater, last.outcome) == ("anna", "a is better")
+    (pair,) = report.differences
+    assert pair.deciding is not None
+    assert pair.deciding.outcome == "a is better"
+    assert pair.difference.value == 0
+    assert report.verdict.leader == "good"
+
+
+def test_shards_are_refused(tmp_path: Path) -> None:
+    result = qaeval(
+        "compare", "a,b", "--until-decided", "--shard", "0/2", "--out", tmp_path / "run", cwd=tmp_path
+    )
+    assert result.returncode == 64
+    assert "omit --shard" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("n_done", "load_s", "seconds", "expected"),
+    [
+        (50, 0.0, 100.0, 50),
+        (800, 0.0, 1600.0, 100),  # an eighth
+        (250, 180.0, 450.0, 230),  # sqrt(2 * 250 * 180 / 1.8) = 224
+        (250, 9000.0, 450.0, 500),  # no more than twice the chunks so far
+        (1880, 0.0, 100.0, 52),  # the rest
+    ],
+)
+def test_batches_follow_the_measured_start(
+    n_done: int, load_s: float, seconds: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "FIRST", 50)
+    started = "2026-01-01T00:00:00+00:00"
+    sessions = [
+        Session(
+            stage="generate",
+            model="one",
+            started=started,
+            seconds=seconds,
+            load_s=load_s,
+            n_tasks=1,
+            qaeval_version="0",
+        )
+    ]
+    assert next_batch(n_done, 1932, sessions, 1) == expected
