@@ -165,13 +165,12 @@ class Round:
 def write_model(folder: Path, shape: Shape, python: Path) -> Path:
     """Write settings and tokenizer of a model without weights.
 
-    The tokenizer is a small one, trained on docstrings: real ones cannot be had offline. A prompt has more tokens than
-    with a real one; the table states how many.
+    The tokenizer is trained on docstrings, since real ones cannot be had offline; the table states the tokens of a prompt.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    program = "import sys; from tiny_model import tokenizer; tokenizer().save(sys.argv[1])"
+    program = "import sys, tiny_model; tiny_model.VOCABULARY = int(sys.argv[2]); tiny_model.tokenizer().save(sys.argv[1])"
     subprocess.run(
-        [python, "-c", program, folder / "tokenizer.json"],
+        [python, "-c", program, folder / "tokenizer.json", str(min(shape.vocabulary, 32_768))],
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT / "tests" / "vllm")},
     )
@@ -340,7 +339,7 @@ class Bench:
                 try:
                     await self._measure(variant, prompts)
                 except QaevalError as error:
-                    self.skipped[variant.name] = str(error).splitlines()[0]
+                    self.skipped[variant.name] = str(error).partition(" The end of ")[0]
 
     def _has_no_effect(self, variant: Variant) -> bool:
         """Whether the option is only kept for compatibility: vLLM 0.32 has removed cascade attention."""
