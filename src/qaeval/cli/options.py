@@ -58,7 +58,14 @@ ChunksFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--chunks",
-        help="JSONL file of chunks; default: the chunks of the eval. `compare` also reads Parquet, and s3://BUCKET/KEY.",
+        help="JSONL file of chunks; default: the chunks of the eval.",
+    ),
+]
+ChunksFileOrStore: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--chunks",
+        help="File of chunks, JSONL or Parquet, on this disk or at s3://BUCKET/KEY; default: the chunks of the eval.",
     ),
 ]
 SamplesFile: TypeAlias = Annotated[
