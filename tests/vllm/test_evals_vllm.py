@@ -65,7 +65,7 @@ def test_without_a_schema_every_reply_that_is_none_is_counted_with_its_reason(
     assert typed.returncode == 65, typed.stderr
     assert "no generation succeeded" in typed.stderr
     assert len(replies) == 6
-    assert {row["reason"] for row in replies} <= {"truncated", "invalid_json", "missing_field"}
+    assert {row["reason"] for row in replies} <= {"truncated", "repetition", "invalid_json", "missing_field"}
     analysis = qaeval("analyse", "generation", "run", cwd=tmp_path)
     assert analysis.returncode == 0, analysis.stderr
     assert {row["reason"] for row in replies} <= set(re.findall(r"[a-z_]+", analysis.stdout))
