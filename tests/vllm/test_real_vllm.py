@@ -37,7 +37,7 @@ from qaeval.serving.server import (
 )
 from replay.server import LoopbackServer
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 ROOT = Path(__file__).parents[2]
 VLLM = Path(os.environ.get("QAEVAL_VLLM", ROOT / ".venv-vllm" / "bin" / "vllm"))
