@@ -6,6 +6,7 @@ with a sample becomes its row; what ends a run on one machine becomes the `probl
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ class _Slots:
         self._n_free += 1
 
 
-class _StageActor(Generic[_Task, _Row]):
+class _StageActor(ABC, Generic[_Task, _Row]):
     """Works on blocks: opens its models at the first one, and keeps them open."""
 
     def __init__(self, work: Work, specs: Sequence[ModelSpec]) -> None:
@@ -161,9 +162,9 @@ class _StageActor(Generic[_Task, _Row]):
     def _keep(self, row: Any) -> None:  # noqa: ANN401 - a row of either stage
         self._rows[row.task_id] = row
 
+    @abstractmethod
     async def _work_on(self, block: int) -> None:
         """Write the rows of a block, unless they are there."""
-        raise NotImplementedError
 
     async def _asked(
         self,

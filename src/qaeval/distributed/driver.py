@@ -23,16 +23,16 @@ from qaeval import __version__, errors
 from qaeval.chat.guard import check_host
 from qaeval.distributed.actors import GenerateBlocks, GradeBlocks, Work
 from qaeval.distributed.blocks import BLOCK_SIZE, BlockFiles, slices
-from qaeval.environment import git_commit, now, quiet_ray
+from qaeval.environment import now, quiet_ray
 from qaeval.errors import DataError, Interrupted, QaevalError, UsageError, install_command
 from qaeval.files.rows import Finished, ReplyIndex, read_rows
-from qaeval.records import Failure, Generation, Sample, Session, StageName, digest
+from qaeval.records import Failure, Generation, Sample, StageName, digest
 from qaeval.registry.config import ModelSpec
 from qaeval.registry.find import api_key
 from qaeval.run import generate, grade
 from qaeval.run.endpoint import Endpoint, resolve
 from qaeval.run.plan import Judging, Plan
-from qaeval.run.session import HOSTED_CONCURRENCY
+from qaeval.run.session import HOSTED_CONCURRENCY, session_of
 from qaeval.run.watch import Progress, StageProgress
 from qaeval.storage.location import Folder, Location, find_location
 from qaeval.storage.run_directory import GENERATIONS, GRADES, SESSIONS, RunStore
@@ -482,22 +482,16 @@ class _Collector:
         with self._store.writer(SESSIONS) as sessions:
             for (stage, model), n_rows in self._n_rows.items():
                 self._bars[stage, model].end()
-                endpoint = endpoints[model]
                 sessions.append(
-                    Session(
+                    session_of(
+                        endpoints[model],
                         stage=stage,
-                        model=model,
                         started=self._started,
                         seconds=seconds,
                         n_tasks=n_rows,
-                        qaeval_version=__version__,
-                        git_commit=git_commit(),
-                        host=endpoint.host or "",
-                        external=endpoint.external,
                         alongside=True,
                         stored=self.files.location.external,
-                        prompt_sha=grade.prompt_sha(endpoint.spec) if stage == "grade" else "",
-                        endpoint=endpoint.facts.model_dump(mode="json") if endpoint.facts else None,
+                        prompt_sha=grade.prompt_sha(endpoints[model].spec) if stage == "grade" else "",
                     )
                 )
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from qaeval import __version__
 from qaeval.chat.cached import Cache, Cached
@@ -242,24 +242,37 @@ class _Session(Generic[_Task, _Row]):
         if not self._stage.is_measured:
             return
         endpoint = self._endpoint
-        session = Session(
+        session = session_of(
+            endpoint,
             stage=self._stage.name,
-            model=endpoint.spec.name,
             started=self._started,
             seconds=seconds,
             n_tasks=n_tasks,
-            qaeval_version=__version__,
-            git_commit=git_commit(),
-            host=endpoint.host or "",
-            external=endpoint.external,
             load_s=endpoint.load_s,
             alongside=self._stage.alongside,
             prompt_sha=self._stage.prompt_sha,
-            endpoint=endpoint.facts.model_dump(mode="json") if endpoint.facts else None,
             energy=None if energy is None else energy.result(),
         )
         with self._context.store.writer(SESSIONS) as sessions:
             sessions.append(session)
+
+
+def session_of(endpoint: Endpoint, **measured: Any) -> Session:  # noqa: ANN401 - fields of a record
+    """Return the record of a stage's work at the servers of a model.
+
+    Args:
+        endpoint: Of the model.
+        **measured: Fields of `Session` that do not follow from it.
+    """
+    return Session(
+        model=endpoint.spec.name,
+        qaeval_version=__version__,
+        git_commit=git_commit(),
+        host=endpoint.host or "",
+        external=endpoint.external,
+        endpoint=endpoint.facts.model_dump(mode="json") if endpoint.facts else None,
+        **measured,
+    )
 
 
 def _metrics_of(url: str, spec: ModelSpec, addresses: tuple[str, ...]) -> Server:
