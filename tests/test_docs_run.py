@@ -34,14 +34,18 @@ def commands_of(page: Path) -> list[str]:
     return [command for block in FENCE.findall(page.read_text()) for command in commands_in(block)]
 
 
-PAGES = {
-    str(page.relative_to(ROOT)): commands[0]
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-    if (commands := commands_of(page))
-} | {
-    f"README.md {number}": command
-    for number, command in enumerate(commands_of(ROOT / "README.md")[1:3], start=2)
-}
+PAGES = (
+    {
+        str(page.relative_to(ROOT)): commands[0]
+        for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+        if (commands := commands_of(page))
+        and "--backend ray" not in commands[0]  # tests/distributed has a cluster
+    }
+    | {
+        f"README.md {number}": command
+        for number, command in enumerate(commands_of(ROOT / "README.md")[1:3], start=2)
+    }
+)
 
 
 @pytest.fixture(scope="module")

@@ -446,17 +446,25 @@ def _colours(svg: str) -> list[str]:
     return re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", svg)
 
 
+@pytest.mark.parametrize("name", ["mistral-small-3.2-24b@a run of last week " + "x" * 200, "x " * 120])
+def test_a_long_name_leaves_room_for_the_axes_of_a_chart(name: str) -> None:
+    made = case({f"{name}1": ["AAB"] * 12, f"{name}2": ["ABB"] * 12})
+    for chart in charts(made.report()):  # matplotlib would warn of axes without size: an error in tests
+        lines = [text for text in _texts(chart.svg()) if "x x" in text or "mistral" in text]
+        assert lines
+        assert max(map(len, lines)) <= 34
+
+
 @pytest.mark.slow
 def test_names_that_look_like_markup_are_text_in_a_chart() -> None:
     made = case({"alpha@a<b>&$x$": ["AAB"] * 12, "beta": ["ABB"] * 12})
-    svg = charts(made.report())[0].svg()
-    texts = [
-        "".join(one.itertext())
-        for one in ET.fromstring(svg).iter(  # noqa: S314 - our own
-            "{http://www.w3.org/2000/svg}text"
-        )
-    ]
-    assert "alpha@a<b>&$x$" in texts
+    assert "alpha@a<b>&$x$" in _texts(charts(made.report())[0].svg())
+
+
+def _texts(svg: str) -> list[str]:
+    """Return the lines of text of an SVG; matplotlib writes each line of a label as its own element."""
+    nodes = ET.fromstring(svg).iter()  # noqa: S314 - our own
+    return [node.text for node in nodes if node.text and node.tag.endswith(("}text", "}tspan"))]
 
 
 def test_a_document_links_the_charts_that_stand_beside_it() -> None:

@@ -843,8 +843,11 @@ def test_a_directory_that_is_there_is_left_alone(
 def test_a_server_that_dies_ends_the_sweep_and_finished_levels_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # the probe asks twice; 5 requests at one in flight are finished, of the 6 at two the server answers two
-    with LoopbackServer(NAMES, die_after=9, latency_s=0.1) as server:
+    with LoopbackServer(NAMES) as server:
+        assert sweep(server, "--repeats", 1, out=tmp_path / "whole") == 0
+        n_probes = len(server.requests) - 11
+    # 5 requests at one in flight are finished; of the 6 at two, the server answers two
+    with LoopbackServer(NAMES, die_after=n_probes + 7, latency_s=0.1) as server:
         assert sweep(server, "--repeats", 1, out=tmp_path / "s") == 69
     shown = capsys.readouterr()
     assert "/health" in shown.err

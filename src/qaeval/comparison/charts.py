@@ -19,6 +19,8 @@ from qaeval.report.chart import (
     Theme,
     draw_intervals,
     fit_height,
+    legend_columns,
+    wrap_label,
     x_reach,
 )
 from qaeval.report.measure import Measure
@@ -44,6 +46,7 @@ def letters(report: Report) -> Chart:
     kinds = [*report.rubric.letters, "no letter", "failed"]
 
     def draw(axes: Any, theme: Theme) -> None:  # noqa: ANN401 - matplotlib has no types here
+        rows = range(len(names))
         left = [0.0] * len(names)
         for index, (kind, colour) in enumerate(zip(kinds, [*colours, NONE, FAILED], strict=True)):
             counts = [
@@ -54,9 +57,10 @@ def letters(report: Report) -> Chart:
                 100 * n / candidate.n_expected for n, candidate in zip(counts, report.candidates, strict=True)
             ]
             if any(counts):
-                axes.barh(names, shares, left=left, height=0.55, color=colour, label=kind)
+                axes.barh(rows, shares, left=left, height=0.55, color=colour, label=kind)
             left = [start + share for start, share in zip(left, shares, strict=True)]
         draw_intervals(axes, [candidate.usable for candidate in report.candidates], theme.ink)
+        axes.set_yticks(rows, map(wrap_label, names))
         axes.set_xlim(0, 100)
         axes.set_xlabel("% of all expected items")
         axes.invert_yaxis()
@@ -80,7 +84,7 @@ def differences(report: Report) -> Chart | None:
     def draw(axes: Any, theme: Theme) -> None:  # noqa: ANN401
         axes.axvspan(-100 * report.margin, 100 * report.margin, color=theme.band, zorder=0)
         axes.axvline(0, color=theme.soft, linewidth=1)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), map(wrap_label, names))
         draw_intervals(axes, [bar.measure for bar in bars], SERIES[0])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlabel(f"points of usable rate; the band is the margin of {100 * report.margin:g} points")
@@ -131,7 +135,7 @@ def answers(report: Report) -> Chart | None:
             axes.stairs(
                 [100 * n / words.n for n in words.histogram],
                 edges,
-                label=name,
+                label=wrap_label(name),
                 color=SERIES[index % len(SERIES)],
                 linewidth=1.8,
                 linestyle=("-", "--", ":", "-.")[index % 4],
@@ -141,7 +145,10 @@ def answers(report: Report) -> Chart | None:
         axes.set_xticks([*range(0, 100, 20), 100], [*map(str, range(0, 100, 20)), "100 and more"])
         axes.set_xlabel("words of an answer")
         axes.set_ylabel("% of answers")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=3)  # long names would cover bars
+        columns = legend_columns([name for name, _ in lengths])
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=columns
+        )  # inside, it would cover bars
 
     alt = "; ".join(f"{name}: median {numbers.decimal(words.median, 0)} words" for name, words in lengths)
     return Chart("answers", "Length of answers", alt, draw, 2.8, in_page=True)
@@ -171,7 +178,7 @@ def front(report: Report) -> Chart | None:
                 capsize=3,
             )
             axes.annotate(
-                cost.candidate,
+                wrap_label(cost.candidate),
                 (measure.value, 100 * (rate.value or 0)),
                 xytext=(7, 5 if (rate.value or 0) < HIGH else -12),
                 textcoords="offset points",

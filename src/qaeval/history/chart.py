@@ -7,7 +7,7 @@ from typing import Any
 
 from qaeval.history.model import EvalHistory, HistoryRun
 from qaeval.report import numbers
-from qaeval.report.chart import SERIES, Chart, Theme, draw_bars
+from qaeval.report.chart import SERIES, Chart, Theme, draw_bars, legend_columns, wrap_label
 from qaeval.report.measure import Measure
 
 
@@ -28,7 +28,7 @@ def trend(history: EvalHistory, name: str) -> Chart:
                     marker="osD^v"[index % 5],
                     markersize=5,
                     linestyle=("-", "--", ":", "-.")[index // len(SERIES) % 4],
-                    label=candidate if candidate not in labelled else None,
+                    label=wrap_label(candidate) if candidate not in labelled else None,
                 )
                 draw_bars(axes, times, rates, SERIES[index % len(SERIES)])
                 labelled.add(candidate)
@@ -51,7 +51,7 @@ def trend(history: EvalHistory, name: str) -> Chart:
         axes.set_ylim(0, 100)
         axes.set_ylabel("usable items, %")
         _dates(axes, [_moment(run.started) for segment in history.stretches for run in segment.runs])
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=min(3, len(names)))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=legend_columns(names))
 
     last = history.stretches[-1].runs[-1]
     alt = "; ".join(f"{rate.candidate}: {numbers.rate(rate.usable)} usable" for rate in last.rates)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -102,6 +103,16 @@ def draw_bars(axes: Any, times: Sequence[datetime], rates: Sequence[Measure], co
         reach = x_reach(rate, 100)
         if reach is not None:
             axes.errorbar([time], [100 * (rate.value or 0)], yerr=reach, fmt="none", color=colour, capsize=3)
+
+
+def wrap_label(text: str) -> str:
+    """Break a label into at most three lines of 34 characters: a longer one leaves no room for the axes."""
+    return textwrap.fill(text, 34, max_lines=3, placeholder=" …")
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """Return how many columns of a legend, 1 to 3, fit below a chart."""
+    return max(1, min(3, len(labels), 72 // max((len(wrap_label(label)) for label in labels), default=1)))
 
 
 def fit_height(n: int) -> float:
