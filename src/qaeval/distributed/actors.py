@@ -22,7 +22,7 @@ from qaeval.chat.protocol import ChatModel, Sampling
 from qaeval.distributed.blocks import BlockFiles
 from qaeval.errors import QaevalError
 from qaeval.evals.definition import EvalDefinition
-from qaeval.records import Failure, GenerateRow, Generation, GradeRow, Record
+from qaeval.records import Failure, FailureReason, GenerateRow, Generation, GradeRow, Record
 from qaeval.registry.config import ModelSpec
 from qaeval.registry.find import api_key
 from qaeval.run import generate, grade
@@ -171,7 +171,7 @@ class _StageActor(ABC, Generic[_Task, _Row]):
         tasks: Sequence[_Task],
         ask: Callable[[_Task], Awaitable[_Row]],
         model_of: Callable[[_Task], str],
-        failed: Callable[[_Task, str], Failure],
+        failed: Callable[[_Task, FailureReason, str], Failure],
     ) -> list[_Row]:
         """Ask about all tasks, within the limit of the actor; return their rows in the order of the tasks."""
         order = next(self._order)
@@ -184,7 +184,7 @@ class _StageActor(ABC, Generic[_Task, _Row]):
                     raise
                 # one sample that a bug stumbles over must not end the work on a million others
                 except Exception as error:  # noqa: BLE001
-                    return failed(task, f"{type(error).__name__}: {error}"[:500])
+                    return failed(task, "internal", f"{type(error).__name__}: {error}"[:500])
 
         async def emit(task: _Task, row: _Row | Failure) -> None:
             await self._recorders[model_of(task)](task, row)
@@ -223,7 +223,7 @@ class GenerateBlocks(_StageActor[GenerateTask, GenerateRow]):
         tasks = [
             task for sample in samples for spec in self._specs for task in generate.tasks(spec.name, [sample])
         ]
-        rows = await self._asked(tasks, self._ask, lambda task: task.candidate, _failed_reply)
+        rows = await self._asked(tasks, self._ask, lambda task: task.candidate, generate.failed_reply)
         await asyncio.to_thread(self._files.write_replies, block, rows)
 
     async def _ask(self, task: GenerateTask) -> GenerateRow:
@@ -264,7 +264,7 @@ class GradeBlocks(_StageActor[GradeTask, GradeRow]):
             for sample in samples
             for task in grade.tasks(self._judge.name, sample, by_sample.get(sample.sample_id, ()))
         ]
-        rows = await self._asked(tasks, self._ask, lambda task: task.judge, _failed_letter)
+        rows = await self._asked(tasks, self._ask, lambda task: task.judge, grade.failed_letter)
         await asyncio.to_thread(self._files.write_letters, block, rows)
 
     async def _ask(self, task: GradeTask) -> GradeRow:
@@ -295,29 +295,6 @@ def spread(spec: ModelSpec, *, allow_external: Iterable[str], resolver: Resolver
         return spec
     first, *others = (str(URL(spec.url).with_host(address)) for address in version4)
     return spec.model_copy(update={"url": first, "replicas": tuple(others)})
-
-
-def _failed_reply(task: GenerateTask, detail: str) -> Failure:
-    return Failure(
-        task_id=task.task_id,
-        stage="generate",
-        model=task.candidate,
-        sample_id=task.sample.sample_id,
-        reason="internal",
-        detail=detail,
-    )
-
-
-def _failed_letter(task: GradeTask, detail: str) -> Failure:
-    return Failure(
-        task_id=task.task_id,
-        stage="grade",
-        model=task.judge,
-        sample_id=task.sample.sample_id,
-        item_id=task.item.item_id,
-        reason="internal",
-        detail=detail,
-    )
 
 
 async def _ignore_both(_task: object, row: object) -> None:

@@ -4,7 +4,7 @@ Building messages and parsing replies are pure; the one effect is the call of th
 """
 
 import json
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from string import Template
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from qaeval.chat.protocol import (
 )
 from qaeval.chat.reply import ReplyError
 from qaeval.evals.definition import EvalDefinition, item_schema
-from qaeval.records import Failure, FailureReason, GenerateRow, Generation, Sample, record_id
+from qaeval.records import ControlText, Failure, FailureReason, GenerateRow, Generation, Sample, record_id
 from qaeval.registry.model import ModelSpec, PromptedModel
 from qaeval.run.items import read_items
 from qaeval.text.control import escape, unknown_pieces
@@ -117,24 +117,22 @@ async def generate_one(
     try:
         completion = await model.complete(request)
     except ChatError as error:
-        return _failure(task, request, error.reason, error.detail)
+        return failed_reply(task, error.reason, error.detail, escaped=request.escaped)
     if completion.finish_reason == "length":
         detail = (
             f"the reply reached max_tokens={sampling.max_tokens} before its end{completion.lost_to_thinking}"
         )
-        return _failure(task, request, "truncated", detail, completion)
+        return failed_reply(task, "truncated", detail, completion, request.escaped)
     if completion.finish_reason == "repetition":
-        return _failure(task, request, "repetition", completion.repeated, completion)
+        return failed_reply(task, "repetition", completion.repeated, completion, request.escaped)
     if completion.finish_reason == "abort":
-        return _failure(
-            task, request, "interrupted", "the server stopped the reply (finish_reason 'abort')", completion
-        )
+        detail = "the server stopped the reply (finish_reason 'abort')"
+        return failed_reply(task, "interrupted", detail, completion, request.escaped)
     try:
         items = read_items(completion.text, task.sample, definition, lenient=lenient)
     except ReplyError as error:
-        return _failure(
-            task, request, error.reason, f"{error.detail}{completion.lost_to_thinking}", completion
-        )
+        detail = f"{error.detail}{completion.lost_to_thinking}"
+        return failed_reply(task, error.reason, detail, completion, request.escaped)
     return Generation(
         task_id=task.task_id,
         candidate=task.candidate,
@@ -151,13 +149,14 @@ async def generate_one(
     )
 
 
-def _failure(
+def failed_reply(
     task: GenerateTask,
-    request: ChatRequest,
     reason: FailureReason,
     detail: str,
     completion: Completion | None = None,
+    escaped: Mapping[ControlText, int] = MappingProxyType({}),
 ) -> Failure:
+    """Return the row of a task without a usable reply."""
     return Failure(
         task_id=task.task_id,
         stage="generate",
@@ -169,5 +168,5 @@ def _failure(
         text=completion.text if completion else "",
         usage=completion.usage if completion else None,
         latency_s=completion.latency_s if completion else 0.0,
-        escaped=request.escaped,
+        escaped=escaped,
     )

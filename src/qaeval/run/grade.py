@@ -595,7 +595,7 @@ async def _grade(model: ChatModel, task: GradeTask, instructions: Instructions, 
     """Ask the judge in one form of the prompt and turn the reply into a row."""
     rubric = instructions.rubric
     if rubric.needs_source and not task.sample.chunk.text:
-        return _failure(task, "no_source", f"the item has no chunk, and rubric {rubric.name} needs one")
+        return failed_letter(task, "no_source", f"the item has no chunk, and rubric {rubric.name} needs one")
     shown = (
         *_context(task.sample, instructions.sees).values(),
         *graded_parts(task.item).values(),
@@ -611,7 +611,7 @@ async def _grade(model: ChatModel, task: GradeTask, instructions: Instructions, 
         request = build_request(task.sample, task.item, brief, special)
         second = await model.complete(request)
     except ChatError as error:
-        return _failure(task, error.reason, error.detail, escaped=request.escaped)
+        return failed_letter(task, error.reason, error.detail, escaped=request.escaped)
     row = _row(task, brief, request, _together(completion, second), shown, lenient=lenient)
     if isinstance(row, Failure):
         return row
@@ -658,7 +658,7 @@ def _row(
 ) -> GradeRow:
     """Turn a reply into a grade or a failure."""
     if completion.finish_reason == "length":
-        return _failure(
+        return failed_letter(
             task,
             "truncated",
             f"the reply reached max_tokens={instructions.sampling.max_tokens}{completion.lost_to_thinking}",
@@ -666,9 +666,9 @@ def _row(
             request.escaped,
         )
     if completion.finish_reason == "repetition":
-        return _failure(task, "repetition", completion.repeated, completion, request.escaped)
+        return failed_letter(task, "repetition", completion.repeated, completion, request.escaped)
     if completion.finish_reason == "abort":
-        return _failure(
+        return failed_letter(
             task,
             "interrupted",
             "the server stopped the reply (finish_reason 'abort')",
@@ -680,7 +680,7 @@ def _row(
         reply = parse_reply(completion.text, rubric, lenient=lenient, shown=shown)
     except ReplyError as error:
         detail = f"{error.detail}{completion.lost_to_thinking}"
-        return _failure(task, error.reason, detail, completion, request.escaped)
+        return failed_letter(task, error.reason, detail, completion, request.escaped)
     alternatives = completion.alternatives
     probabilities = letter_probabilities(alternatives, rubric.letters) if alternatives else None
     unseen = unseen_letters(alternatives, rubric.letters) if alternatives and probabilities else ""
@@ -707,13 +707,14 @@ def _row(
     )
 
 
-def _failure(
+def failed_letter(
     task: GradeTask,
     reason: FailureReason,
     detail: str,
     completion: Completion | None = None,
     escaped: Mapping[ControlText, int] = MappingProxyType({}),
 ) -> Failure:
+    """Return the row of a task without a letter."""
     return Failure(
         task_id=task.task_id,
         stage="grade",
