@@ -5,9 +5,15 @@ added up to a fixed number, and the bar is missed when every one of them lies ab
 bar half of the rounds lie above: all of five once in 32 times. What is printed is the median, with the range of the rounds.
 """
 
+import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
+
+_LAST_GOOD: Final = Path(__file__).with_name("last_good.json")
+SLIDE: Final = 1.25
+"""Of the last good median: a figure above it has become worse, also where it is within its own bar."""
 
 ROUNDS: Final = 5
 """Rounds that must all lie above a bar that is missed."""
@@ -69,3 +75,14 @@ class Bars:
             each = f" in {len(values)} rounds of {len(values)}" if len(values) > 1 else ""
             self.missed.append(f"{what}: {statistics.median(values):.3f}, the bar is {most:g}{each}")
         return words(values, most)
+
+
+def last_good() -> dict[str, float]:
+    """Return the medians that are kept, by the name of their figure."""
+    return json.loads(_LAST_GOOD.read_text()) if _LAST_GOOD.exists() else {}
+
+
+def keep(medians: Mapping[str, float]) -> None:
+    """Keep medians as the last good ones, beside those of other figures."""
+    rounded = {name: round(value, 2) for name, value in medians.items()}
+    _LAST_GOOD.write_text(json.dumps(last_good() | rounded, indent=1, sort_keys=True) + "\n")

@@ -1,4 +1,4 @@
-"""What commands that users run cost in CPU, against the last good figures in benchmarks/commands.json.
+"""What commands that users run cost in CPU, against the last good figures in benchmarks/last_good.json.
 
     .venv/bin/python benchmarks/commands.py             prints the table, under 3 minutes
     .venv/bin/python benchmarks/commands.py --hold      ends with exit code 1 when a bar is missed
@@ -9,7 +9,6 @@ machines compare. The bar is 1.25 of the last good median; a figure above it is 
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -18,11 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from bars import Bars
-from harness import HERE, take
+from bars import SLIDE, Bars, keep, last_good
+from harness import take
 
-GOOD: Final = HERE / "commands.json"
-BAR: Final = 1.25
 _LOOP: Final = 2_000_000
 _ROWS: Final = 100_000
 _PAGES: Final = 8
@@ -85,7 +82,7 @@ def commands(folder: Path) -> dict[str, list[str | Path]]:
 
 def measure(folder: Path, bars: Bars) -> dict[str, float]:
     """Measure every command, print its figure beside the last good one, and return the medians."""
-    good = json.loads(GOOD.read_text()) if GOOD.exists() else {}
+    good = last_good()
     medians = {}
     print("\n| command | CPU, calibration loops | of the last good median |\n|---|---|---|")
     for name, words in commands(folder).items():
@@ -106,9 +103,9 @@ def measure(folder: Path, bars: Bars) -> dict[str, float]:
                 once()
         else:
             share = bars.measure(
-                f"{name}, of the last good CPU", lambda last=last, once=once: once() / last, BAR
+                f"{name}, of the last good CPU", lambda last=last, once=once: once() / last, SLIDE
             )
-        medians[name] = round(statistics.median(figures), 2)
+        medians[name] = statistics.median(figures)
         print(f"| `{name}` | {medians[name]:.1f} | {share} |", flush=True)
     return medians
 
@@ -119,13 +116,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--hold", action="store_true", help="end with exit code 1 when a bar is missed")
-    parser.add_argument("--keep", action="store_true", help="write the medians to benchmarks/commands.json")
+    parser.add_argument("--keep", action="store_true", help="write the medians to benchmarks/last_good.json")
     arguments = parser.parse_args()
     bars = Bars()
     with tempfile.TemporaryDirectory() as folder:
         medians = measure(Path(folder), bars)
     if arguments.keep:
-        GOOD.write_text(json.dumps(medians, indent=1) + "\n")
+        keep(medians)
     for missed in bars.missed:
         print(f"MISSED {missed}")
     sys.exit(arguments.hold and bool(bars.missed))

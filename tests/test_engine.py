@@ -404,6 +404,23 @@ async def test_a_failing_request_to_a_server_that_is_well_costs_attempts() -> No
         assert len(server.requests) == 3
 
 
+async def test_a_request_that_meets_more_than_three_outages_costs_attempts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def is_down(_breaker: CircuitBreaker) -> bool:
+        return False
+
+    monkeypatch.setattr(CircuitBreaker, "answers", is_down)  # down at each look, and up before the next request
+    with LoopbackServer() as server:
+        server.fail("reset")
+        async with HttpChat(
+            base_url=server.url, addresses=("127.0.0.1",), model="tiny-gen", max_attempts=2, sleep=no_time
+        ) as model:
+            with pytest.raises(ChatError, match="attempts: 2"):
+                await model.complete(ASK)
+    assert len(server.requests) == 3 + 2
+
+
 # ------------------------------------------------------------------------------ several servers
 
 

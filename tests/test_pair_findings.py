@@ -1,8 +1,10 @@
 """What the report says of preference pairs, counted by hand from a table of letters."""
 
 import pandas as pd
+import pytest
 
 from qaeval.analysis.letters import FAILED
+from qaeval.comparison import findings
 from qaeval.comparison.findings import near_duplicates, summarise_pairs
 from qaeval.comparison.report import Selection
 from qaeval.records import Chunk, Sample
@@ -82,3 +84,17 @@ def test_questions_with_the_words_of_an_earlier_one_are_counted_once_each() -> N
     ten = "alpha bravo charlie delta echo foxtrot golf hotel india juliet"
     assert near_duplicates([ten, f"{ten} kilo lima", other]) == 1  # 10 of 12 words
     assert near_duplicates([ten, f"{ten} kilo lima mike", other]) == 0  # 10 of 13
+
+
+def test_questions_are_not_compared_beyond_either_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    ten = "alpha bravo charlie delta echo foxtrot golf hotel india juliet"
+    near = [
+        f"{ten} {word}" for word in ("kilo", "lima", "mike", "november")
+    ]  # each is near each: 0 + 1 + 2 + 3 pairs
+    monkeypatch.setattr(findings, "_MOST_COMPARED", 6)
+    assert near_duplicates(near) == 3
+    monkeypatch.setattr(findings, "_MOST_COMPARED", 5)
+    assert near_duplicates(near) is None
+    monkeypatch.setattr(findings, "_MOST_QUESTIONS", 3)
+    assert near_duplicates(near[:3]) == 2
+    assert near_duplicates([near[0]] * 4) is None
