@@ -410,7 +410,9 @@ async def test_a_request_that_meets_more_than_three_outages_costs_attempts(
     async def is_down(_breaker: CircuitBreaker) -> bool:
         return False
 
-    monkeypatch.setattr(CircuitBreaker, "answers", is_down)  # down at each look, and up before the next request
+    monkeypatch.setattr(
+        CircuitBreaker, "answers", is_down
+    )  # down at each look, and up before the next request
     with LoopbackServer() as server:
         server.fail("reset")
         async with HttpChat(

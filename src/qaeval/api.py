@@ -467,7 +467,7 @@ def compare(
         backend: ``"local"``: this process asks. ``"ray"``: actors on the nodes of a Ray cluster do, and this process collects
             the rows; every model needs a server that is up.
         ray_address: Address of the cluster, ``HOST:PORT``; default: Ray on this machine, for this run.
-        ray_store: Place that all nodes see, for the samples and rows of blocks: a folder or ``s3://BUCKET/PREFIX``; default:
+        ray_store: Location that all nodes see, for the samples and rows of blocks: a folder or ``s3://BUCKET/PREFIX``; default:
             a folder in `out`.
         ray_block: Samples of a block, 1 to 500: what is asked again where the process that works on it dies.
         progress: Called after each finished task, on the thread that works.

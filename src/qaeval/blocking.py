@@ -1,6 +1,6 @@
 """Two forms of one call: blocking, in scripts and notebook cells alike, and awaitable.
 
-The engine runs an event loop of its own. A thread that already runs one, as every notebook cell does, cannot run a second:
+The engine runs its own event loop. A thread that already runs one, as every notebook cell does, cannot run a second:
 there the call moves to a thread, and the cell waits for it. An interrupt then stops the run as Ctrl-C does on the command
 line: requests in flight finish, every finished row is kept.
 """
@@ -32,7 +32,7 @@ class Stoppable(Protocol):
 
 
 class _Call:
-    """One call on a thread of its own, and the work in it that can be stopped."""
+    """One call on its own thread, and the work in it that can be stopped."""
 
     def __init__(self) -> None:
         self._lock = Lock()

@@ -11,7 +11,7 @@ from test_real_vllm import ROOT, models, pair  # noqa: F401 - fixtures
 
 from command import Typed, qaeval
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 def registry(folder: Path, urls: tuple[str, str]) -> Path:

@@ -422,7 +422,7 @@ def test_compare_serves_candidate_candidate_judge_in_turns(
 def test_a_killed_server_is_started_again_and_nothing_is_asked_twice(
     models: Path, tmp_path: Path, as_before: list[int]
 ) -> None:
-    process = compare(registry_file(tmp_path, models), tmp_path / "run", "mistral", "qwen", n=40)
+    process = compare(registry_file(tmp_path, models), tmp_path / "run", "mistral", "qwen", n=16)
     rows = tmp_path / "run" / "generations.jsonl"
     until = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < until:
@@ -431,11 +431,11 @@ def test_a_killed_server_is_started_again_and_nothing_is_asked_twice(
         time.sleep(0.02)
     (victim,) = set(servers_running()) - set(as_before)
     os.kill(victim, signal.SIGKILL)
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=500)  # three servers start, 40 s each on a quiet machine
     assert process.returncode == 0, err
     assert err.count("is ready after") == 4
     done = [json.loads(line)["task_id"] for line in rows.read_text().splitlines()]
-    assert len(done) == len(set(done)) == 80
+    assert len(done) == len(set(done)) == 32
 
 
 def test_ctrl_c_leaves_no_process(models: Path, tmp_path: Path, as_before: list[int]) -> None:

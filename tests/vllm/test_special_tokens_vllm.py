@@ -21,7 +21,7 @@ from qaeval.serving.probe import probe
 from qaeval.text.attacks import ATTACKS
 from qaeval.text.control import unknown_pieces
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 OWN = ("<sentinel>", "[CONTROL]")
 """Special tokens that no list knows: the server alone can tell."""

@@ -134,7 +134,7 @@ WORDINGS: Final[Mapping[str, Callable[[str], str]]] = {
 
 
 def is_changed(setting: str, used: Instructions) -> bool:
-    """Whether a setting changes the prompt at all: a judge of facts is told no letters."""
+    """Whether a setting changes the prompt at all: the prompt of a judge of facts has no letters."""
     return instructions_for(setting, used).system != used.system
 
 

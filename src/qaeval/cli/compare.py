@@ -150,7 +150,7 @@ def compare(
             )
         if backend == "ray":
             raise UsageError(
-                "--backend ray distributes a run itself: --out is a run directory, and --ray-store the place that all nodes see"
+                "--backend ray distributes a run itself: --out is a run directory, and --ray-store the location that all nodes see"
             )
         which, location = shard_of(shard, out)
         with resumable_shard():

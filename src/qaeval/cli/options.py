@@ -290,8 +290,8 @@ RayStore: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--ray-store",
-        metavar="PLACE",
-        help="Place that all Ray nodes see, for the blocks of the run: a folder or s3://BUCKET/PREFIX; default: a folder in --out.",
+        metavar="LOCATION",
+        help="Location that all Ray nodes see, for the blocks of the run: a folder or s3://BUCKET/PREFIX; default: a folder in --out.",
     ),
 ]
 NoCache: TypeAlias = Annotated[

@@ -61,7 +61,7 @@ def compare_candidates(
         best: The letter of a usable item.
         margin: Smallest difference that matters, in (0, 1). Where larger ones are neither shown nor ruled out, there
             is not enough data.
-        pairs: The pairs to compare; all when left out.
+        pairs: The pairs to compare; default: all.
         is_judge_blind: Whether the judge tells nothing apart: more chunks would then decide nothing.
     """
     pairs = list(combinations(candidates, 2)) if pairs is None else pairs

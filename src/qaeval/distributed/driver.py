@@ -336,9 +336,9 @@ def _look(place: str, name: str, allow_external: tuple[str, ...]) -> tuple[str, 
 
 def _not_shared(place: str, address: str, problem: str) -> str:
     if place.startswith("s3:"):
-        return f"Ray node {address}: cannot read the place of the blocks: {problem}; all nodes need the keys in their environment"
+        return f"Ray node {address}: cannot read the location of the blocks: {problem}; all nodes need the keys in their environment"
     return (
-        f"{place}: Ray node {address} does not see what this process writes there, so the nodes share no disk. Name a place "
+        f"{place}: Ray node {address} does not see what this process writes there, so the nodes share no disk. Name a location "
         f"that all of them see: --ray-store s3://BUCKET/PREFIX, or a folder on a volume that all nodes mount"
     )
 

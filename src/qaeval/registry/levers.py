@@ -14,7 +14,7 @@ LeverName: TypeAlias = Literal["repetition-detection", "compact-json", "prompt-l
 REPETITION_DETECTION: Final[Mapping[str, Any]] = MappingProxyType(
     {"repetition_detection": {"min_pattern_size": 32, "max_pattern_size": 64, "min_count": 3}}
 )
-"""Field of a request: a reply ends when its last 32 to 64 tokens stand there three times in a row. A shorter loop is one of these lengths
+"""Field of a request: a reply ends when its last 32 to 64 tokens repeat three times in a row. A shorter loop is one of these lengths
 too. Three of 32 tokens are no list or table; vLLM compares 33 lengths at each token, which costs a microsecond or two each."""
 
 

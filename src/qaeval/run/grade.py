@@ -160,7 +160,7 @@ class Instructions:
         """Render a rubric for a judge of the registry, in its mode.
 
         Args:
-            rubric: what the judge is told.
+            rubric: what the judge grades by.
             spec: the judge.
             sees: as in `of`.
         """
@@ -177,7 +177,7 @@ class Instructions:
         """Render a rubric as system message and schema.
 
         Args:
-            rubric: what the judge is told.
+            rubric: what the judge grades by.
             sampling: of all requests.
             mode: whether reasons precede the letter.
             sees: what the judge is shown besides chunk and item, ``judge_sees`` of the eval.

@@ -324,7 +324,7 @@ def clustered_ratio(
     Args:
         numerators: Sum of the numerator in each cluster, shape (G,).
         denominators: Sum of the denominator in each cluster, shape (G,); their total must be positive.
-        n: Number of items to report; the number of clusters when left out.
+        n: Number of items to report; default: the number of clusters.
         level: Confidence level.
 
     Returns:

@@ -155,7 +155,7 @@ def plan(
         pilot: Chunks of two candidates, the more the better: from 20 the spread is known to about a sixth.
         difference: True difference of the usable rates that matters, above 0, at most the better candidate's
             rate.
-        n_chunks: Chunks of the comparison; those of the pilot when left out.
+        n_chunks: Chunks of the comparison; default: those of the pilot.
         alpha: Error rate of the two-sided sign-flip test, in (0, 1).
         power: Probability to find the difference, in (0, 1).
 

@@ -30,7 +30,7 @@ def bradley_terry(wins: ArrayLike, *, reference: int | None = None) -> Floats:
     Args:
         wins: Wins of row over column, shape (..., M, M); a tie is half a win for both. The diagonal is
             ignored.
-        reference: Candidate whose strength is 0; the mean is 0 when left out.
+        reference: Candidate whose strength is 0; by default the mean is 0.
 
     Returns:
         Shape (..., M), log-odds; transposing the wins changes the signs. NaN where the strengths do not
@@ -112,7 +112,7 @@ def bradley_terry_bootstrap(
         wins_by_cluster: Wins of row over column in each cluster, shape (G, M, M); a tie is half a win for
             both.
         rng: Source of the resamples; the same seed gives the same intervals.
-        reference: Candidate whose strength is 0; the mean is 0 when left out.
+        reference: Candidate whose strength is 0; by default the mean is 0.
         n_resamples: Number of resamples.
         level: Confidence level.
 

@@ -61,7 +61,7 @@ class BettingTest:
         low: Smallest possible value.
         high: Largest possible value.
         max_weight: Largest weight of any value. Bets depend on it instead of the next value's weight.
-        bets: Rule that sets the bets; `deadline_bets` when left out.
+        bets: Rule that sets the bets; default: `deadline_bets`.
 
     Attributes:
         log_capital: Natural logarithm of the capital against each null; 0 at the start.
