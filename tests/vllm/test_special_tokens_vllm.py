@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from test_real_vllm import models, spec, started  # noqa: F401 - a fixture among them
+from real_vllm import spec, started
 
 from qaeval.chat.http import HttpChat
 from qaeval.chat.protocol import Message, Sampling, special_pieces
@@ -30,7 +30,7 @@ HARMLESS = "The array a[1] of <b>pumps</b> [see 2] starts at <3 bar>."
 
 
 @pytest.fixture(scope="module")
-def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, frozenset[int]]]:  # noqa: F811
+def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, frozenset[int]]]:
     """Serve the tiny model with two more special tokens; its URL, and the ids of all special tokens."""
     folder = tmp_path_factory.mktemp("special")
     model = folder / "model"

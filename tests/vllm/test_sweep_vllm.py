@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from test_real_vllm import VLLM, models, spec, started  # noqa: F401 - a fixture among them
+from real_vllm import VLLM, spec, started
 
 from figures import Bar
 from mock.server import Mock
@@ -136,7 +136,7 @@ def prepare(folder: Path, n: int) -> Path:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, models: Path) -> Iterator[Bench]:  # noqa: F811 - the fixture that was imported
+def bench(tmp_path: Path, models: Path) -> Iterator[Bench]:
     setup = Bench(tmp_path, models / "chatml")
     yield setup
     setup.close()
@@ -171,7 +171,7 @@ def test_both_tools_agree_within_5_percent_on_a_server_with_steady_times(
 def test_both_tools_count_alike_on_a_real_server(
     bench: Bench,
     tmp_path: Path,
-    models: Path,  # noqa: F811 - the fixture that was imported
+    models: Path,
     bar: Bar,
 ) -> None:
     # both at the same time, two requests in flight each. A tiny model takes 4 ms for a token, about as long as a busy machine takes to
