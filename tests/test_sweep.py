@@ -912,10 +912,11 @@ def wait_until(done: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "code", "levels"), [("ok", 0, [1, 2]), ("crashes-after-9", 69, [1])])
+@pytest.mark.parametrize(("kind", "code", "levels"), [("ok", 0, [1, 2]), ("crashes-after-12", 69, [1])])
 def test_a_server_of_our_own_is_started_measured_and_stopped(
     kind: str, code: int, levels: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # the probe asks 5 times, and 5 requests are the level of one in flight: the server dies in the next level
     monkeypatch.chdir(tmp_path)
     fake = [sys.executable, str(Path(__file__).with_name("fake_vllm.py"))]
     registry = {"serving": {"command": fake, "env": {}}, "models": {"mine": {"hf_id": f"fake/{kind}"}}}
