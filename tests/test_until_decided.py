@@ -13,7 +13,8 @@ import pytest
 from command import qaeval
 from qaeval import api
 from qaeval.chat.protocol import ChatRequest
-from qaeval.errors import Interrupted, NotComparableError
+from qaeval.comparison.headline import stopping_sentence
+from qaeval.errors import Interrupted, NotComparableError, UsageError
 from qaeval.records import Session
 from qaeval.run import batches
 from qaeval.run.batches import next_batch
@@ -292,6 +293,94 @@ def test_labels_decide_where_they_are_enough(chunks: Path, tmp_path: Path, scrip
     assert pair.deciding.outcome == "a is better"
     assert pair.difference.value == 0
     assert report.verdict.leader == "good"
+
+
+def uneven_labels(run: api.Run, path: Path, letter_of: Mapping[str, str]) -> Path:
+    """Write labels of every other chunk, drawn with two probabilities."""
+    table = run.letters.merge(run.items[["item_id"]], on="item_id")
+    rows = [
+        {
+            "item_id": row.item_id,
+            "label": letter_of[str(row.candidate)],
+            "rater": "anna",
+            "inclusion": 0.3 if index_of(str(row.chunk_id)) % 4 else 0.5,
+        }
+        for row in table.itertuples()
+        if index_of(str(row.chunk_id)) % 2 == 0
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.slow
+def test_labels_of_an_uneven_draw_leave_a_decision_of_the_judge_and_decide_at_the_last_chunk(
+    chunks: Path, tmp_path: Path, scripted: Any
+) -> None:
+    scripted({"good": letters(0.97, 1), "poor": letters(0.3, 2)})
+    probe = compare(["good", "poor"], chunks, tmp_path / "probe", until_decided=False)
+    labels = uneven_labels(probe, tmp_path / "anna.jsonl", {"good": "A", "poor": "C"})
+    report = compare(["good", "poor"], chunks, tmp_path / "run").report
+    assert report.stopping is not None
+    assert report.stopping.is_decided
+    again = api.load_run(tmp_path / "run", labels=labels).report
+    assert again.stopping is not None
+    assert again.stopping.is_decided
+    (pair,) = again.differences
+    assert pair.deciding is None
+    assert pair.labelled[0].difference.low is None
+    assert "different probabilities" in (pair.labelled[0].difference.reason or "")
+
+    same = letters(0.8, 3)
+    shuffled = [*same[60:], *same[:60]]
+    scripted({"first": same, "second": shuffled})
+    probe = compare(["first", "second"], chunks, tmp_path / "probe2", until_decided=False)
+    labels = uneven_labels(probe, tmp_path / "anna2.jsonl", {"first": "A", "second": "C"})
+    report = compare(["first", "second"], chunks, tmp_path / "whole", labels=labels).report
+    assert report.stopping is not None
+    assert report.stopping.n_chunks == N_CHUNKS
+    last = report.stopping.looks[-1].pairs[0]
+    assert (last.rater, last.outcome) == ("anna", "a is better")
+    (pair,) = report.differences
+    assert pair.deciding is not None
+    assert pair.deciding.outcome == "a is better"
+    fixed = api.load_run(tmp_path / "probe2", labels=labels).report.differences[0].labelled[0].difference
+    assert pair.deciding.difference.low == pytest.approx(fixed.low)
+
+
+@pytest.mark.slow
+def test_a_stop_that_later_labels_undo_is_not_called_decided(
+    chunks: Path, tmp_path: Path, scripted: Any
+) -> None:
+    scripted({"good": letters(0.97, 1), "poor": letters(0.3, 2)})
+    run = compare(["good", "poor"], chunks, tmp_path / "run")
+    assert run.report.stopping is not None
+    assert "decided the first place" in stopping_sentence(run.report.stopping)
+    rows = [
+        {"item_id": row.item_id, "label": "A" if number % 2 else "C", "rater": "anna"}
+        for number, row in enumerate(run.letters.itertuples())
+    ]
+    labels = tmp_path / "anna.jsonl"
+    labels.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stopping = api.load_run(tmp_path / "run", labels=labels).report.stopping
+    assert stopping is not None
+    assert not stopping.is_decided
+    sentence = stopping_sentence(stopping)
+    assert "undecided" in sentence
+    assert "saved" not in sentence
+    assert stopping.timing.seconds_saved <= 0
+
+
+def test_a_panel_is_refused(chunks: Path, tmp_path: Path, scripted: Any) -> None:
+    scripted({"good": letters(0.97, 1), "poor": letters(0.3, 2)})
+    with pytest.raises(UsageError, match="a panel has a fixed sample"):
+        api.compare(
+            ["good", "poor"],
+            eval_name="qa_pairs",
+            chunks=chunks,
+            panel=["the-judge", "embedded-lexical", "selene"],
+            out=tmp_path / "run",
+            until_decided=True,
+        )
 
 
 def test_shards_are_refused(tmp_path: Path) -> None:

@@ -549,6 +549,7 @@ def compare(
         registry=registry,
         path=path,
         is_on_ray=backend == "ray",
+        is_panel=bool(members),
     )
     machines = find_machines(registry, [settings], hardware)
     options = ReportOptions(
@@ -619,29 +620,31 @@ def _batches(
     registry: Config,
     path: Path,
     is_on_ray: bool,
+    is_panel: bool,
 ) -> Batches | None:
     """Return the batches of a run until decided; None of one with a fixed sample.
 
     Raises:
-        UsageError: a run on Ray, or of samples with different weights, is to stop early.
+        UsageError: a run on Ray, with a panel, or of samples with different weights is to stop early.
         NotComparableError: the run began otherwise.
     """
     is_weighted = relative_weights([sample.weight for sample in plan.samples]) is not None
-    if until_decided and (is_on_ray or is_weighted):
-        cause = "a run on Ray" if is_on_ray else "a run whose samples weigh differently"
-        raise UsageError(f"{cause} has a fixed sample: omit --until-decided (until_decided=True)")
-    if len(plan.candidates) < 2 or is_on_ray or is_weighted:
-        return None
-    is_weighted = relative_weights([sample.weight for sample in plan.samples]) is not None
-    if is_weighted and until_decided:
-        # the bounds at every look are those of chunks that weigh the same
-        raise UsageError(
-            "--until-decided (until_decided=True): the samples were drawn with different probabilities; ask for all of them "
-            "(--all-chunks), or draw them with --allocation proportional"
+    if until_decided and (is_on_ray or is_weighted or is_panel):
+        # the bounds at every look are those of chunks that weigh the same, and of one judge's letters
+        cause = (
+            "a run on Ray"
+            if is_on_ray
+            else "a run with a panel"
+            if is_panel
+            else "a run whose samples were drawn with different probabilities"
         )
+        raise UsageError(
+            f"{cause} has a fixed sample: omit --until-decided (until_decided=True), or ask for all chunks (--all-chunks)"
+        )
+    if len(plan.candidates) < 2 or is_on_ray or is_weighted or is_panel:
+        return None
     if until_decided is None:
         until_decided = registry.defaults.until_decided if recorded is None else "until_decided" in recorded
-        until_decided = until_decided and not is_weighted
     require_same_ending(recorded, until_decided=until_decided, path=path)
     if not until_decided:
         return None

@@ -133,7 +133,11 @@ def _passed(ask: Callable[[], "GateReport"]) -> "GateReport":
         return report
     from qaeval.gate.messages import plain
 
-    said = (report.headline, *(rule.sentence for rule in report.rules if rule.verdict != "pass"), *report.notes)
+    said = (
+        report.headline,
+        *(rule.sentence for rule in report.rules if rule.verdict != "pass"),
+        *report.notes,
+    )
     words = "\n".join(map(plain, said))
     if report.exit_code == 0:
         pytest.skip(words)

@@ -91,6 +91,11 @@ def stopping_sentence(stopping: Stopping) -> str:
             else "the first place stayed undecided"
         )
         return f"All {plural(stopping.n_chunks, 'chunk')} were asked for in {looks}: {ending}."
+    if not stopping.is_decided:
+        return (
+            f"{stopping.n_chunks:,} of {plural(stopping.n_chunks_planned, 'chunk')} were asked for so far, in random order ({looks}); the "
+            f"first place is undecided. The command of the run with --resume continues."
+        )
     n_left = stopping.n_chunks_planned - stopping.n_chunks
     share = percent(n_left / stopping.n_chunks_planned)
     return (

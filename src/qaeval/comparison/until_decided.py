@@ -37,7 +37,7 @@ from qaeval.stats.sequential import SequentialLook, corrected_looks, sequential_
 _METHOD: Final = "bets on chunks in random order, holds at every look"
 _EQUAL_DRAW: Final = 1.01
 """Ratio of the largest to the smallest probability of a draw that counts as even."""
-_UNEVEN: Final = "labels that were drawn with different probabilities decide nothing before the last chunk: no interval of them holds at every look"
+_UNEVEN: Final = "no interval of labels that were drawn with different probabilities holds at every look; they decide once all chunks were asked for"
 
 
 class SequencePlan(Part):
@@ -82,7 +82,6 @@ class _Shown:
     n_chunks: int
     rater: str = ""
     rank: tuple[Any, ...] = ()
-    reason: str | None = None
 
     @property
     def p(self) -> float:
@@ -102,7 +101,6 @@ class _Shown:
                 method=_METHOD,
                 n=self.n_chunks,
                 n_clusters=self.n_chunks,
-                reason=self.reason,
             )
         )
 
@@ -146,33 +144,31 @@ class _Chunks:
 
     def by_rater(
         self, pair: int, rates: ChunkRates, estimate: LabelledDifference, looks: Sequence[int]
-    ) -> list[_Shown]:
-        """What the labels of a rater show of a pair at each look."""
+    ) -> list[_Shown | None]:
+        """What the labels of a rater show of a pair at each look; None where no interval of them holds.
+
+        Labels that were drawn with different probabilities show something at the last chunk of the plan alone. Nothing was decided by
+        them before, so that the estimate for a fixed sample holds there.
+        """
         labelled, is_labelled = self._labelled(pair, rates)
         judged, weights = self.judged[pair], self.weights
-        is_even = _is_even(rates.probabilities(list(self.names[pair])))
-        shown = (
-            corrected_looks(judged[None], labelled[None], **self._options(looks))
-            if is_even
-            else [_nothing_shown()] * len(looks)
-        )
-        results = []
+        shown: list[SequentialLook | None] = [None] * len(looks)
+        if _is_even(rates.probabilities(list(self.names[pair]))):
+            shown = list(corrected_looks(judged[None], labelled[None], **self._options(looks)))
+        elif looks[-1] == self._plan.n_chunks:
+            shown[-1] = _fixed(estimate, self._plan.margin)
+        results: list[_Shown | None] = []
         for n, look in zip(looks, shown, strict=True):
+            if look is None:
+                results.append(None)
+                continue
             known, n_labelled = ~np.isnan(labelled[:n]), int(is_labelled[:n].sum())
             value = np.average(judged[:n], weights=weights[:n])
             if known.any():
                 value += np.average((labelled - judged)[:n][known], weights=weights[:n][known])
             ranked = estimate.model_copy(update={"n_chunks": n_labelled})
             results.append(
-                _Shown(
-                    look,
-                    0,
-                    float(value),
-                    n_labelled,
-                    rater=estimate.rater,
-                    rank=precedence(ranked)[1:],
-                    reason=None if is_even else _UNEVEN,
-                )
+                _Shown(look, 0, float(value), n_labelled, rater=estimate.rater, rank=precedence(ranked)[1:])
             )
         return results
 
@@ -191,9 +187,18 @@ class _Chunks:
         ), is_labelled.to_numpy(bool)
 
 
-def _nothing_shown() -> SequentialLook:
-    one = np.ones(1)
-    return SequentialLook(low=-one, high=one, p_value=one, p_equivalent=one)
+def _fixed(estimate: LabelledDifference, margin: float) -> SequentialLook | None:
+    """Return what an estimate for a fixed sample shows; None without an interval."""
+    low, high = estimate.difference.low, estimate.difference.high
+    if low is None or high is None:
+        return None
+    is_equal = -margin <= low and high <= margin
+    return SequentialLook(
+        low=np.array([low]),
+        high=np.array([high]),
+        p_value=np.array([1.0 if estimate.p is None else estimate.p]),
+        p_equivalent=np.array([0.0 if is_equal else 1.0]),
+    )
 
 
 def _is_even(probabilities: np.ndarray | None) -> bool:
@@ -249,7 +254,11 @@ def at_every_look(
     for number, n in enumerate(looks):
         deciding = [
             min(
-                (shown[number] for shown in by_rater[index] if shown[number].n_chunks >= MIN_CLUSTERS),
+                (
+                    shown
+                    for at_looks in by_rater[index]
+                    if (shown := at_looks[number]) is not None and shown.n_chunks >= MIN_CLUSTERS
+                ),
                 key=lambda shown: shown.rank,
                 default=by_judge[number][index],
             )
@@ -262,7 +271,10 @@ def at_every_look(
             pair,
             by_judge[-1][index],
             judged[index],
-            {shown[-1].rater: shown[-1] for shown in by_rater[index]},
+            {
+                estimate.rater: at_looks[-1]
+                for estimate, at_looks in zip(pair.labelled, by_rater[index], strict=True)
+            },
             results[-1].pairs[index],
             n_pairs=n_pairs,
             plan=plan,
@@ -334,7 +346,7 @@ def _replaced(
     pair: Difference,
     judged: _Shown,
     judged_p: tuple[float, float],
-    by_rater: Mapping[str, _Shown],
+    by_rater: Mapping[str, _Shown | None],
     look: LookPair,
     *,
     n_pairs: int,
@@ -348,9 +360,12 @@ def _replaced(
     outcome = _outcome(measure, p_holm, p_equivalent, n, plan.margin)
     is_open = outcome == "not enough data" and not is_judge_blind and is_last
     n_more = more_chunks(measure, plan.margin, n_pairs) if is_open else None
-    labelled = tuple(
-        _relabelled(estimate, by_rater[estimate.rater], look, plan, n_pairs, look_is_last=is_last)
-        for estimate in pair.labelled
+    labelled = sorted(
+        (
+            _relabelled(estimate, by_rater[estimate.rater], look, plan, n_pairs, look_is_last=is_last)
+            for estimate in pair.labelled
+        ),
+        key=precedence,
     )
     replaced = pair.model_copy(
         update={
@@ -361,7 +376,7 @@ def _replaced(
             "at_every_look": True,
             "outcome": outcome,
             "n_more_chunks": n_more,
-            "labelled": labelled,
+            "labelled": tuple(labelled),
             "sentence": judged_sentence(
                 pair.a, pair.b, measure, outcome, p=judged.p, p_holm=p_holm, n_pairs=n_pairs, n_more=n_more
             ),
@@ -375,7 +390,7 @@ def _replaced(
 
 def _relabelled(
     estimate: LabelledDifference,
-    shown: _Shown,
+    shown: _Shown | None,
     look: LookPair,
     plan: SequencePlan,
     n_pairs: int,
@@ -383,6 +398,17 @@ def _relabelled(
     look_is_last: bool,
 ) -> LabelledDifference:
     """Return a rater's difference with what holds at every look."""
+    if shown is None:
+        without = {"low": None, "high": None, "reason": _UNEVEN}
+        return estimate.model_copy(
+            update={
+                "difference": estimate.difference.model_copy(update=without),
+                "p": None,
+                "p_holm": None,
+                "outcome": "not enough data",
+                "n_more_chunks": None,
+            }
+        )
     low, high = shown.look.low[shown.pair], shown.look.high[shown.pair]
     value = shown.value if estimate.difference.value is None else estimate.difference.value
     measure = estimate.difference.model_copy(
@@ -391,7 +417,6 @@ def _relabelled(
             "low": float(low),
             "high": float(high),
             "method": _METHOD,
-            "reason": shown.reason or estimate.difference.reason,
         }
     )
     if estimate.n_chunks < MIN_CLUSTERS:
@@ -439,6 +464,7 @@ def stopping_of(
             starts.setdefault((session.stage, session.model), []).append(session.load_s)
     reload_s = sum(sum(seconds) - max(seconds) for seconds in starts.values())
     worked_s = sum(session.seconds for session in sessions)
+    ended_early_s = worked_s * (plan.n_chunks / n_chunks - 1) if looks[-1].is_decided else 0.0
     return Stopping(
         n_chunks=n_chunks,
         n_chunks_planned=plan.n_chunks,
@@ -447,7 +473,5 @@ def stopping_of(
         margin=plan.margin,
         is_decided=looks[-1].is_decided,
         looks=looks,
-        timing=StoppingTiming(
-            seconds_saved=worked_s * (plan.n_chunks / n_chunks - 1) - reload_s, reload_s=reload_s
-        ),
+        timing=StoppingTiming(seconds_saved=ended_early_s - reload_s, reload_s=reload_s),
     )
