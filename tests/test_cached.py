@@ -201,6 +201,10 @@ def test_a_server_of_qaeval_has_the_commit_that_the_hub_cache_names(tmp_path: Pa
     assert known_weights(spec, facts, env=None) is None  # a container has a cache of its own
     weights = known_weights(spec, facts, env=env)
     assert weights and weights["revision"] == "c" * 40  # noqa: PT018
+    renamed = known_weights(spec, facts, env={"HUGGINGFACE_HUB_CACHE": str(tmp_path / "hub")})
+    assert renamed == weights
+    downloaded = spec.model_copy(update={"vllm_args": ("--download-dir=/weights",)})
+    assert known_weights(downloaded, facts, env=env) is None
     elsewhere = spec.model_copy(update={"url": "http://10.0.0.1/v1"})
     assert known_weights(elsewhere, facts, env=env) is None
 

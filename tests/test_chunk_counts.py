@@ -107,3 +107,24 @@ def test_what_is_no_export_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=message):
             count_letters([path], ("A", "B", "C"), items_per_sample=3)
     assert count_letters([], ("A",), items_per_sample=3) == {}
+
+
+def test_rates_weigh_by_the_probability_of_the_draw(tmp_path: Path) -> None:
+    n = 60
+    columns = {
+        "candidate": ["a"] * n,
+        "chunk_id": [f"c{number}" for number in range(n)],
+        "item_id": [f"i{number}" for number in range(n)],
+        "position": [0] * n,
+        "letter": ["A"] * 30 + ["C"] * 30,
+    }
+    plain, weighed = tmp_path / "plain.parquet", tmp_path / "weighed.parquet"
+    pq.write_table(pa.table(columns), plain)
+    pq.write_table(pa.table({**columns, "inclusion": [0.1] * 30 + [1.0] * 30}), weighed)
+    counts = count_letters([weighed], ("A", "B", "C"), items_per_sample=1)["a"]
+    assert counts.usable.value == pytest.approx(300 / 330)
+    assert counts.usable_of_graded.value == pytest.approx(300 / 330)
+    assert (counts.n, counts.usable.n, counts.letters) == (60, 60, {"A": 30, "B": 0, "C": 30})
+    assert count_letters([plain], ("A", "B", "C"), items_per_sample=1)["a"].usable.value == pytest.approx(0.5)
+    with pytest.raises(DataError, match="no column 'inclusion'"):
+        count_letters([plain, weighed], ("A", "B", "C"), items_per_sample=1)

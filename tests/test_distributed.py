@@ -14,7 +14,7 @@ import pytest
 from command import qaeval
 from qaeval.distributed.actors import GenerateBlocks, GradeBlocks, Work, spread
 from qaeval.distributed.blocks import BlockFiles, slices
-from qaeval.distributed.driver import stage_limits
+from qaeval.distributed.driver import actors_for, stage_limits
 from qaeval.distributed.inputs import chunk_file
 from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.evals.find import find_eval, find_rubric
@@ -93,6 +93,7 @@ def test_stages_with_servers_of_their_own_have_the_whole_number_each() -> None:
 def test_stages_that_share_a_server_share_the_number() -> None:
     assert stage_limits([server("a", A)], server("j", A), 21) == {"generate": 11, "grade": 10}
     assert stage_limits([server("a", A)], server("j", A), None) == {"generate": 32, "grade": 32}
+    assert stage_limits([server("a", A, C)], server("j", C), 21) == {"generate": 11, "grade": 10}
     with pytest.raises(UsageError, match="expected 2 or more"):
         stage_limits([server("a", A)], server("j", A), 1)
 
@@ -103,6 +104,12 @@ def test_the_addresses_of_a_headless_service_are_servers_of_their_own() -> None:
 
     spec = spread(server("a", "http://vllm.eval.svc:8000/v1"), allow_external=(), resolver=resolver)
     assert (spec.url, spec.replicas) == ("http://10.0.0.5:8000/v1", ("http://10.0.0.7:8000/v1",))
+    outside = spread(
+        server("a", "http://llm.example.org/v1"),
+        allow_external=("llm.example.org",),
+        resolver=lambda _host: ["93.184.216.34", "93.184.216.35"],
+    )
+    assert (outside.url, outside.replicas) == ("http://llm.example.org/v1", ())
     one = spread(server("a", A), allow_external=(), resolver=lambda _host: ["127.0.0.1", "::1"])
     assert one.url == A
     secure = spread(server("a", "https://vllm.svc/v1"), allow_external=(), resolver=resolver)
@@ -240,14 +247,28 @@ def test_what_is_no_parquet_file_is_named(tmp_path: Path, name: str) -> None:
         (["--ray-address", "127.0.0.1:6379"], "add --backend ray"),
         (["--backend", "ray", "--shard", "0/2"], "distributes a run itself"),
         (["--backend", "ray", "--ray-address", "1.1.1.1:6379"], "outside your own network"),
+        (["--backend", "ray", "--ray-block", "501"], "less than or equal to 500"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused_before_any_work(
     tmp_path: Path, options: list[str], message: str
 ) -> None:
     done = qaeval("compare", "embedded-lead", "--n", 2, "--out", tmp_path / "run", *options, cwd=tmp_path)
-    assert done.returncode in {64, 69}
+    assert done.returncode in {64, 69}, done.stderr
     assert message in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_stages_that_share_one_request_are_refused_before_the_run_directory_exists(tmp_path: Path) -> None:
+    with LoopbackServer(["mistral", "selene"]) as served:
+        endpoints = (f"--endpoint=mistral={served.url}", f"--endpoint=selene={served.url}")
+        limits = ("--backend", "ray", "--concurrency", 1)
+        models = ("mistral", "--judge", "selene", "--allow-same-family")
+        done = qaeval(
+            "compare", *models, *endpoints, *limits, "--n", 2, "--out", tmp_path / "run", cwd=tmp_path
+        )
+    assert done.returncode == 64
+    assert "expected 2 or more" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -287,3 +308,10 @@ async def test_the_block_that_began_first_has_precedence_so_that_blocks_do_not_e
     first = "c" if begun[0].startswith("c") else "d"
     # the second block begins where the first one leaves a slot empty, at its end
     assert sum(name.startswith(first) for name in begun[:9]) >= 8
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "expected"), [(64, 40, 32), (7, 4, 3), (64, 4, 4), (2, 9, 2), (1, 5, 1), (12, 1, 1)]
+)
+def test_actors_share_most_of_the_limit(limit: int, most: int, expected: int) -> None:
+    assert actors_for(limit, most) == expected

@@ -115,6 +115,15 @@ async def test_an_item_is_asked_as_a_whole_again_when_the_server_fails_between_t
     assert row.is_transient
 
 
+async def test_an_item_of_the_random_share_keeps_its_sure_letter_when_the_server_fails_between_the_two() -> (
+    None
+):
+    row = await graded(TwoModes(("B", 0.99), reasoned=ChatError("endpoint", "gone")), judge(control=1))
+    assert isinstance(row, Grade)
+    assert (row.letter, row.short) == ("B", None)
+    assert "no letter with reasons (endpoint" in row.remark
+
+
 def test_the_random_share_depends_on_the_item_alone_and_has_its_size() -> None:
     drawn = [is_cascade_control(f"{n:016x}", 0.05) for n in range(4_000)]
     assert 150 < sum(drawn) < 250

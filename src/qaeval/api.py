@@ -57,7 +57,7 @@ from qaeval.corpus.loading import DuplicateIds
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import Allocation
 from qaeval.distributed.blocks import BLOCK_SIZE, MAX_BLOCK_SIZE
-from qaeval.distributed.driver import RayOptions, compare_on_ray
+from qaeval.distributed.driver import RayOptions, compare_on_ray, remove_blocks, stage_limits
 from qaeval.distributed.inputs import chunk_file
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
@@ -237,6 +237,7 @@ class Run:
         ``type``             of the item; empty where there is none
         ``position``         place in the reply, from 0
         ``item_id``          id of the item, by its content; empty where generation failed
+        ``weight``           of the sample, mean 1; only in a run of samples that were drawn with different probabilities
         ``status``           ``graded``, ``ungraded`` (the judge gave no letter) or ``failed`` (there is no item)
         ``letter``           the judge's letter; empty unless graded
         ``probability``      the judge's probability of its letter, in [0, 1]; NaN where the server gives none
@@ -255,7 +256,10 @@ class Run:
         added = [flag_column(name) for name in rubric.flag_names]
         added += [fact_column(fact.name) for fact in rubric.facts]
         table = analysis.table.rename(columns={"cluster": "chunk_id", "sure": "probability"})
-        letters = table[[*_KEYS, "status", "letter", "probability", "failure", "flaw", *added]].copy()
+        weight = ["weight"] if "weight" in table else []
+        letters = table[
+            [*_KEYS, *weight, "status", "letter", "probability", "failure", "flaw", *added]
+        ].copy()
         by_rater: dict[str, dict[str, str]] = {}
         for label in analysis.rows.labels:
             if fits(label, rubric):
@@ -551,6 +555,11 @@ def compare(
         is_on_ray=backend == "ray",
         is_panel=bool(members),
     )
+    options_on_ray = (
+        _ray_options(registry, plan, judging, concurrency, ray_address, ray_store, ray_block)
+        if backend == "ray"
+        else None
+    )
     machines = find_machines(registry, [settings], hardware)
     options = ReportOptions(
         label_paths=label_paths,
@@ -583,9 +592,8 @@ def compare(
                 whole = runner.estimate(plan.candidates, plan.definition, judging)
                 times = n_replies * n_letters * (1 + len(others)) * (1 if batches is None else batches.ratio)
                 _confirm(whole, confirm, machines, registry, times=times)
-            if backend == "ray":
+            if options_on_ray is not None:
                 # the engine below finds these rows, and does what is left: controls, repeats, what failed for a passing reason
-                options_on_ray = _ray_options(registry, concurrency, ray_address, ray_store, ray_block)
                 compare_on_ray(store, plan, judging, options_on_ray, shown)
             work = partial(
                 runner.compare,
@@ -597,6 +605,8 @@ def compare(
                 controls=controls,
             )
             _work(store, work, batches, label_paths, shown)
+            if options_on_ray is not None:
+                remove_blocks(store)
             if others and not _has_items(store):
                 others, options = [], replace(options, panel=())
             if failed := _grade_by_each(store, others, runner.grade):
@@ -1657,6 +1667,8 @@ def compare_shard(
 
 def _ray_options(
     registry: Config,
+    plan: Plan,
+    judging: Judging,
     concurrency: Concurrency | None,
     address: str | None,
     store: PathArgument | None,
@@ -1665,10 +1677,12 @@ def _ray_options(
     if not 1 <= block_size <= MAX_BLOCK_SIZE:
         raise UsageError(f"ray_block: expected 1 to {MAX_BLOCK_SIZE} samples, got {block_size:,}")
     in_flight = registry.defaults.concurrency if concurrency is None else concurrency
+    limit = None if in_flight == "auto" else in_flight
+    stage_limits(plan.candidates, judging.judge, limit)  # refused before the run directory exists
     return RayOptions(
         address=address,
         store=_text(store),
-        concurrency=None if in_flight == "auto" else in_flight,
+        concurrency=limit,
         block_size=block_size,
         outage_s=registry.defaults.outage_s,
         allow_external=tuple(registry.allow_external),

@@ -1,12 +1,13 @@
 """Letters of more items than fit into memory: counts by chunk, which every rate with its interval follows from.
 
 `qaeval export --to parquet` writes a row for each item, and one without a position for a reply that failed whole. The rows
-are read once, in batches, and only the columns that decide; what stays is a row for each candidate and chunk. The sums of a chunk are sufficient for a rate
-clustered by chunk, so that the result is that of the table of letters, not an approximation of it.
+are read once, in batches, and only the columns that decide; what stays is a row for each candidate and chunk. The sums of a chunk are
+sufficient for a rate clustered by chunk, so that the result is that of the table of letters, not an approximation of it. Where the samples
+were drawn with different probabilities (column ``inclusion``), the rates weigh by them, as in a report.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,11 +18,14 @@ from qaeval.stats.intervals import clustered_rate
 
 _KEYS: Final = ("candidate", "chunk_id")
 _READ: Final = (*_KEYS, "item_id", "position", "letter")
+_INCLUSION: Final = "inclusion"
 _BATCH: Final = 1 << 18
 """Rows that are read at once."""
 _PENDING: Final = 1 << 22
 """Rows of partial counts that are merged at once; the fewer, the less memory and the more merges."""
 _TOTAL: Final = "items"
+_WEIGHED: Final = ("weight of usable", "weight of items", "weight of graded")
+"""Sums of weights that the rates follow from."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class LetterCounts:
     Attributes:
         n: Items, those that failed included.
         n_chunks: Chunks with an item.
-        letters: Items with a letter, by letter of the scale.
+        letters: Items with a letter, by letter of the scale; not weighed.
         n_failed: Items that do not exist, because the reply failed.
         n_ungraded: Items without a letter of the judge.
         usable: Items with the best letter among all.
@@ -93,6 +97,7 @@ def _batches(paths: Sequence[Path], letters: Sequence[str], items_per_sample: in
     import pyarrow.parquet as pq  # noqa: PLC0415 - as above
 
     scale = pa.array(letters)
+    weighed: dict[bool, Path] = {}
     for path in paths:
         try:
             with pq.ParquetFile(path) as file:
@@ -100,7 +105,13 @@ def _batches(paths: Sequence[Path], letters: Sequence[str], items_per_sample: in
                     raise DataError(
                         f"{path}: expected the columns of `qaeval export --to parquet`, got none named {', '.join(missing)}"
                     )
-                for batch in file.iter_batches(_BATCH, columns=list(_READ)):
+                has_weights = _INCLUSION in file.schema_arrow.names
+                weighed[has_weights] = path
+                if len(weighed) > 1:
+                    raise DataError(
+                        f"{weighed[False]}: no column {_INCLUSION!r}, which {weighed[True]} has; expected the files of one export"
+                    )
+                for batch in file.iter_batches(_BATCH, columns=[*_READ, *([_INCLUSION] * has_weights)]):
                     letter = pc.fill_null(batch["letter"].cast(pa.string()), "")
                     has_item = pc.not_equal(pc.fill_null(batch["item_id"].cast(pa.string()), ""), "")
                     blank = pc.equal(letter, "")
@@ -118,6 +129,13 @@ def _batches(paths: Sequence[Path], letters: Sequence[str], items_per_sample: in
                         FAILED: pc.if_else(has_item, 0, n_items).cast(pa.int64()),
                         UNGRADED: pc.and_(has_item, blank).cast(pa.int64()),
                     }
+                    if has_weights:
+                        weights = pc.divide(1.0, batch[_INCLUSION].cast(pa.float64()))
+                        sums = (columns[letters[0]], n_items, pc.invert(blank).cast(pa.int64()))
+                        columns |= {
+                            name: pc.multiply(weights, each)
+                            for name, each in zip(_WEIGHED, sums, strict=True)
+                        }
                     yield _merged(pa.table(columns))
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path}: expected a Parquet file: {error}") from error
@@ -141,12 +159,19 @@ def _counts(table: Any, letters: Sequence[str]) -> LetterCounts:  # noqa: ANN401
     columns = {name: table[name].to_numpy() for name in table.column_names if name not in _KEYS}
     best, totals = columns[letters[0]], columns[_TOTAL]
     graded = sum(columns[name] for name in letters)
+    usable, items, with_letter = (
+        (columns[name] for name in _WEIGHED) if _WEIGHED[0] in columns else (best, totals, graded)
+    )
     return LetterCounts(
         n=int(totals.sum()),
         n_chunks=len(totals),
         letters={name: int(columns[name].sum()) for name in letters},
         n_failed=int(columns[FAILED].sum()),
         n_ungraded=int(columns[UNGRADED].sum()),
-        usable=Measure.of(clustered_rate(best, totals)),
-        usable_of_graded=Measure.of(clustered_rate(best, graded)),
+        usable=_rate(usable, items, n=int(totals.sum())),
+        usable_of_graded=_rate(usable, with_letter, n=int(graded.sum())),
     )
+
+
+def _rate(successes: Any, totals: Any, *, n: int) -> Measure:  # noqa: ANN401 - arrays
+    return Measure.of(replace(clustered_rate(successes, totals), n=n))

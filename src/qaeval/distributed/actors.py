@@ -288,7 +288,10 @@ def spread(spec: ModelSpec, *, allow_external: Iterable[str], resolver: Resolver
     """
     if spec.url is None or spec.kind != "server" or spec.replicas or not spec.url.startswith("http://"):
         return spec
-    addresses = check_host(spec.url, allow_external=tuple(allow_external), resolver=resolver).addresses
+    location = check_host(spec.url, allow_external=tuple(allow_external), resolver=resolver)
+    if location.external:
+        return spec  # its name is allowed, and not its addresses
+    addresses = location.addresses
     # a name has the same machine twice where it has both versions
     version4 = [address for address in addresses if ":" not in address]
     if len(version4) < 2:

@@ -28,6 +28,7 @@ from qaeval.errors import DataError, Interrupted, QaevalError, UsageError, insta
 from qaeval.files.rows import Finished, ReplyIndex, read_rows
 from qaeval.records import Failure, Generation, Sample, StageName, digest
 from qaeval.registry.config import ModelSpec
+from qaeval.registry.family import urls
 from qaeval.registry.find import api_key
 from qaeval.run import generate, grade
 from qaeval.run.endpoint import Endpoint, resolve
@@ -109,8 +110,14 @@ def compare_on_ray(
                     f"--out"
                 )
             _compare(collector, pending, place, options)
-    if options.store is None:
-        shutil.rmtree(store.path / BLOCKS, ignore_errors=True)  # the run directory has all of it
+
+
+def remove_blocks(store: RunStore) -> None:
+    """Remove the blocks that a run directory holds, once it has all of their rows.
+
+    A run that was killed before needs them to be continued on Ray.
+    """
+    shutil.rmtree(store.path / BLOCKS, ignore_errors=True)
 
 
 def _compare(collector: "_Collector", pending: Sequence[int], place: str, options: RayOptions) -> None:
@@ -160,7 +167,7 @@ def _blocks(
         return {"block": numbers[batch["id"]], "problem": blank, "kind": blank}
 
     def stage(actor: type, name: StageName, *arguments: object) -> dict[str, Any]:
-        n_actors = max(1, min(n_nodes, limits[name], len(pending)))
+        n_actors = actors_for(limits[name], min(n_nodes, len(pending)))
         limit = limits[name] // n_actors
         # a block at a time loses least when an actor dies; more where a block alone would leave slots empty
         n_blocks = 1 if 4 * limit <= options.block_size else 2 + limit // options.block_size
@@ -192,6 +199,17 @@ def _blocks(
     )
 
 
+def actors_for(limit: int, most: int) -> int:
+    """Return for how many actors of equal share the most of a limit is used, of half the possible number or more.
+
+    Args:
+        limit: Requests in flight of the stage.
+        most: Actors at most: nodes, or blocks where those are fewer.
+    """
+    most = max(1, min(limit, most))
+    return max(range((most + 1) // 2, most + 1), key=lambda n: (n * (limit // n), n))
+
+
 def stage_limits(
     candidates: Sequence[ModelSpec], judge: ModelSpec, concurrency: int | None
 ) -> dict[StageName, int]:
@@ -208,7 +226,7 @@ def stage_limits(
     Raises:
         UsageError: the stages share one request.
     """
-    shares = bool({spec.url for spec in candidates if spec.url} & {judge.url})
+    shares = any(urls(judge) & urls(spec) for spec in candidates)
     if concurrency is None:
         own = {"generate": sum(map(_default_limit, candidates)), "grade": _default_limit(judge)}
         halved = {name: max(1, limit // 2) for name, limit in own.items()}

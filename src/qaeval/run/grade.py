@@ -544,10 +544,12 @@ async def grade_one(
     if cascade is None or reasoned is None or (isinstance(short, Failure) and short.is_transient):
         return short
     is_control = is_cascade_control(task.item.item_id, cascade.control)
-    if not is_control and isinstance(short, Grade) and (_sureness(short) or 0.0) >= cascade.below:
+    is_sure = isinstance(short, Grade) and (_sureness(short) or 0.0) >= cascade.below
+    if is_sure and not is_control:
         return short
     reasoned = replace(reasoned, sampling=instructions.sampling)
-    return _cascaded(short, await _grade(model, task, reasoned, lenient=lenient), is_control=is_control)
+    row = await _grade(model, task, reasoned, lenient=lenient)
+    return _cascaded(short, row, is_control=is_control, is_sure=is_sure)
 
 
 def is_cascade_control(item_id: str, share: float) -> bool:
@@ -563,14 +565,18 @@ def _sureness(row: Grade) -> float | None:
     return row.answers_probability if row.probabilities is None else row.probabilities.get(row.letter, 0.0)
 
 
-def _cascaded(short: GradeRow, row: GradeRow, *, is_control: bool) -> GradeRow:
-    """Return the row of both replies: the one with reasons, unless it has no letter and the short one has."""
+def _cascaded(short: GradeRow, row: GradeRow, *, is_control: bool, is_sure: bool) -> GradeRow:
+    """Return the row of both replies: the one with reasons, unless it has no letter and the short one has.
+
+    A passing failure is left to be asked again, unless the judge was sure without reasons: then an item of the random share would be
+    lost that another item would not.
+    """
     both: dict[str, Any] = {
         "usage": _added(short.usage, row.usage),
         "latency_s": short.latency_s + row.latency_s,
     }
     if isinstance(row, Failure):
-        if row.is_transient or isinstance(short, Failure):
+        if isinstance(short, Failure) or (row.is_transient and not is_sure):
             return row.model_copy(update=both)
         remark = f"no letter with reasons ({row.reason}: {row.detail}); it is the one without"
         return short.model_copy(update={**both, "remark": "; ".join(filter(None, (short.remark, remark)))})

@@ -33,7 +33,8 @@ def known_weights(spec: ModelSpec, facts: EndpointFacts, *, env: Mapping[str, st
     if spec.lora is not None or facts.version is None:
         return None
     commit = spec.revision
-    if spec.hf_id and commit is None and spec.is_hosted and env is not None:
+    is_elsewhere = any(argument.startswith("--download-dir") for argument in spec.vllm_args)
+    if spec.hf_id and commit is None and spec.is_hosted and env is not None and not is_elsewhere:
         commit = _cached_commit(spec.hf_id, env)
     if spec.hf_id and commit:
         return {"revision": commit, **reported}
@@ -46,7 +47,9 @@ def known_weights(spec: ModelSpec, facts: EndpointFacts, *, env: Mapping[str, st
 def _cached_commit(hf_id: str, env: Mapping[str, str]) -> str:
     """Return the commit that the main branch of a repository had when this machine last fetched it; empty if unknown."""
     home = env.get("HF_HOME") or str(Path(env.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"))
-    hub = Path(env.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
+    # the older name of the variable still counts for huggingface_hub
+    cache = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE")
+    hub = Path(cache or Path(home, "hub")).expanduser()
     try:
         return (hub / f"models--{hf_id.replace('/', '--')}" / "refs" / "main").read_text("ascii").strip()
     except (OSError, ValueError):
