@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 export PYTHONDONTWRITEBYTECODE :=
 
 # Suites that wait more than they work: more workers than cores, and time for what a busy core puts off.
-WAITING := -n 4 --timeout 600
+WAITING := -n 4 --timeout 900
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,7 +49,7 @@ test: $(VENV)/.dev  ## run the fast tests (under 3 minutes)
 	@$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.dev  ## run the slow tests: browser, kill -9, stores, simulations
-	@$(BIN)/python -m pytest $(WAITING) --dist loadgroup -m slow -o "norecursedirs=.* distributed faults k8s vllm" $(ARGS)
+	@$(BIN)/python -m pytest $(WAITING) --dist loadfile -m slow -o "norecursedirs=.* distributed faults k8s vllm" $(ARGS)
 
 test-k8s: $(VENV)/.dev checkov promtool  ## render and check the Kubernetes manifests
 	@$(BIN)/python -m pytest -n auto tests/k8s $(ARGS)

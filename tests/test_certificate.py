@@ -502,7 +502,10 @@ def decides(letters: Any, limit: float) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("accuracy", "limit", "n_pilot"), [(0.8, 0.55, 40), (0.7, 0.57, 80)])
+@pytest.mark.parametrize(
+    ("accuracy", "limit", "n_pilot"),
+    [(0.8, 0.55, 40), pytest.param(0.7, 0.57, 80, marks=pytest.mark.nightly)],
+)
 def test_the_number_of_labels_that_would_decide_is_right_within_a_quarter(
     accuracy: float, limit: float, n_pilot: int
 ) -> None:

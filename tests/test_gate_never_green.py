@@ -43,7 +43,10 @@ def timed(n: int, seconds: Any) -> Evidence:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "size"), [(20, 3), (78, 3), (78, 1), (200, 3)])
+@pytest.mark.parametrize(
+    ("n", "size"),
+    [(20, 3), (78, 3), *(pytest.param(*size, marks=pytest.mark.nightly) for size in ((78, 1), (200, 3)))],
+)
 def test_the_default_policy_mostly_passes_an_equal_run_and_never_one_that_lost_its_margin(
     n: int, size: int
 ) -> None:

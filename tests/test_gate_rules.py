@@ -657,6 +657,7 @@ def test_bootstraps_give_the_same_verdict_twice() -> None:
     assert gate(run, None, rule) == first
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_error_rates_of_ten_thousand_gates_are_what_they_are_said_to_be() -> None:
     """Nothing changed: a regression in at most 5 %; a loss of the margin: passes in at most 5 %; of 10 points: found in 90 %."""

@@ -619,7 +619,7 @@ def test_the_normal_mixture_of_the_benchmark_has_the_constant_of_confseq() -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rules", [1, 3])
+@pytest.mark.parametrize("rules", [1, pytest.param(3, marks=pytest.mark.nightly)])
 def test_error_rates_hold_under_stopping_and_losses_are_found(rules: int) -> None:
     setting, reps = gate_bench.Setting("", 200, 0.8, rules=rules), 2000
     most = 0.05 + 3 * np.sqrt(0.05 * 0.95 / reps)

@@ -896,7 +896,12 @@ def without_nothing(value: Any) -> Any:
 @pytest.mark.usefixtures("bridge")
 @pytest.mark.parametrize(
     ("name", "n", "lenient"),
-    [("qa_pairs", 16, False), ("qa_pairs", 12, True), ("rag_qa", 16, False), ("dpo_pairs", 20, False)],
+    [
+        pytest.param("qa_pairs", 16, False, marks=pytest.mark.nightly),
+        ("qa_pairs", 12, True),
+        ("rag_qa", 16, False),
+        pytest.param("dpo_pairs", 20, False, marks=pytest.mark.nightly),
+    ],
 )
 def test_qaeval_and_inspect_give_the_same_letters_and_failures(
     name: str, n: int, lenient: bool, bridge: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -165,6 +165,22 @@ def test_a_rater_with_different_letters_on_two_machines_is_named_and_nothing_is_
     assert ("anna-2", differing[0]) in letters(run)
 
 
+def test_an_imported_label_has_the_split_of_its_chunk_whatever_the_file_says(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    for number, sample in enumerate(samples):
+        sample["chunk"]["split"] = ("tuning", "held-out")[number % 2]
+    (run / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    splits = {sample["sample_id"]: sample["chunk"]["split"] for sample in samples}
+    replies = [json.loads(line) for line in (run / "generations.jsonl").read_text().splitlines()]
+    of_items = {item["item_id"]: splits[row["sample_id"]] for row in replies for item in row["items"]}
+    (tmp_path / "anna.csv").write_text("item_id,label\n" + "".join(f"{item},B\n" for item in of_items))
+    printed(capsys, "import", str(run), str(tmp_path / "anna.csv"))
+    labels = read_labels(run / "labels" / "anna.jsonl")
+    assert {label.item_id: label.split for label in labels} == of_items
+
+
 def test_a_filled_in_sheet_is_imported_with_its_draw_and_flags(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

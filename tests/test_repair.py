@@ -90,8 +90,10 @@ def test_a_repair_prints_the_command_that_completes_the_run(run: Path, *, is_rep
         ("qaeval compare a --resume\n", ["qaeval", "compare", "a", "--out", "run", "--resume"]),
         (
             "qaeval generate a --out=run",
-            ["qaeval", "generate", "a", "--out=run", "--resume", "&&", "qaeval", "grade", "run"],
+            ["qaeval", "generate", "a", "--out", "run", "--resume", "&&", "qaeval", "grade", "run"],
         ),
+        # the run is a copy of the one that the words name
+        ("qaeval compare a --out other b", ["qaeval", "compare", "a", "b", "--out", "run", "--resume"]),
         ("rm -rf /", None),
         ("qaeval init x", None),
         ("qaeval compare 'a", None),

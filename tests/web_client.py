@@ -38,7 +38,7 @@ class Client:
         default = {"host": f"127.0.0.1:{self.server.port}", "cookie": self.cookie}
         default |= {"origin": self.origin} if method == "POST" else {}
         default |= {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
         connection.putrequest(method, parts.path + (f"?{parts.query}" if parts.query else ""), skip_host=True)
         for name, value in default.items():
             if value:

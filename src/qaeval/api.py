@@ -510,7 +510,7 @@ def compare(
             allocation=allocation,
             prompts=_prompts(prompts),
         )
-    path = _path(out) or Path("results", new_run_name())
+    path = _directory(out, resume=resume)
     members = _panel(panel, judge, "judge")
     recorded = RunStore(path).settings() if resume and (path / SETTINGS).is_file() else None
     judging, *others = (
@@ -571,6 +571,10 @@ def compare(
     )
     shown = _progress(progress)
     _note(judging, shown)
+    if until_decided and batches is not None and not batches.sequence.is_sequential:
+        shown.note(
+            f"{plural(batches.sequence.n_chunks, 'chunk')} are one batch: the run cannot stop before the last of them"
+        )
     serve = metrics_served(
         metrics_port, metrics_host, run=path, settings=settings, machines=machines, note=shown.note
     )
@@ -757,7 +761,7 @@ def generate(
         prompts=_prompts(prompts),
     )
     plan = plan_with_consent(plan, consent, prices=registry.hosted_prices, n_replies=n_replies)
-    path, settings = _path(out) or Path("results", new_run_name()), plan.settings()
+    path, settings = _directory(out, resume=resume), plan.settings()
     machines = find_machines(registry, [settings], None)
     shown = _progress(progress)
     serve = metrics_served(
@@ -1687,6 +1691,13 @@ def _ray_options(
         outage_s=registry.defaults.outage_s,
         allow_external=tuple(registry.allow_external),
     )
+
+
+def _directory(out: PathArgument | None, *, resume: bool) -> Path:
+    """Return the directory of a run; a new name where none is given."""
+    if out is None and resume:
+        raise UsageError("--resume (resume=True) needs --out, the directory of the run to continue")
+    return _path(out) or Path("results", new_run_name())
 
 
 def _keep_command(store: RunStore, command: str | None) -> None:

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page
 from replay.server import LoopbackServer
 
 # one worker: one browser, and two runs for it to look at
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.slow
 
 QAEVAL = Path(sys.executable).with_name("qaeval")
 WIDTHS = {"desk": 1280, "phone": 390}

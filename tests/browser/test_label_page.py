@@ -23,7 +23,7 @@ from qaeval.web.label import LabelPage
 from qaeval.web.summary import summary_sections
 from web_client import serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.slow
 
 QAEVAL = Path(sys.executable).with_name("qaeval")
 NewContext = Callable[..., BrowserContext]

@@ -13,7 +13,7 @@ from qaeval.web.server import PageServer
 from qaeval.web.view import RunPages
 from web_client import Client, running
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.slow
 
 EXAMPLE = Path(__file__).parents[2] / "results" / "example"
 

@@ -133,7 +133,16 @@ def _foreign_labels(path: Path) -> Iterator[LabelRow]:
             yield label
 
 
-_SHEET_FIELDS: Final = ("rubric", "note", "chunk_id", "inclusion", "chunk_inclusion", "seconds", "time")
+_SHEET_FIELDS: Final = (
+    "rubric",
+    "split",
+    "note",
+    "chunk_id",
+    "inclusion",
+    "chunk_inclusion",
+    "seconds",
+    "time",
+)
 
 
 def _sheet_label(row: Mapping[str, str], path: Path) -> Label:

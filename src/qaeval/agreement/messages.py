@@ -71,14 +71,23 @@ def sentences(rater: RaterAgreement, *, judge: str, rubric: RubricFacts) -> tupl
     """Describe the judge against one rater, plain counts first."""
     about = (_rater(rater), *_settled(rater), *_excluded(rater), *quality_sentences(rater, best=rubric.best))
     if rater.coefficients is None:
-        unmeasured = f"None of the labels by {rater.rater} belongs to an item that {judge} graded: no agreement can be measured."
-        return (unmeasured, *about)
+        return (_unmeasured(rater, judge), *about)
     return (
         *((_misses(rater.rater, rater.coefficients, rubric),) if _is_ordered(rater.coefficients) else ()),
         _overall(rater, rater.coefficients, judge),
         *_doubts(rater, rater.coefficients, judge, rubric),
         *about,
     )
+
+
+def _unmeasured(rater: RaterAgreement, judge: str) -> str:
+    if rater.n_labels and rater.n_tuning_excluded == rater.n_labels:
+        every = "The label" if rater.n_labels == 1 else f"All {rater.n_labels:,} labels"
+        return (
+            f"{every} by {rater.rater} {'is' if rater.n_labels == 1 else 'are'} of chunks that were used to tune {judge}: no agreement "
+            f"can be measured."
+        )
+    return f"No label by {rater.rater} is of an item that {judge} graded: no agreement can be measured."
 
 
 def _is_ordered(coefficients: Coefficients) -> bool:

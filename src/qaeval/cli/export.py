@@ -302,13 +302,15 @@ def _labels(store: "RunStore", paths: list[Path] | None) -> "list[Label]":
 
 
 def _print_export(result: "ExportResult") -> None:
+    from qaeval.report.numbers import plural
+
     for path in result.paths:
         say(path)
     for name, rows in result.counts.items():
-        say(f"{name}: {rows:,} rows")
+        say(f"{name}: {plural(rows, 'row')}")
     for reason, rows in result.dropped.items():
         if rows:
-            say(f"excluded by {reason!r}: {rows:,} rows")
+            say(f"left out, {reason}: {plural(rows, 'row')}")
     for note in result.notes:
         say(f"! {note}")
 

@@ -132,7 +132,7 @@ def init(
     existing = create_project(folder, files)
     _print_project(folder, eval_name, read, models)
     if existing:
-        say(f"kept: {', '.join(existing)}; results/ should be in it")
+        say(f"kept as it is: {', '.join(existing)}")
     _print_next(folder, models)
 
 

@@ -506,8 +506,14 @@ def in_flight(argument: str | None) -> "int | Literal['auto'] | None":
 
 
 def resume_command(words: Sequence[str], path: Path) -> str:
-    """Return the command line that continues the run in a directory: that of the run, with ``--out`` and ``--resume``."""
-    words = [word for word in words if word != "--resume"]
-    if not any(word == "--out" or word.startswith("--out=") for word in words):
-        words += ["--out", str(path)]
-    return shlex.join([*words, "--resume"])
+    """Return the command line that continues the run in a directory: that of the run, with ``--out`` and ``--resume``.
+
+    The directory may be a copy of the run that the words name.
+    """
+    kept, rest = [], iter(words)
+    for word in rest:
+        if word == "--out":
+            next(rest, None)
+        elif word != "--resume" and not word.startswith("--out="):
+            kept.append(word)
+    return shlex.join([*kept, "--out", str(path), "--resume"])

@@ -99,8 +99,8 @@ def stopping_sentence(stopping: Stopping) -> str:
     n_left = stopping.n_chunks_planned - stopping.n_chunks
     share = percent(n_left / stopping.n_chunks_planned)
     return (
-        f"Stopped early: {stopping.n_chunks:,} of {plural(stopping.n_chunks_planned, 'chunk')}, in random order, decided the first "
-        f"place ({looks}). That saved {share} of the chunks and {stopping.n_items_planned - stopping.n_items:,} judged items."
+        f"Stopped early after {stopping.n_chunks:,} of {plural(stopping.n_chunks_planned, 'chunk')} in random order ({looks}): the letters "
+        f"settle the first place. That saved {share} of the chunks and {stopping.n_items_planned - stopping.n_items:,} judged items."
     )
 
 

@@ -167,13 +167,15 @@ def build_overview(report: Report) -> Overview:
                 summary=candidate,
                 model=_model(candidate),
                 rate=rates[candidate.facts.name],
-                facts=tuple(_facts(report, candidate)),
+                facts=tuple(_facts(report, candidate, rates[candidate.facts.name])),
             )
             for candidate in order
         ),
         rate_source=source,
         differences=tuple(
-            line for pair in pairs[:_MAX_RIVALS] for line in _lines(pair, report.verdict.leader or "")
+            line
+            for pair in pairs[:_MAX_RIVALS]
+            for line in _lines(pair, report.verdict.leader or "", trusts_judge=report.verdict.trusts_judge)
         ),
         best=report.rubric.best,
         flaws=tuple(
@@ -232,14 +234,14 @@ def _number(report: Report, pairs: Sequence[Difference]) -> tuple[str, str]:
     rival = nearest.a if nearest.b == leader else nearest.b
     lead = _led_by(leader, nearest, nearest.effective)
     over = f" over {rival}" if len(report.candidates) > 2 else ""
-    number = f"{numbers.points(lead.value)} points usable{over}"
+    number = f"{numbers.points(lead.value)} points in usable rate{over}"
     if lead.low is not None and lead.high is not None:
         number += f" ({numbers.level(lead)}: {numbers.points(lead.low)} to {numbers.points(lead.high)})"
         if verdict.kind == "equal":
             number += f", so a difference above {numbers.size(max(-lead.low, lead.high))} is ruled out"
     first = nearest.deciding
     if first is None:
-        return f"{number}, by the judge's letters alone. {verdict_basis(verdict)}".rstrip(), ""
+        return f"{number}, by the judge alone. {verdict_basis(verdict)}".rstrip(), ""
     method = "by" if first.basis == "all labelled" else "corrected with"
     chunks = plural(first.n_chunks, "chunk")
     return f"{number}, {method} {first.rater}'s labels of {chunks}.", _gap(leader, rival, nearest, first)
@@ -398,7 +400,7 @@ def _frequent(report: Report, *, at_least: float, below: float = 2.0) -> Iterato
     for worst, group in sorted(frequent, key=lambda entry: -_finding_rate(entry[0])):
         others = [f"{rate.candidate} {_whole(rate.share.value)}" for rate in group.rates if rate is not worst]
         text = f"{in_words(group.check.name)}: {worst.candidate} {_whole(worst.share.value)}"
-        yield Badge("look", "open", "A check needs a look", ", ".join([text, *others[:2]]), "checks")
+        yield Badge("look", "open", "A check found something", ", ".join([text, *others[:2]]), "checks")
 
 
 def _finding_rate(rate: CheckRate) -> float:
@@ -418,8 +420,10 @@ def _model(candidate: CandidateSummary) -> str:
     return " · ".join(part for part in (model.rpartition("/")[2], facts.licence) if part)
 
 
-def _facts(report: Report, candidate: CandidateSummary) -> Iterator[Fact]:
-    """Yield speed, cost, flags, failures and length, those that are known."""
+def _facts(report: Report, candidate: CandidateSummary, rate: Measure) -> Iterator[Fact]:
+    """Yield the judge's rate where labels correct it, speed, cost, flags, failures and length, those that are known."""
+    if rate is not candidate.usable:
+        yield Fact(_whole(candidate.usable.value), "usable by the judge")
     name, noun = candidate.facts.name, _NOUNS.get(report.eval.item_kind, "items")
     if candidate.timing.items_per_s is not None:
         yield Fact(f"{candidate.timing.items_per_s:,.1f}", f"{noun}/s")
@@ -434,15 +438,17 @@ def _facts(report: Report, candidate: CandidateSummary) -> Iterator[Fact]:
     if candidate.ungraded.n:
         yield Fact(numbers.count(candidate.ungraded.n), "without letter")
     if candidate.answer_words.mean is not None:
-        yield Fact(f"{candidate.answer_words.mean:.0f}", "words an answer")
+        yield Fact(f"{candidate.answer_words.mean:.0f}", "words per answer")
 
 
-def _lines(pair: Difference, leader: str) -> Iterator[DifferenceLine]:
+def _lines(pair: Difference, leader: str, *, trusts_judge: bool) -> Iterator[DifferenceLine]:
     rival = pair.a if pair.b == leader else pair.b
     name = f"{leader} {numbers.MINUS} {rival}"
     if (first := pair.deciding) is not None:
         yield DifferenceLine(name, "corrected", _led_by(leader, pair, first.difference), is_deciding=True)
     source = "judge" if first is None else "judge alone"
+    if not trusts_judge:
+        source += ", not trusted"
     yield DifferenceLine(name, source, _led_by(leader, pair, pair.difference), is_deciding=first is None)
 
 
@@ -476,7 +482,7 @@ def _what_labels_buy(report: Report, pairs: Sequence[Difference]) -> str:
         return ""
     first = nearest.deciding
     if first is None:
-        return f"Label {plural(min(SHOWN_FROM, n_chunks), 'chunk')}: the judge's error comes off"
+        return f"Label {plural(min(SHOWN_FROM, n_chunks), 'chunk')} to correct for the judge's error"
     low, high, left = first.difference.low, first.difference.high, n_chunks - first.n_chunks
     if low is None or high is None or left <= 0:
         return ""

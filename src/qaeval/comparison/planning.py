@@ -57,6 +57,9 @@ class ClusterSpread(Part):
     """How many times more items are needed than if they were independent."""
 
 
+_ASSUMED: Final = "assumed: "
+
+
 class PlanReport(Part):
     """What ``qaeval plan`` found."""
 
@@ -73,6 +76,11 @@ class PlanReport(Part):
     """Why the letters of the run's judge decide nothing, however many chunks there are; empty where they may decide."""
     controls: JudgeDiscrimination | None = Field(default=None, exclude_if=is_unset)
     """Whether the run's judge tells anything apart; None without a run."""
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether the spread of the chunks is assumed, and not that of a run."""
+        return self.source.startswith(_ASSUMED)
 
 
 def plan_run(
@@ -160,13 +168,13 @@ def plan_assumed(
     pilot = Pilot.assumed(rate, icc, items_per_chunk)
     effect = design_effect(items_per_chunk, icc)
     return PlanReport(
-        source=f"assumed: usable rate {percent(rate)}, correlation {icc:g} between items of a chunk",
+        source=f"{_ASSUMED}usable rate {percent(rate)}, correlation {icc:g} between items of a chunk",
         difference=difference,
         wanted_power=power,
         alpha=ALPHA,
         items_per_chunk=items_per_chunk,
         spreads=(ClusterSpread(candidate="assumed", usable=rate, icc=icc, design_effect=effect),),
-        pairs=(_pair("one", "other", pilot, difference, n_chunks=n_chunks, power=power, alpha=ALPHA),),
+        pairs=(_pair("A", "B", pilot, difference, n_chunks=n_chunks, power=power, alpha=ALPHA),),
     )
 
 
@@ -231,7 +239,7 @@ def _with_labels(
     if pair.n_chunks < MIN_CLUSTERS:
         return pair
     if labelled is None and not is_judge_trusted:
-        sentence = f"{pair.sentence} Labels of {MIN_CLUSTERS} chunks show how many labelled ones do."
+        sentence = f"{pair.sentence} How many labelled chunks would, labels of {MIN_CLUSTERS} chunks show."
         return pair.model_copy(update={"sentence": sentence})
     correlation = max(0.0, (labelled.correlation or 0.0) if labelled else 0.0)
     sd = labelled.sd if labelled and labelled.sd else pair.sd
@@ -247,12 +255,12 @@ def _with_labels(
     basis = (
         f"by {labelled.rater}'s labels so far, which agree with the judge's differences at a correlation of {correlation:.2f}"
         if labelled
-        else "if the judge's letters do not help"
+        else "taking nothing from the judge's letters"
     )
     chunks_needed = (
         f" Labels of {plural(enough, 'chunk')} show it without relying on the judge ({basis})."
         if enough
-        else f" Labels of all {plural(pair.n_chunks, 'chunk')} would not show it without relying on the judge ({basis})."
+        else f" Labels of all {plural(pair.n_chunks, 'chunk')} would not be enough to show it without relying on the judge ({basis})."
     )
     return pair.model_copy(
         update={"n_labelled": enough, "correlation": correlation, "sentence": pair.sentence + chunks_needed}
@@ -287,7 +295,8 @@ def write_plan(report: PlanReport) -> tuple[Section, ...]:
     sentences = [
         f"{pair.a} and {pair.b}: {pair.sentence}" if is_family else pair.sentence for pair in report.pairs
     ]
-    method = f"Pilot: {report.source}. Power of the two-sided sign-flip test at {100 * report.alpha:g} %"
+    pilot = report.source[:1].upper() + report.source[1:] if report.is_assumed else f"Pilot: {report.source}"
+    method = f"{pilot}. Power of the two-sided sign-flip test at {100 * report.alpha:g} %"
     if is_family:
         method += f", shared by {len(report.pairs)} pairs"
     doubt = (
@@ -299,7 +308,11 @@ def write_plan(report: PlanReport) -> tuple[Section, ...]:
         Section(
             anchor="plan",
             title="Plan",
-            paragraphs=(*doubt, *sentences, f"{method}, simulated with chunks drawn from the pilot."),
+            paragraphs=(
+                *doubt,
+                *sentences,
+                f"{method}, simulated with {'chunks of that kind' if report.is_assumed else 'chunks drawn from the pilot'}.",
+            ),
             tables=(_pairs(report), _spreads(report)),
         ),
     )

@@ -391,7 +391,7 @@ def _require_alike(first_name: str, first: RunData, name: str, run: RunData) -> 
             f"{first.eval_facts.name} {first.eval_facts.task_sha[:8]}",
             f"{run.eval_facts.name} {run.eval_facts.task_sha[:8]}",
         ),
-        "samples": (first.eval_facts.sample_set_digest, run.eval_facts.sample_set_digest),
+        "samples": (_samples(first), _samples(run)),
         "rubric": (first.rubric.sha, run.rubric.sha),
         "judge": (first.judge.name, run.judge.name),
         "judge's model": (
@@ -401,12 +401,17 @@ def _require_alike(first_name: str, first: RunData, name: str, run: RunData) -> 
         "judge's mode": (_mode(first), _mode(run)),
         "judge's sampling": (str(dict(first.judge.sampling)), str(dict(run.judge.sampling))),
     }
-    different = [f"{aspect} ({a[:24]} and {b[:24]})" for aspect, (a, b) in aspects.items() if a != b]
+    different = [f"{aspect} ({a[:32]} and {b[:32]})" for aspect, (a, b) in aspects.items() if a != b]
     if different:
         raise NotComparableError(
-            f"{first_name} and {name} are not comparable: they differ in {', '.join(different)}. Runs are put side by side "
-            f"only when nothing but the candidates differs"
+            f"{first_name} and {name} are not comparable: they differ in {', '.join(different)}. Runs are compared "
+            f"over the same samples, rubric and judge"
         )
+
+
+def _samples(run: RunData) -> str:
+    facts = run.eval_facts
+    return f"{facts.n_samples:,}, set {facts.sample_set_digest[:8]}"
 
 
 def _mode(run: RunData) -> str:

@@ -526,7 +526,8 @@ def _default_margins(inputs: GateInputs) -> Iterator[str]:
     run = inputs.run
     n_chunks, n_items = run.n_effective_chunks, run.items_per_chunk
     needed = chunks_for_smallest_margins(n_items)
-    if n_chunks < needed and inputs.policy == default_policy(run.flags, n_chunks, n_items):
+    default = default_policy(run.flags, n_chunks, n_items)
+    if n_chunks < needed and (inputs.policy.name, inputs.policy.rules) == (default.name, default.rules):
         usable, other = default_margins(n_chunks, n_items)
         yield (
             f"The default policy accepts a loss of less than {size(usable)} of usable items, and {size(other)} of the other rates: what "

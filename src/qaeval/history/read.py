@@ -1,6 +1,7 @@
 """Read the finished runs of a folder, and write the history page."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from qaeval.errors import DataError
 from qaeval.files.rows import explained
 from qaeval.history.model import HistoryRate, HistoryRun, Unread, in_utc
 from qaeval.records import digest
-from qaeval.storage.run_directory import SETTINGS
+from qaeval.storage.run_directory import AUDIT, SETTINGS
 
 _GATE: Final = "gate.json"
 _IDENTITY: Final = {"name", "hf_id", "revision", "sampling"}
@@ -61,6 +62,8 @@ def _name(path: Path) -> str:
 def _read_run(path: Path) -> HistoryRun:
     if not (path / SETTINGS).is_file():
         raise DataError(f"no run (no {SETTINGS})")
+    if (path / AUDIT).is_file():
+        raise DataError(f"an audit of a judge; `qaeval audit {shlex.quote(str(path))}` shows it")
     try:
         report = load_report(path)
     except DataError as error:

@@ -65,7 +65,7 @@ def import_labels(run: Path, files: Sequence[Path], *, rater: str = "") -> Impor
     skipped = {"not in run": 0, "other rubric": 0}
     for path in files:
         for name, rows in _by_rater(read_label_rows(path), path, rater).items():
-            accepted = [row for row in rows if _belongs(row, items, grading, skipped)]
+            accepted = [_in_split(row, items) for row in rows if _belongs(row, items, grading, skipped)]
             _require_on_scale(accepted, rubric, path)
             by_rater.setdefault(name, []).extend(row for row in accepted if row not in by_rater.get(name, ()))
     if not any(isinstance(row, Label) for rows in by_rater.values() for row in rows):
@@ -121,12 +121,16 @@ def import_labels(run: Path, files: Sequence[Path], *, rater: str = "") -> Impor
     )
 
 
-def _read_run(run: Path) -> tuple[Grading, Rubric, set[str]]:
-    """Read the grading of a run, its rubric and the ids of its items."""
+def _read_run(run: Path) -> tuple[Grading, Rubric, dict[str, str]]:
+    """Read the grading of a run, its rubric, and its items with the split of their chunks, empty where there is none."""
     with RunStore.open(run) as store:
         grading = Grading.of(store)
+        splits = {sample.sample_id: sample.chunk.split for sample in store.samples()}
         items = {
-            item.item_id for row in replies_of(store) if isinstance(row, Generation) for item in row.items
+            item.item_id: splits[row.sample_id]
+            for row in replies_of(store)
+            if isinstance(row, Generation)
+            for item in row.items
         }
     return grading, rubric_of(grading)[0], items
 
@@ -149,9 +153,15 @@ def _by_rater(rows: Iterable[LabelRow], path: Path, rater: str) -> dict[str, lis
     return grouped
 
 
-def _belongs(row: LabelRow, items: set[str], grading: Grading, skipped: dict[str, int]) -> bool:
+def _in_split(row: LabelRow, items: Mapping[str, str]) -> LabelRow:
+    """Give a label the split of its chunk: a file without it would measure a judge on labels that tuned it."""
+    split = items.get(row.item_id) if isinstance(row, Label) else None
+    return row.model_copy(update={"split": split}) if split else row
+
+
+def _belongs(row: LabelRow, items: Mapping[str, str], grading: Grading, skipped: dict[str, int]) -> bool:
     if isinstance(row, LabelDraw):
-        return row.rubric in grading.label_rubrics and bool(items & set(row.items))
+        return row.rubric in grading.label_rubrics and bool(items.keys() & set(row.items))
     if not isinstance(row, Label):
         return True
     if row.rubric not in grading.label_rubrics:

@@ -12,6 +12,7 @@ from qaeval.gate.policy import chunks_for_smallest_margins, default_policy
 from qaeval.projects.models import ProjectModels
 from qaeval.projects.schemas import editor_line
 from qaeval.registry.config import ModelSpec
+from qaeval.stats.estimate import MIN_CLUSTERS
 
 Ci: TypeAlias = Literal["github", "gitlab"]
 """Services that a project can have a CI file for."""
@@ -110,7 +111,9 @@ def gate_file(flags: tuple[str, ...], *, n_chunks: int, items_per_chunk: int) ->
     smallest = chunks_for_smallest_margins(items_per_chunk)
     lines = [
         "The rules of `qaeval gate`. A margin is the largest loss that you accept, as a share: 0.05 is 5 points.",
-        f"These are the smallest that {n_chunks:,} chunks can show."
+        f"A gate takes at least {MIN_CLUSTERS} chunks; this eval has {n_chunks:,}. With {smallest:,} the margins can be 0.05 and 0.03."
+        if n_chunks < MIN_CLUSTERS
+        else f"These are the smallest that {n_chunks:,} chunks can show."
         + (f" With {smallest:,} they can be 0.05 and 0.03." if n_chunks < smallest else ""),
     ]
     return (

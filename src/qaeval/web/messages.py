@@ -48,7 +48,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "close": ("Close", "Schließen"),
     # progress
     "progress": ("{done} of {total}", "{done} von {total}"),
-    "pace": ("{seconds} s an item", "{seconds} s je Eintrag"),
+    "pace": ("{seconds} s per item", "{seconds} s je Eintrag"),
     "remaining": ("about {minutes} min left", "noch etwa {minutes} min"),
     # skipping
     "skip_title": ("Why skip this item?", "Warum diesen Eintrag überspringen?"),
