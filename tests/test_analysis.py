@@ -951,5 +951,5 @@ def test_a_plan_of_few_chunks_or_by_a_judge_without_trust_has_no_such_number() -
     assert with_labels(small, None) == small
     unknown = with_labels(PAIR, None, trusted=False)
     assert (unknown.n_labelled, unknown.correlation) == (None, None)
-    assert "Labels of 10 chunks" in unknown.sentence
+    assert "Label 10 chunks first" in unknown.sentence
     assert with_labels(PAIR, estimate_of(0.8, 0.45), trusted=False).n_labelled is not None

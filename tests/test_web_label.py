@@ -133,7 +133,7 @@ def test_a_label_is_stored_and_the_next_item_shows(client: Client, session: Sess
     state = label(client, "x1", "C", flags=["hallucination"], note="bar, not Pa")
     assert session.log == [("x1", "C", ("hallucination",), "bar, not Pa", 2.5)]
     assert state["item"]["assignment"] == "x2"
-    assert state["progress"] == {"share": 1 / 3, "text": "1 of 3 · 6 s an item · about 1 min left"}
+    assert state["progress"] == {"share": 1 / 3, "text": "1 of 3 · 6 s per item · about 1 min left"}
 
 
 def test_a_request_about_another_item_changes_nothing(client: Client, session: Session) -> None:

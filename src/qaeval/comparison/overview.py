@@ -327,13 +327,15 @@ def _judge(report: Report) -> Badge:
         return badge("open", title, kappas, defects)
     few = all(rater.standing == "too few chunks" for rater in joined)
     title = "Judge unchecked" if few else "Judge not shown reliable"
-    return badge("open", title, f"{kappas}{': too few labels' if few else ''}", defects)
+    return badge("open", title, f"{kappas}{', too few for κ' if few else ''}", defects)
 
 
 def _kappas(raters: Sequence[RaterAgreement]) -> str:
-    """Name kappa with each rater: ``κ 0.71 [0.62, 0.79] with anna (60 labels)``."""
+    """Name kappa with each rater: ``κ 0.71 [0.62, 0.79] with anna (60 labels)``; of few chunks the labels alone."""
     texts = [
-        f"κ {numbers.coefficient(rater.coefficients.kappa)} with {rater.rater} ({plural(rater.coefficients.n, 'label')})"
+        f"{plural(rater.coefficients.n, 'label')} by {rater.rater}"
+        if rater.standing == "too few chunks"
+        else f"κ {numbers.coefficient(rater.coefficients.kappa)} with {rater.rater} ({plural(rater.coefficients.n, 'label')})"
         for rater in raters
         if rater.coefficients is not None
     ]

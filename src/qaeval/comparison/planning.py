@@ -239,7 +239,9 @@ def _with_labels(
     if pair.n_chunks < MIN_CLUSTERS:
         return pair
     if labelled is None and not is_judge_trusted:
-        sentence = f"{pair.sentence} How many labelled chunks would, labels of {MIN_CLUSTERS} chunks show."
+        sentence = (
+            f"{pair.sentence} Label {MIN_CLUSTERS} chunks first: they show how many labelled chunks it takes."
+        )
         return pair.model_copy(update={"sentence": sentence})
     correlation = max(0.0, (labelled.correlation or 0.0) if labelled else 0.0)
     sd = labelled.sd if labelled and labelled.sd else pair.sd

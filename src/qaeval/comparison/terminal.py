@@ -82,8 +82,12 @@ def _flaws(screen: Overview) -> Iterator[OverviewLine]:
     yield OverviewLine("text", f"why items are not {screen.best}, of graded items")
     width = max(len(candidate.name) for candidate in screen.candidates)
     for index, candidate in enumerate(screen.candidates):
-        shares = [f"{flaw.name} {numbers.percent(flaw.counts[index].share.value)}" for flaw in screen.flaws]
-        yield OverviewLine("text", " · ".join(shares), mark=f"{candidate.name:<{width}}  ")
+        shares = [
+            f"{flaw.name} {numbers.percent(flaw.counts[index].share.value)}"
+            for flaw in screen.flaws
+            if flaw.counts[index].n
+        ]
+        yield OverviewLine("text", " · ".join(shares) or "none named", mark=f"{candidate.name:<{width}}  ")
 
 
 def _differences(screen: Overview) -> Iterator[OverviewLine]:
