@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from command import qaeval
+from qaeval import api
 from qaeval.distributed.actors import GenerateBlocks, GradeBlocks, Work, spread
 from qaeval.distributed.blocks import BlockFiles, slices
 from qaeval.distributed.driver import actors_for, stage_limits
@@ -229,6 +230,19 @@ def test_a_parquet_file_has_the_chunks_of_its_rows(tmp_path: Path) -> None:
             {"id": "c2", "content": "Zwei."},
         ]
     assert not lines.exists()
+
+
+def test_generate_reads_a_parquet_file(tmp_path: Path) -> None:
+    rows = [
+        {"chunk_id": f"c{n}", "text": f"Pump {n} starts at {n} bar. It stops at {n + 2} bar."}
+        for n in range(3)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "chunks.parquet")
+    run = api.generate(
+        "embedded-lead", eval_name="qa_pairs", chunks=tmp_path / "chunks.parquet", out=tmp_path / "run"
+    )
+    samples = [json.loads(line) for line in (run.path / "samples.jsonl").read_text().splitlines()]
+    assert [sample["chunk"]["chunk_id"] for sample in samples] == ["c0", "c1", "c2"]
 
 
 @pytest.mark.parametrize("name", ["none.parquet", "text.parquet"])

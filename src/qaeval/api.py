@@ -496,20 +496,19 @@ def compare(
     names = _names(models)
     n_replies, n_letters = checked_repeats(repeat, "repeat"), checked_repeats(repeat_judge, "repeat_judge")
     registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below)
-    with chunk_file(_path(chunks), allow_external=registry.allow_external) as chunk_path:
-        plan = make_plan(
-            registry,
-            names,
-            eval_name=_text(eval_name),
-            chunks=chunk_path,
-            samples=_path(samples),
-            fields=fields or {},
-            duplicate_ids=duplicate_ids,
-            n=n,
-            seed=seed,
-            allocation=allocation,
-            prompts=_prompts(prompts),
-        )
+    plan = _plan(
+        registry,
+        names,
+        eval_name=eval_name,
+        chunks=chunks,
+        samples=samples,
+        fields=fields,
+        duplicate_ids=duplicate_ids,
+        n=n,
+        seed=seed,
+        allocation=allocation,
+        prompts=prompts,
+    )
     path = _directory(out, resume=resume)
     members = _panel(panel, judge, "judge")
     recorded = RunStore(path).settings() if resume and (path / SETTINGS).is_file() else None
@@ -718,7 +717,7 @@ def generate(
         models: Names of models in the registry.
         prompts: Prompt files.
         eval_name: As for `compare`; so are all other arguments.
-        chunks: JSONL file of your own chunks.
+        chunks: File of your own chunks, JSON Lines or Parquet, on this disk or at ``s3://BUCKET/KEY``.
         samples: JSONL file of your own questions or topic cards.
         fields: Names of the chunk file's fields.
         duplicate_ids: What becomes of two chunks with one id.
@@ -747,18 +746,18 @@ def generate(
     """
     n_replies = checked_repeats(repeat, "repeat")
     registry = _registry(config, endpoints)
-    plan = make_plan(
+    plan = _plan(
         registry,
         _names(models),
-        eval_name=_text(eval_name),
-        chunks=_path(chunks),
-        samples=_path(samples),
-        fields=fields or {},
+        eval_name=eval_name,
+        chunks=chunks,
+        samples=samples,
+        fields=fields,
         duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
         allocation=allocation,
-        prompts=_prompts(prompts),
+        prompts=prompts,
     )
     plan = plan_with_consent(plan, consent, prices=registry.hosted_prices, n_replies=n_replies)
     path, settings = _directory(out, resume=resume), plan.settings()
@@ -1605,18 +1604,18 @@ def compare_shard(
     """
     registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below)
     location = find_location(out, allow_external=registry.allow_external)
-    plan = make_plan(
+    plan = _plan(
         registry,
         models,
-        eval_name=_text(eval_name),
-        chunks=_path(chunks),
-        samples=_path(samples),
-        fields=fields or {},
+        eval_name=eval_name,
+        chunks=chunks,
+        samples=samples,
+        fields=fields,
         duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
         allocation=allocation,
-        prompts=_prompts(prompts),
+        prompts=prompts,
     )
     judging = find_judging(
         registry,
@@ -1691,6 +1690,37 @@ def _ray_options(
         outage_s=registry.defaults.outage_s,
         allow_external=tuple(registry.allow_external),
     )
+
+
+def _plan(
+    registry: Config,
+    names: Sequence[str],
+    *,
+    eval_name: PathArgument | None,
+    chunks: PathArgument | None,
+    samples: PathArgument | None,
+    fields: Mapping[str, str] | None,
+    duplicate_ids: DuplicateIds,
+    n: int | None,
+    seed: int | None,
+    allocation: Allocation,
+    prompts: Paths | None,
+) -> Plan:
+    """Plan a run; chunks may be JSON Lines or Parquet, on this disk or in a store."""
+    with chunk_file(_path(chunks), allow_external=registry.allow_external) as chunk_path:
+        return make_plan(
+            registry,
+            names,
+            eval_name=_text(eval_name),
+            chunks=chunk_path,
+            samples=_path(samples),
+            fields=fields or {},
+            duplicate_ids=duplicate_ids,
+            n=n,
+            seed=seed,
+            allocation=allocation,
+            prompts=_prompts(prompts),
+        )
 
 
 def _directory(out: PathArgument | None, *, resume: bool) -> Path:
