@@ -12,7 +12,7 @@ from traceback import extract_tb
 from qaeval.chat.guard import check_host
 from qaeval.chat.http import HttpChat
 from qaeval.chat.protocol import ChatError, ChatModel, ChatRequest, Completion
-from qaeval.errors import EndpointError, QaevalError, UsageError
+from qaeval.errors import EndpointError, QaevalError, UsageError, install_command
 from qaeval.registry.config import ModelSpec
 from qaeval.registry.plugins import MODELS, load_plugin
 from qaeval.serving.hosted import HostedChat, HostedServer
@@ -153,14 +153,16 @@ def _require_alike(spec: ModelSpec, facts: EndpointFacts, replica: Endpoint) -> 
 
 
 def without_server(spec: ModelSpec) -> str:
-    """Return a message for a model without a server: three ways to get one."""
+    """Return a message for a model without a server, and the ways to get one, a line each."""
     command = " ".join(spec.serve_arguments())
-    return (
-        f"{spec.name!r} has no server: the registry has no url for it, and vLLM is not installed here to "
-        f"start one. Either (1) name a running server: --endpoint {spec.name}=http://127.0.0.1:8000/v1, or "
-        f"`url:` in qaeval.yaml; (2) install vLLM on the machine with the GPU (qaeval then starts it, see "
-        f"serving.command in qaeval.yaml), or run: vllm serve {command}; (3) without a GPU, use "
-        f"the candidates embedded-lead and embedded-salient and the judge embedded-lexical"
+    return "\n".join(
+        (
+            f"{spec.name!r} has no server: qaeval.yaml has no url for it, and vLLM is not installed here to start one.",
+            f"  a running server:  --endpoint {spec.name}=http://127.0.0.1:8000/v1, or `url:` in qaeval.yaml",
+            f"  started by qaeval: {install_command('vllm')} on the machine with the GPU, or serving.command in qaeval.yaml",
+            f"  started by you:    vllm serve {command}",
+            "  without a GPU:     the candidates embedded-lead and embedded-salient, and the judge embedded-lexical",
+        )
     )
 
 
