@@ -165,6 +165,23 @@ def test_a_rater_with_different_letters_on_two_machines_is_named_and_nothing_is_
     assert ("anna-2", differing[0]) in letters(run)
 
 
+def test_a_sitting_asks_for_no_label_that_would_not_count(run: Path) -> None:
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    for number, sample in enumerate(samples):
+        sample["chunk"]["split"] = ("tuning", "held-out")[number % 2]
+    (run / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+
+    def splits(rater: str) -> set[str]:
+        sit(run, rater, n=72)
+        return {label.split for label in read_labels(run / "labels" / f"{rater}.jsonl")}
+
+    assert splits("anna") == {"tuning", "held-out"}
+    settings = json.loads((run / "settings.json").read_text())
+    settings["grading"]["judge"]["tuned_on"] = [settings["eval"]["name"]]
+    (run / "settings.json").write_text(json.dumps(settings))
+    assert splits("bert") == {"held-out"}
+
+
 def test_an_imported_label_has_the_split_of_its_chunk_whatever_the_file_says(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

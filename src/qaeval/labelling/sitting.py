@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -183,7 +183,7 @@ class Sitting(Closable):
             earlier = _unfinished(file.rows, grading, items)
             if earlier is None:
                 drawn = draw_items(
-                    list(items.values()),
+                    _countable(items.values(), judge_tuned=data.judge_tuned),
                     existing,
                     by="chunks" if until_decided else by,
                     n=n,
@@ -557,6 +557,13 @@ def _drawn_by_others(run: Path, rater: str, labels: Sequence[Label], grading: Gr
             if draw.rater != rater and draw.rubric in grading.label_rubrics:
                 drawn.update(draw.items)
     return drawn
+
+
+def _countable(items: Iterable[GradedItem], *, judge_tuned: bool) -> list[GradedItem]:
+    """Return the items whose labels would count: those of the half that the judge was tuned on do not."""
+    items = list(items)
+    held_out = [item for item in items if item.sample.chunk.split != "tuning"]
+    return held_out if judge_tuned and held_out else items
 
 
 def _judged(store: RunStore) -> dict[str, set[str]]:
