@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +37,10 @@ def excerpt(printed: str, readme: str) -> str:
     lines = printed.splitlines()
     verdict = next(number for number, line in enumerate(lines) if line.startswith("No verdict"))
     why = lines[verdict + 1].partition(". ")[0] + "."
-    bars = [line for line in lines if line.startswith(CANDIDATES) and " % usable, " in line]
+    bars = []
+    for line, detail in pairwise(lines):
+        if line.startswith(CANDIDATES) and " % usable, " in line:
+            bars += [line, detail.partition(" · ")[0]]  # what follows is measured
     path = re.findall(r"^report: .*", readme, re.MULTILINE)[0]
     return "\n".join(("```text", lines[verdict], why, "…", *bars, "…", path, "```"))
 
