@@ -38,8 +38,6 @@ result in place of the tables. `qaeval COMMAND --help` prints the section of a c
 
 This page is generated from the commands by `make docs`.
 """
-_VALUES: Final = {"str": "TEXT", "int": "INTEGER", "float": "NUMBER", "Path": "PATH"}
-"""Placeholder of a value by its type, where a parameter names none."""
 
 
 def page() -> str:
@@ -70,14 +68,16 @@ def _command(name: str, command: Any, heading: str) -> Iterator[str]:  # noqa: A
         return
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
     options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
-    required = [f"{option.opts[0]} {_value(option)}" for option in options if option.required]
-    words = [f"qaeval {name}", *map(_argument, arguments), *required]
+    required = [f"{option.opts[0]} {option.metavar}" for option in options if option.required]
+    words = [
+        f"qaeval {name}",
+        *(word for argument in arguments for word in argument.get_usage_pieces(None)),
+        *required,
+    ]
     yield f"```text\n{' '.join(words)}{' [OPTIONS]' if len(options) > len(required) else ''}\n```\n"
     if arguments:
         yield "| argument | meaning |\n|---|---|"
-        yield from (
-            f"| `{_escaped(_argument(argument))}` | {_cell(argument.help)} |" for argument in arguments
-        )
+        yield from (f"| `{_escaped(argument.metavar)}` | {_cell(argument.help)} |" for argument in arguments)
         yield ""
     if options:
         yield "| option | meaning | default |\n|---|---|---|"
@@ -86,21 +86,11 @@ def _command(name: str, command: Any, heading: str) -> Iterator[str]:  # noqa: A
     yield "Examples:\n\n```text\n{}\n```\n".format("\n".join(EXAMPLES[name]))
 
 
-def _argument(argument: Any) -> str:  # noqa: ANN401
-    return str(argument.metavar or argument.name.upper())
-
-
 def _row(option: Any) -> str:  # noqa: ANN401
     names = "/".join((*option.opts, *option.secondary_opts))
-    shown = names if option.is_flag else f"{names} {_value(option)}"
+    shown = names if option.is_flag else f"{names} {option.metavar}"
     text, default = _split_default(option)
     return f"| `{_escaped(shown)}` | {_cell(text)}{_range(option)} | {_cell(default)} |"
-
-
-def _value(option: Any) -> str:  # noqa: ANN401
-    annotation = option.type_descriptor.annotation
-    kind = next((word for word in re.findall(r"\w+", str(annotation)) if word in _VALUES), "str")
-    return str(option.metavar or _VALUES[kind])
 
 
 def _split_default(option: Any) -> tuple[str, str]:  # noqa: ANN401

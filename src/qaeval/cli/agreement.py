@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _Source: TypeAlias = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[RUN|FILE]",
+        metavar="RUN|FILE",
         parser=find_run_argument,
         help="Run directory, `latest`, or CSV/TSV/JSONL file with one column of letters per rater.",
     ),
@@ -146,7 +146,7 @@ def plan(
     run: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN]",
+            metavar="RUN",
             parser=find_run_argument,
             help="Run that the plan is based on, or `latest`; without it, --rate and --icc apply.",
         ),

@@ -1,5 +1,6 @@
 """The commands. Their imports are local, so that `qaeval --help` stays fast."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
@@ -63,8 +64,35 @@ _EXPECTED: Final[Mapping[str, tuple[str, ...]]] = {
 """Commands of other tools, and the commands of qaeval with that purpose."""
 
 
+_VALUES: Final[Mapping[str, str]] = {"str": "TEXT", "int": "N", "float": "NUMBER", "Path": "PATH"}
+"""Placeholder of a value by its type, where an option names none."""
+
+
+def _name_values(command: Any) -> None:  # noqa: ANN401 - typer exports no types
+    """Name the values of a command and its subcommands for its help: typer writes ``<list[str]>`` and ``{RUN...}...``."""
+    for subcommand in getattr(command, "commands", {}).values():
+        _name_values(subcommand)
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            name = parameter.metavar or parameter.name.upper()
+            parameter.metavar = f"{name}..." if parameter.nargs != 1 else name
+            usage = parameter.metavar if parameter.required else f"[{parameter.metavar}]"
+            parameter.get_usage_pieces = lambda _ctx, usage=usage: [usage]
+            parameter.display_type_rich = lambda ctx: ""  # noqa: ARG005 - the name of typer's argument
+        elif parameter.metavar is None and not parameter.is_flag:
+            kind = parameter.type_descriptor
+            words = re.findall(r"\w+", str(kind.annotation))
+            named = next((_VALUES[word] for word in words if word in _VALUES), "TEXT")
+            parameter.metavar = "|".join(map(str, kind.choices)) if kind.is_choice and kind.choices else named
+
+
 class Commands(typer.core.TyperGroup):
     """The commands in panels, in order of use; typer would list groups last."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - typer's
+        super().__init__(**options)
+        for command in self.commands.values():
+            _name_values(command)
 
     def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002  (passed by typer)
         """Return the names of all commands; ValueError for a command that is in no panel."""

@@ -27,7 +27,7 @@ from qaeval.errors import UsageError
 def chunk(
     documents: Annotated[
         list[Path],
-        typer.Argument(metavar="DOCS...", help="Files or folders of Markdown, HTML, PDF or plain text."),
+        typer.Argument(metavar="DOCS", help="Files or folders of Markdown, HTML, PDF or plain text."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Chunk file to write.")] = Path("chunks.jsonl"),
     size: Annotated[int, typer.Option("--size", min=1, help="Maximum tokens per chunk.")] = 400,

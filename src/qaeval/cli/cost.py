@@ -23,7 +23,7 @@ _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _Runs: TypeAlias = Annotated[
     list[Path],
     typer.Argument(
-        metavar="RUN...",
+        metavar="RUN",
         parser=find_run_argument,
         help="Run directories, or `latest`; several are analysed side by side.",
     ),
@@ -40,7 +40,7 @@ _Weights: TypeAlias = Annotated[
 _MaybeRuns: TypeAlias = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="[RUN...]",
+        metavar="RUN",
         parser=find_run_argument,
         help="Run directories, or `latest`; several are analysed side by side. Without a run: --items, --per-second and --price.",
     ),

@@ -339,7 +339,7 @@ def import_(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...",
+            metavar="FILE",
             help="Files of items (JSON Lines, JSON array, CSV, Parquet, a datasets folder), results of promptfoo, DeepEval, Ragas, lm-eval or "
             "EvalScope, or Inspect logs; one candidate per file, unless a column names candidates.",
         ),

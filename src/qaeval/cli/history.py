@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from qaeval.history.model import HistoryRun
 
 _Folder: TypeAlias = Annotated[
-    Path | None, typer.Argument(metavar="[FOLDER]", help="Folder of run directories; default: results.")
+    Path | None, typer.Argument(metavar="FOLDER", help="Folder of run directories; default: results.")
 ]
 _Page: TypeAlias = Annotated[
     Path | None,
@@ -41,7 +41,7 @@ _Push: TypeAlias = Annotated[
 _Several: TypeAlias = Annotated[
     list[Path],
     typer.Argument(
-        metavar="RUN...",
+        metavar="RUN",
         parser=find_run_argument,
         help="Two or more run directories, or `latest`; the first is the reference.",
     ),

@@ -28,7 +28,7 @@ _PRICE = re.compile(r"(\d+(?:\.\d+)?) ?([A-Z]{3})")
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the project.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the project.")] = Path(),
     documents: Annotated[
         list[Path] | None,
         typer.Option(

@@ -50,7 +50,7 @@ def import_(
     run: RunDirectory,
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Label files of other machines, filled-in sheets, exports."),
+        typer.Argument(metavar="FILE", help="Label files of other machines, filled-in sheets, exports."),
     ],
     rater: Annotated[
         str | None,

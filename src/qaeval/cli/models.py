@@ -38,7 +38,7 @@ def doctor(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL...]",
+            metavar="MODEL",
             help="Candidates of the planned run; default: the embedded candidates.",
             autocompletion=complete_candidate,
         ),

@@ -36,7 +36,7 @@ def _known_names(incomplete: str, *sections: str) -> list[str]:
 Names: TypeAlias = Annotated[
     list[str],
     typer.Argument(
-        metavar="MODEL...",
+        metavar="MODEL",
         help="Candidate names from the registry; `qaeval models` lists them.",
         autocompletion=complete_candidate,
     ),
@@ -433,7 +433,7 @@ RunDirectory: TypeAlias = Annotated[
 RunDirectories: TypeAlias = Annotated[
     list[Path],
     typer.Argument(
-        metavar="RUN...",
+        metavar="RUN",
         parser=find_run_argument,
         help="Run directories, or `latest`; several are compared side by side.",
     ),

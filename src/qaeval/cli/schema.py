@@ -10,7 +10,7 @@ from qaeval.cli.terminal import say
 
 def schema(
     name: Annotated[
-        str | None, typer.Argument(help="Schema to print; default: a list of the schemas.", metavar="[NAME]")
+        str | None, typer.Argument(help="Schema to print; default: a list of the schemas.", metavar="NAME")
     ] = None,
     out: Annotated[
         Path | None,

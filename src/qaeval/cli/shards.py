@@ -70,7 +70,7 @@ def merge(
     places: Annotated[
         list[str],
         typer.Argument(
-            metavar="PLACE...",
+            metavar="PLACE",
             help="Location of the shards, as given to `qaeval compare --out`: a folder or s3://BUCKET/PREFIX.",
         ),
     ],

@@ -13,7 +13,7 @@ from qaeval.errors import DataError
 _Shown: TypeAlias = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[RUN]",
+        metavar="RUN",
         parser=find_run_argument,
         help="Run directory, `latest`, or a folder of runs; default: the list of results.",
     ),
