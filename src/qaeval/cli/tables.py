@@ -150,11 +150,13 @@ def print_models(config: "Config", *, as_json: bool) -> None:
         return
     console = Console(highlight=False)
     for role, group in groups.items():
-        print_table(console, (role, "model", "licence", "where"), map(_model_row, group.values()))
+        print_table(console, (role, "model", "licence"), map(_model_row, group.values()), unbroken=("model",))
         console.print()
     command = config.serving.command[0]
     is_hosted = any(spec.is_hosted for group in groups.values() for spec in group.values())
-    if is_hosted and shutil.which(command) is None:
+    if is_hosted and shutil.which(command) is not None:
+        console.print("qaeval starts the server of a model without a URL.", soft_wrap=not console.is_terminal)
+    elif is_hosted:
         console.print(
             f"{escape(command)} is not installed here: start the servers yourself, and name each with --endpoint NAME=URL "
             "or `url:` in qaeval.yaml.",
@@ -163,8 +165,9 @@ def print_models(config: "Config", *, as_json: bool) -> None:
 
 
 def _model_row(spec: "ModelSpec") -> tuple[str, ...]:
-    location = "runs inside qaeval" if spec.in_process else spec.url or "qaeval starts it"
-    return (spec.name, spec.hf_id or "-", spec.licence or "-", location)
+    """Return name, model and licence; a server that qaeval does not start is named with the model."""
+    model = "runs inside qaeval" if spec.in_process else spec.hf_id or "-"
+    return (spec.name, f"{model} at {spec.url}" if spec.url else model, spec.licence or "-")
 
 
 def print_table(
