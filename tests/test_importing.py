@@ -759,7 +759,7 @@ def bad(folder: Path) -> dict[str, tuple[Any, str, Mapping[str, Any]]]:
         ),
         "no chunk of any": (
             lines(folder / "nc.jsonl", [{"chunk_id": "zzz", "question": "q", "answer": "a"}]),
-            "no row has a chunk that is known",
+            "no row has its chunk",
             {},
         ),
         "answers without a question": (

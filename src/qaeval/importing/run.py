@@ -48,6 +48,7 @@ from qaeval.records import (
     Sample,
     record_id,
 )
+from qaeval.report.numbers import plural
 from qaeval.run import generate, grade
 from qaeval.run.items import read_items, refuse_placeholder
 from qaeval.storage.run_directory import (
@@ -268,9 +269,13 @@ def _read(request: ImportRequest, spill: _Spill) -> _Grouped:
         )
     if len(no_source) == len(grouped.offsets):
         raise DataError(
-            f"{no_source[0]}: no row has a chunk that is known: expected a column with the text (text, chunk, context), or "
-            "a chunk_id of --chunks FILE; rubric "
-            f"{request.rubric.name} grades against the chunk, one with `needs_source: false` (--rubric) grades the item alone"
+            f"{no_source[0]}: no row has its chunk: expected a column with the text (text, chunk, context), or a chunk_id of "
+            f"--chunks FILE. Rubric {request.rubric.name} grades against the chunk; one with `needs_source: false` (--rubric) does not"
+        )
+    if no_source:
+        grouped.notes.append(
+            f"{plural(len(no_source), 'row has', 'rows have')} no chunk, the first in {no_source[0]}; the "
+            f"{'item counts' if len(no_source) == 1 else 'items count'} as failed: no_source"
         )
     return grouped
 
@@ -536,8 +541,8 @@ def _definition(
     if most <= n or definition.item_kind != "qa_pair":
         if definition.item_kind == "qa_pair" and not has_replies and (counts[counts > 0] < n).any():
             notes.append(
-                f"some chunks have fewer items than the {n} that {definition.name} asks for; the items of the files are "
-                "counted, nothing else"
+                f"some chunks have fewer items than the {n} that {definition.name} asks for; missing items do not "
+                "count as failures"
             )
         return definition
     index = int(counts.max(axis=1).argmax())
