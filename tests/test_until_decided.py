@@ -128,9 +128,9 @@ def test_a_clear_gap_stops_early_and_the_report_says_so(chunks: Path, tmp_path: 
     # neither the first chunks of the file nor in its order
     assert sorted(set(asked(models["good"]))) != list(range(20))
     assert set(asked(models["good"])) == set(asked(models["poor"]))
-    assert any("Stopped early: 20 of 120 chunks" in sentence.text for sentence in report.headline)
+    assert any("Stopped early after 20 of 120 chunks" in sentence.text for sentence in report.headline)
     for format_ in ("md", "html"):
-        assert "Stopped early: 20 of 120 chunks" in run.render(format_)
+        assert "Stopped early after 20 of 120 chunks" in run.render(format_)
     manifest = json.loads((run.path / "manifest.json").read_text())
     assert manifest["stopping"]["n_chunks"] == 20
     assert api.load_run(run.path).report.stopping == stopping
@@ -354,7 +354,7 @@ def test_a_stop_that_later_labels_undo_is_not_called_decided(
     scripted({"good": letters(0.97, 1), "poor": letters(0.3, 2)})
     run = compare(["good", "poor"], chunks, tmp_path / "run")
     assert run.report.stopping is not None
-    assert "decided the first place" in stopping_sentence(run.report.stopping)
+    assert "settle the first place" in stopping_sentence(run.report.stopping)
     rows = [
         {"item_id": row.item_id, "label": "A" if number % 2 else "C", "rater": "anna"}
         for number, row in enumerate(run.letters.itertuples())

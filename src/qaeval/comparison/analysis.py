@@ -361,23 +361,15 @@ def look_at(data: RunData, *, margin: float) -> Look:
     Raises:
         DataError: rows are missing, doubled or foreign.
     """
-    assert data.until_decided is not None  # noqa: S101 - only such a run is looked at
+    plan = data.until_decided
+    assert plan is not None  # noqa: S101 - only such a run is looked at
     table, rubric = data.table(), data.rubric
     names = [facts.name for facts in data.candidates]
     differences = compare_candidates(table, candidates=names, best=rubric.best, margin=margin)
     corrected = correct_differences(
         differences, table, data.rows.labels, rubric=rubric, margin=margin, judge_tuned=data.judge_tuned
     )
-    _, looks = at_every_look(
-        corrected,
-        table,
-        data.rows.labels,
-        plan=data.until_decided,
-        candidates=names,
-        rubric=rubric,
-        judge_tuned=data.judge_tuned,
-    )
-    return looks[-1]
+    return _at_every_look(data, table, corrected, plan)[1][-1]
 
 
 def _until_decided(
@@ -389,34 +381,45 @@ def _until_decided(
     is_judge_blind: bool,
 ) -> tuple[tuple[Difference, ...], Stopping | None]:
     """Return the differences of a run until decided as they hold at every look, and how it ended; of others as they are."""
-    plan, names = data.until_decided, [facts.name for facts in data.candidates]
+    plan = data.until_decided
     if plan is None or not plan.is_sequential or not differences:
         return differences, None
 
-    def at(margin: float) -> tuple[tuple[Difference, ...], tuple[Look, ...]]:
-        return at_every_look(
-            differences,
-            table,
-            data.rows.labels,
-            plan=plan.model_copy(update={"margin": margin}),
-            candidates=names,
-            rubric=data.rubric,
-            judge_tuned=data.judge_tuned,
-            is_judge_blind=is_judge_blind,
-        )
-
-    replaced, looks = at(margin)
+    asked = plan.model_copy(update={"margin": margin})
+    replaced, looks = _at_every_look(data, table, differences, asked, is_judge_blind=is_judge_blind)
     if margin != plan.margin:
-        _, looks = at(plan.margin)  # the run stopped by the margin that it began with
+        _, looks = _at_every_look(
+            data, table, differences, plan
+        )  # the run stopped by the margin that it began with
     stopping = stopping_of(
         plan,
         looks,
         data.rows.sessions,
         n_items=len(table),
         items_per_sample=data.eval_facts.items_per_sample,
-        n_candidates=len(names),
+        n_candidates=len(data.candidates),
     )
     return replaced, stopping
+
+
+def _at_every_look(
+    data: RunData,
+    table: pd.DataFrame,
+    differences: tuple[Difference, ...],
+    plan: SequencePlan,
+    *,
+    is_judge_blind: bool = False,
+) -> tuple[tuple[Difference, ...], tuple[Look, ...]]:
+    return at_every_look(
+        differences,
+        table,
+        data.rows.labels,
+        plan=plan,
+        candidates=[facts.name for facts in data.candidates],
+        rubric=data.rubric,
+        judge_tuned=data.judge_tuned,
+        is_judge_blind=is_judge_blind,
+    )
 
 
 def check_judge(data: RunData, table: pd.DataFrame) -> tuple[tuple[RaterAgreement, ...], JudgeDiscrimination]:
