@@ -276,7 +276,7 @@ def _never_passing(evidence: "Evidence", path: Path | None) -> tuple[str, list[s
     """
     from qaeval.environment import now
     from qaeval.gate.decide import POLICY, find_policy, gate_of_equal_run
-    from qaeval.gate.messages import plain
+    from qaeval.gate.messages import plain, sentences_of_rules
 
     try:
         policy = find_policy(path, evidence)
@@ -285,7 +285,8 @@ def _never_passing(evidence: "Evidence", path: Path | None) -> tuple[str, list[s
         if path is not None:
             raise
         return str(POLICY), [str(error)]
-    sentences = [rule.sentence for rule in report.rules if rule.verdict != "pass"]
+    failed = [rule for rule in report.rules if rule.verdict != "pass"]
+    sentences = [sentence for _, sentence in sentences_of_rules(failed)]
     if report.outcome == "untrusted":
         sentences.insert(0, report.headline)
     return plain(policy.name), [plain(sentence) for sentence in sentences]

@@ -12,7 +12,15 @@ from qaeval.comparison.headline import verdict_sentence
 from qaeval.gate.baseline import ListedBaseline, Pointer
 from qaeval.gate.certificate import HOURS_PER_DAY, age_hours
 from qaeval.gate.evidence import CandidateEvidence, Evidence
-from qaeval.gate.messages import allowed, change, judge_line, level, plain, sequential_line
+from qaeval.gate.messages import (
+    allowed,
+    change,
+    judge_line,
+    level,
+    plain,
+    sentences_of_rules,
+    sequential_line,
+)
 from qaeval.gate.model import GateReport, RuleVerdict
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import age, moment, percent, plural
@@ -35,8 +43,8 @@ def print_gate(report: GateReport) -> None:
         )
     if report.rules:
         console.print()
-    for rule in report.rules:
-        console.print(f"{_MARKS[rule.verdict]} {_safe(rule.sentence)}", soft_wrap=soft)
+    for verdict, sentence in sentences_of_rules(report.rules):
+        console.print(f"{_MARKS[verdict]} {_safe(sentence)}", soft_wrap=soft)
     for note in report.notes:
         console.print(f"! {_safe(note)}", soft_wrap=soft)
     console.print()

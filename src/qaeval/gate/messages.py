@@ -1,6 +1,7 @@
 """Sentences of a gate: of each rule and of the whole, with numbers as text and untrusted text made harmless."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -8,7 +9,7 @@ from qaeval.agreement.model import JudgeDiscrimination
 from qaeval.comparison.headline import doubt_clause
 from qaeval.comparison.model import Reason
 from qaeval.gate.estimates import RuleEstimate
-from qaeval.gate.model import GateReport, Outcome, RuleVerdict
+from qaeval.gate.model import GateReport, Outcome, RuleVerdict, Verdict
 from qaeval.gate.policy import Rule
 from qaeval.report import numbers
 from qaeval.report.markdown import escape
@@ -149,6 +150,7 @@ def _amount(value: float, unit: str, *, sign: bool = False) -> str:
     return f"{mark}{size} {unit}".rstrip()
 
 
+_NOT_EVALUATED: Final = " cannot be evaluated: "
 _OUT_OF_REACH: Final = 50
 """Factor on the chunks at hand beyond which a larger sample is no advice."""
 
@@ -171,10 +173,9 @@ def of_rule(
     if deciding is None or not deciding.has_interval:
         reason = estimate.reason or (deciding.reason if deciding else "") or "it has no interval"
         if deciding is not None and deciding.n_clusters < MIN_CLUSTERS:
-            reason = (
-                f"it rests on {plural(deciding.n_clusters, 'chunk')}, and at least {MIN_CLUSTERS} are needed"
-            )
-        text = f"{subject} cannot be evaluated: {reason}."
+            n_chunks = deciding.n_clusters
+            reason = f"{plural(n_chunks, 'chunk')} {'is' if n_chunks == 1 else 'are'} too few, at least {MIN_CLUSTERS} are needed"
+        text = f"{subject}{_NOT_EVALUATED}{reason}."
         if verdict.n_more_chunks:
             text += f" At least {plural(verdict.n_more_chunks, 'more chunk')} would be needed."
         return text
@@ -274,6 +275,20 @@ def headline(outcome: Outcome, rules: Sequence[RuleVerdict], *, detail: str = ""
         verb = "is" if len(undecided) == 1 else "are"
         return f"Inconclusive: {ids} {verb} undecided, of {n}.{_more_for_all(undecided)}"
     return f"Passed: {'the rule holds' if len(rules) == 1 else f'all {len(rules)} rules hold'}."
+
+
+def sentences_of_rules(rules: Sequence[RuleVerdict]) -> list[tuple[Verdict, str]]:
+    """Return the sentence of each rule with its verdict; rules that cannot be evaluated for one reason share a sentence."""
+    reasons = Counter(
+        rule.sentence.partition(_NOT_EVALUATED)[2] for rule in rules if _NOT_EVALUATED in rule.sentence
+    )
+    sentences: dict[str, Verdict] = {}
+    for rule in rules:
+        reason = rule.sentence.partition(_NOT_EVALUATED)[2]
+        shared = reasons[reason] > 1
+        text = f"{reasons[reason]} rules{_NOT_EVALUATED}{reason}" if shared else rule.sentence
+        sentences.setdefault(text, rule.verdict)
+    return [(verdict, text) for text, verdict in sentences.items()]
 
 
 def _more_for_all(undecided: Sequence[RuleVerdict]) -> str:

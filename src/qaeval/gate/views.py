@@ -24,6 +24,7 @@ from qaeval.gate.messages import (
     name,
     plain,
     safe,
+    sentences_of_rules,
     sequential_line,
     unmentioned,
 )
@@ -46,7 +47,8 @@ def to_markdown(report: GateReport) -> str:
     """Return a gate as GitHub-flavoured Markdown; the same report gives the same text."""
     lines = [f"## qaeval gate: {TITLES[report.outcome]}", "", f"**{safe(report.headline)}**"]
     if report.rules:
-        lines += ["", *rule_table(report.rules), "", *(f"- {safe(rule.sentence)}" for rule in report.rules)]
+        lines += ["", *rule_table(report.rules), ""]
+        lines += [f"- {safe(sentence)}" for _, sentence in sentences_of_rules(report.rules)]
     lines += ["", *(f"> {safe(note)}  " for note in report.notes), ""] if report.notes else [""]
     lines += [f"- {name}: {text}" for name, text in _basis(report)]
     return "\n".join(lines) + "\n"
