@@ -345,6 +345,7 @@ def test_labels_of_an_uneven_draw_leave_a_decision_of_the_judge_and_decide_at_th
     assert pair.deciding.outcome == "a is better"
     fixed = api.load_run(tmp_path / "probe2", labels=labels).report.differences[0].labelled[0].difference
     assert pair.deciding.difference.low == pytest.approx(fixed.low)
+    assert pair.deciding.difference.method == fixed.method
 
 
 @pytest.mark.slow

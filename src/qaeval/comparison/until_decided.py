@@ -82,6 +82,7 @@ class _Shown:
     n_chunks: int
     rater: str = ""
     rank: tuple[Any, ...] = ()
+    method: str = _METHOD
 
     @property
     def p(self) -> float:
@@ -98,7 +99,7 @@ class _Shown:
                 value=min(max(self.value, low), high),
                 low=low,
                 high=max(low, high),
-                method=_METHOD,
+                method=self.method,
                 n=self.n_chunks,
                 n_clusters=self.n_chunks,
             )
@@ -153,10 +154,11 @@ class _Chunks:
         labelled, is_labelled = self._labelled(pair, rates)
         judged, weights = self.judged[pair], self.weights
         shown: list[SequentialLook | None] = [None] * len(looks)
+        method = _METHOD
         if _is_even(rates.probabilities(list(self.names[pair]))):
             shown = list(corrected_looks(judged[None], labelled[None], **self._options(looks)))
         elif looks[-1] == self._plan.n_chunks:
-            shown[-1] = _fixed(estimate, self._plan.margin)
+            shown[-1], method = _fixed(estimate, self._plan.margin), estimate.difference.method
         results: list[_Shown | None] = []
         for n, look in zip(looks, shown, strict=True):
             if look is None:
@@ -168,7 +170,15 @@ class _Chunks:
                 value += np.average((labelled - judged)[:n][known], weights=weights[:n][known])
             ranked = estimate.model_copy(update={"n_chunks": n_labelled})
             results.append(
-                _Shown(look, 0, float(value), n_labelled, rater=estimate.rater, rank=precedence(ranked)[1:])
+                _Shown(
+                    look,
+                    0,
+                    float(value),
+                    n_labelled,
+                    rater=estimate.rater,
+                    rank=precedence(ranked)[1:],
+                    method=method,
+                )
             )
         return results
 
@@ -416,7 +426,7 @@ def _relabelled(
             "value": min(max(value, float(low)), float(high)),
             "low": float(low),
             "high": float(high),
-            "method": _METHOD,
+            "method": shown.method,
         }
     )
     if estimate.n_chunks < MIN_CLUSTERS:
