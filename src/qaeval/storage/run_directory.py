@@ -499,11 +499,22 @@ def further_files(judge: str) -> tuple[str, str]:
     return f"{JUDGES}/{judge}.json", f"{JUDGES}/{judge}.jsonl"
 
 
+_OPTIONS: Final = {
+    "sample_set.n": "--n",
+    "sample_set.seed": "--seed",
+    "sample_set.digest": "the sample set",
+    "eval.name": "--eval",
+    "grading.judge.name": "--judge",
+    "grading.rubric.name": "--rubric",
+}
+"""Settings by the words of the command line."""
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """Name the first five keys in which settings differ; empty where they are equal."""
     different = list(_differences(old, json.loads(json.dumps(new))))
-    if any(change.startswith("sample_set.n ") for change in different):  # says more than the hash of the set
-        different = [change for change in different if not change.startswith("sample_set.digest ")]
+    if any(change.startswith("--n was") for change in different):  # says more than the hash
+        different = [change for change in different if not change.startswith("the sample set was")]
     return "; ".join(different[:_MAX_DIFFERENCES]) + ("; …" if different[_MAX_DIFFERENCES:] else "")
 
 
@@ -513,7 +524,7 @@ def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:  # noqa:
         for key in sorted({*old, *new}):
             yield from _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
     elif old != new:
-        yield f"{where} was {_short(old)}, now {_short(new)}"
+        yield f"{_OPTIONS.get(where, where)} was {_short(old)}, now {_short(new)}"
 
 
 def _short(value: Any, limit: int = 60) -> str:  # noqa: ANN401 - a JSON value
