@@ -77,7 +77,7 @@ class Interrupted(QaevalError):  # noqa: N818 - not an error: the user asked for
 
 def closest(name: str, candidates: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the candidate closest to a mistyped name, else ``""``."""
-    match = get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    match = get_close_matches(name, list(candidates), n=1, cutoff=0.5)
     return f" Did you mean {match[0]!r}?" if match else ""
 
 
