@@ -13,7 +13,7 @@ from pydantic import BaseModel
 class Reply(BaseModel):
     """What the judge is to say."""
 
-    reason: str
+    reason: str = ""  # of a reply with the letter alone
     letter: Literal["A", "B", "C"]
     hallucination: bool
 
