@@ -146,9 +146,8 @@ def answers(report: Report) -> Chart | None:
         axes.set_xlabel("words of an answer")
         axes.set_ylabel("% of answers")
         columns = legend_columns([name for name, _ in lengths])
-        axes.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=columns
-        )  # inside, it would cover bars
+        # inside the axes it would cover bars
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=columns)
 
     alt = "; ".join(f"{name}: median {numbers.decimal(words.median, 0)} words" for name, words in lengths)
     return Chart("answers", "Length of answers", alt, draw, 2.8, in_page=True)
