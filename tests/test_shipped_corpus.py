@@ -21,7 +21,9 @@ from qaeval.comparison.run_data import read_labels
 from qaeval.corpus.loading import load_chunks
 from qaeval.corpus.sampling import draw
 from qaeval.labelling import Sitting
+from qaeval.labelling.transfer import import_labels
 from qaeval.records import Sample
+from qaeval.storage.run_directory import RunStore
 
 ROOT = Path(__file__).parents[1]
 EVAL = ROOT / "evals" / "qa_pairs"
@@ -163,18 +165,22 @@ def test_labels_of_a_chunk_are_in_its_half(tmp_path: Path) -> None:
     path = tmp_path / "chunks.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in chunks))
     api.compare(["embedded-lead"], chunks=path, out=tmp_path / "run", labels=[])
+    # the embedded judge was tuned, so a sitting leaves the tuning half out; a file may hold labels of it
     with Sitting.open(tmp_path / "run", rater="anna", seed=0) as sitting:
         while (question := sitting.current()) is not None:
             sitting.record(question.assignment, "B")
-    labels = read_labels(tmp_path / "run" / "labels" / "anna.jsonl")
-    assert Counter((label.chunk_id, label.split) for label in labels) == {
-        ("tuning", "tuning"): 3,
+    ruled = read_labels(tmp_path / "run" / "labels" / "anna.jsonl")
+    assert Counter((label.chunk_id, label.split) for label in ruled) == {
         ("held-out", "held-out"): 3,
         ("open", "held-out"): 3,
     }
-    (agreement,) = api.agreement(
-        tmp_path / "run", labels=tmp_path / "run" / "labels" / "anna.jsonl"
-    ).agreement
+    with RunStore.open(tmp_path / "run") as store:
+        items = [item.item_id for row in store.generations() for item in row.items]
+    (tmp_path / "bert.csv").write_text("item_id,label\n" + "".join(f"{item},B\n" for item in items))
+    import_labels(tmp_path / "run", [tmp_path / "bert.csv"])
+    path = tmp_path / "run" / "labels" / "bert.jsonl"
+    assert Counter(label.split for label in read_labels(path)) == {"tuning": 3, "held-out": 6}
+    (agreement,) = api.agreement(tmp_path / "run", labels=path).agreement
     assert (agreement.n_labels, agreement.n_tuning_excluded) == (9, 3)
 
 
