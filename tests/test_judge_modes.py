@@ -13,13 +13,13 @@ import pytest
 import qaeval
 from qaeval.analysis.replies import ReplyTotals
 from qaeval.calibration.cascade import mode_agreement
-from qaeval.calibration.sections import mode_sentence
+from qaeval.calibration.sections import mode_section, mode_sentence
 from qaeval.chat.protocol import Alternatives, ChatError, ChatRequest, Completion
 from qaeval.chat.wire import encode, read_completion
 from qaeval.errors import EndpointError, NotComparableError, UsageError
 from qaeval.evals.find import find_rubric
-from qaeval.records import Chunk, Failure, Grade, GradeRow, Item, Sample, ShortGrade, Usage
-from qaeval.registry.model import Cascade, ModelSpec
+from qaeval.records import Cascade, Chunk, Failure, Grade, GradeRow, Item, Sample, ShortGrade, Usage
+from qaeval.registry.model import ModelSpec
 from qaeval.run.endpoint import resolve
 from qaeval.run.grade import GradeTask, Instructions, build_request, grade_one, is_cascade_control
 from qaeval.run.plan import described, judge_digest
@@ -37,7 +37,7 @@ def task(answer: str = "Four.") -> GradeTask:
     return GradeTask("1", "judge", SAMPLE, item)
 
 
-def judge(rubric: Any = RUBRIC, **cascade: float) -> Instructions:
+def judge(rubric: Any = RUBRIC, **cascade: Any) -> Instructions:
     spec = ModelSpec(name="judge", url="http://h/v1", judge_mode="cascade", cascade=Cascade(**cascade))
     return Instructions.for_judge(rubric, spec)
 
@@ -87,6 +87,20 @@ async def test_an_unsure_letter_gives_way_to_the_one_with_reasons(p: float | Non
     assert row.short.probability == (pytest.approx(p) if p else None)
     # the tokens of both replies were paid for
     assert row.usage == Usage(prompt_tokens=200, completion_tokens=100)
+
+
+async def test_letters_that_the_cascade_names_are_asked_again_though_the_judge_is_sure() -> None:
+    for letter, n_asked in (("C", 2), ("B", 2), ("A", 1)):
+        model = TwoModes((letter, 0.99), reasoned="B")
+        row = await graded(model, judge(below=0.9, control=0, reasons_for=("B", "C")))
+        assert isinstance(row, Grade)
+        assert (row.letter, len(model.asked)) == ("B" if n_asked == 2 else "A", n_asked)
+        assert (row.short and row.short.letter) == (letter if n_asked == 2 else None)
+
+
+def test_reasons_for_a_letter_that_the_rubric_does_not_have_are_refused() -> None:
+    with pytest.raises(UsageError, match="reasons for F: rubric qa_pair_abc has the letters A, B, C"):
+        judge(reasons_for=("F",))
 
 
 async def test_items_of_the_random_share_are_asked_again_though_the_judge_is_sure() -> None:
@@ -249,6 +263,12 @@ def test_agreement_is_counted_on_the_random_share_alone() -> None:
     assert (modes.n_kept, modes.kept.value) == (20, 18 / 20)
     assert (modes.n_items, modes.n_with_reasons, modes.n_reconsidered, modes.n_changed) == (100, 40, 20, 18)
     assert (modes.tokens_short, modes.tokens_with_reasons, modes.tokens) == (10, 90, 46)
+    named = mode_agreement({"below": 0.9, "control": 0.25, "reasons_for": ["A"]}, totals, clusters)
+    assert named is not None
+    assert (named.n_control, named.agreement.value) == (25, 20 / 25)
+    assert (named.n_kept, named.n_reconsidered, named.n_changed) == (0, 40, 20)
+    assert "where it is A" in mode_section(named, "j").paragraphs[1]
+    assert "where it is" not in mode_section(modes, "j").paragraphs[1]
     text = mode_sentence(modes, "j").text
     assert "agrees with its letter with reasons in 80.0 %" in text
     assert "of a random 25 items" in text
@@ -326,11 +346,15 @@ def test_the_mode_makes_another_judge_of_a_certificate_and_no_other_mode_records
     assert len({judge_digest(about) for about in modes.values()}) == 3
     assert [mode for mode, about in modes.items() if "cascade" in about] == ["cascade"]
     assert judge_digest(described(spec.in_mode("cascade", 0.8))) != judge_digest(modes["cascade"])
+    assert judge_digest(described(spec.in_mode("cascade", None, ("C",)))) != judge_digest(modes["cascade"])
+    assert "reasons_for" not in modes["cascade"]["cascade"]  # runs of before it stay comparable
 
 
 def test_a_threshold_without_a_cascade_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--reasons-below"):
         compared(tmp_path / "run", judge_mode="letter", reasons_below=0.9)
+    with pytest.raises(UsageError, match="--reasons-for"):
+        compared(tmp_path / "run", judge_mode="letter", reasons_for=["C"])
 
 
 async def test_a_server_without_log_probabilities_is_refused_before_anything_is_asked() -> None:

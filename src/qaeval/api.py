@@ -389,6 +389,7 @@ def compare(
     judge: str | None = None,
     judge_mode: JudgeMode | None = None,
     reasons_below: float | None = None,
+    reasons_for: Sequence[str] | None = None,
     panel: Sequence[str] | None = None,
     escalate: str | None = None,
     escalate_error: float = 0.1,
@@ -438,6 +439,7 @@ def compare(
             then reasons for items of which the judge is unsure); default: that of the judge's entry.
         reasons_below: With a cascade: probability of the letter below which reasons are asked for, in (0, 1]; default: that of the
             entry, 0.9.
+        reasons_for: With a cascade: letters for which reasons are always asked for; default: those of the entry, none.
         panel: Judges that grade, in place of `judge`: an odd number, at least 3. The first is the judge of the run, the others
             grade after it, and the report is by the letter of most members.
         escalate: Second judge, which grades the items of which the first is unsure or which are disputed; the letters of both together
@@ -495,7 +497,7 @@ def compare(
     """
     names = _names(models)
     n_replies, n_letters = checked_repeats(repeat, "repeat"), checked_repeats(repeat_judge, "repeat_judge")
-    registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below)
+    registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below, reasons_for)
     plan = _plan(
         registry,
         names,
@@ -788,6 +790,7 @@ def grade(
     judge: str | None = None,
     judge_mode: JudgeMode | None = None,
     reasons_below: float | None = None,
+    reasons_for: Sequence[str] | None = None,
     panel: Sequence[str] | None = None,
     escalate: str | None = None,
     escalate_error: float = 0.1,
@@ -820,6 +823,7 @@ def grade(
             then reasons for items of which the judge is unsure); default: that of the judge's entry.
         reasons_below: With a cascade: probability of the letter below which reasons are asked for, in (0, 1]; default: that of the
             entry, 0.9.
+        reasons_for: With a cascade: letters for which reasons are always asked for; default: those of the entry, none.
         panel: Judges that grade one after the other, in place of `judge`: an odd number, at least 3. The first is that of a run
             that no judge graded before. A member that fails does not stop the others.
         escalate: Second judge, which grades the items of which the first is unsure or which are disputed; the letters of both together
@@ -849,7 +853,7 @@ def grade(
     """
     (path,) = _run_paths(run)
     n_letters = checked_repeats(repeat, "repeat")
-    registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below)
+    registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below, reasons_for)
     members = _panel(panel, judge, "judge")
     with RunStore.open(path, writable=True) as store:
         settings, further = store.settings(), store.further_judges()
@@ -1582,6 +1586,7 @@ def compare_shard(
     judge: str | None = None,
     judge_mode: JudgeMode | None = None,
     reasons_below: float | None = None,
+    reasons_for: Sequence[str] | None = None,
     rubric: PathArgument | None = None,
     allow_same_family: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -1602,7 +1607,7 @@ def compare_shard(
     Raises:
         QaevalError: As for `compare`. An error with a note is of a shard that was begun: the same call continues it.
     """
-    registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below)
+    registry = _registry(config, endpoints).with_judge_mode(judge_mode, reasons_below, reasons_for)
     location = find_location(out, allow_external=registry.allow_external)
     plan = _plan(
         registry,

@@ -277,6 +277,33 @@ class Generation(Record):
     """Places of the prompt's texts that were broken, by kind; the stored texts have them as they were."""
 
 
+class Cascade(Record):
+    """When a judge in mode ``cascade`` is asked again, for reasons."""
+
+    below: float = Field(default=0.9, gt=0, le=1)
+    """Probability of the letter without reasons below which the judge is asked again; the letter with reasons counts."""
+    control: float = Field(default=0.05, ge=0, le=1)
+    """Share of the items that are asked again whatever the probability, drawn by their ids: it shows how often both letters
+    agree."""
+    reasons_for: tuple[str, ...] = Field(default=(), exclude_if=_nothing)
+    """Letters without reasons for which the judge is always asked again."""
+
+    def keeps(self, letter: str, probability: float | None) -> bool:
+        """Whether a letter without reasons counts.
+
+        Args:
+            letter: Empty: the reply had none.
+            probability: Of the letter; None: not known.
+        """
+        return bool(letter) and letter not in self.reasons_for and (probability or 0.0) >= self.below
+
+    @property
+    def summary(self) -> str:
+        """The settings in one line."""
+        letters = f", for {' and '.join(self.reasons_for)}" if self.reasons_for else ""
+        return f"cascade: reasons below a probability of {self.below:g}{letters}, and for a random {100 * self.control:g} %"
+
+
 class ShortGrade(Record):
     """The grade without reasons, of an item that a judge in mode ``cascade`` graded again with reasons."""
 

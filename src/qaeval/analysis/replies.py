@@ -29,10 +29,6 @@ class BothGrades(NamedTuple):
     completion_tokens: int | None
     """Of both replies; None where the server counts none."""
 
-    def is_kept(self, below: float) -> bool:
-        """Whether the letter alone would decide, by the threshold of the cascade."""
-        return bool(self.letter) and (self.probability or 0.0) >= below
-
 
 @dataclass
 class ReplyTotals:

@@ -7,6 +7,7 @@ import numpy as np
 
 from qaeval.analysis.replies import BothGrades, ReplyTotals
 from qaeval.calibration.model import ModeAgreement
+from qaeval.records import Cascade
 from qaeval.report.measure import Measure
 from qaeval.stats.estimate import Estimate, undefined
 from qaeval.stats.intervals import clustered_rate
@@ -26,19 +27,20 @@ def mode_agreement(
     """
     if cascade is None:
         return None
-    below = float(cascade["below"])
+    rule = Cascade.model_validate(cascade)
     both = [pair for pair in replies.in_both_modes if pair.item_id in clusters]
     control = [pair for pair in both if pair.is_control and pair.letter]
-    kept = [pair for pair in control if pair.is_kept(below)]
-    reconsidered = [pair for pair in both if not pair.is_kept(below)]
+    kept = [pair for pair in control if rule.keeps(pair.letter, pair.probability)]
+    reconsidered = [pair for pair in both if not rule.keeps(pair.letter, pair.probability)]
     n_graded = replies.n - replies.n_failed
     n_short = n_graded - len(replies.in_both_modes)
     tokens = [pair.completion_tokens for pair in both if pair.completion_tokens is not None]
     short = replies.completion_graded - sum(tokens)
     is_counted = len(tokens) == len(both) > 0 and n_short > 0 and short > 0
     return ModeAgreement(
-        below=below,
-        control=float(cascade["control"]),
+        below=rule.below,
+        control=rule.control,
+        reasons_for=rule.reasons_for,
         n_items=n_graded,
         n_with_reasons=len(both),
         n_reconsidered=len(reconsidered),

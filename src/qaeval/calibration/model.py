@@ -91,12 +91,14 @@ class ModeAgreement(Part):
     """Probability of the letter below which reasons are asked for."""
     control: float
     """Share of the items that are graded in both modes whatever the probability, drawn at random."""
+    reasons_for: tuple[str, ...] = Field(default=(), exclude_if=is_unset)
+    """Letters for which reasons are asked for whatever the probability."""
     n_items: int
     """Items with a letter."""
     n_with_reasons: int
     """Those whose letter is the one with reasons."""
     n_reconsidered: int
-    """Those of which the judge was unsure, or that had no letter without reasons."""
+    """Those of which the judge was unsure, that had no letter without reasons, or one of `reasons_for`."""
     n_changed: int
     """Those of them that got another letter with reasons."""
     n_control: int

@@ -161,11 +161,18 @@ def mode_section(modes: ModeAgreement, judge: str) -> Section:
         modes: The data.
         judge: Name of the judge.
     """
+    letters = f", where it is {' or '.join(modes.reasons_for)}" if modes.reasons_for else ""
+    reconsidered = "that were reconsidered" if modes.reasons_for else "of which it was unsure"
     decided = (
-        f"{judge} gives the letter alone; where its probability is below {decimal(modes.below)}, and for a random "
+        f"{judge} gives the letter alone; where its probability is below {decimal(modes.below)}{letters}, and for a random "
         f"{percent(modes.control)} of the items, it is asked again for reasons, and that letter counts: for {modes.n_with_reasons:,} of "
-        f"{plural(modes.n_items, 'item')}. Of {modes.n_reconsidered:,} of which it was unsure, {modes.n_changed:,} got another letter."
+        f"{plural(modes.n_items, 'item')}. Of {modes.n_reconsidered:,} {reconsidered}, {modes.n_changed:,} got another letter."
     )
+    if modes.reasons_for:
+        decided += (
+            f" Other letters of which it is sure are not reconsidered, so that reasons can only take items away from "
+            f"{' and '.join(modes.reasons_for)}."
+        )
     paragraphs = [mode_sentence(modes, judge).text, decided]
     if modes.tokens is not None and modes.tokens_with_reasons is not None:
         paragraphs.append(

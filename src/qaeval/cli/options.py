@@ -185,6 +185,14 @@ ReasonsBelow: TypeAlias = Annotated[
         "registry, 0.9.",
     ),
 ]
+ReasonsFor: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--reasons-for",
+        metavar="LETTER,...",
+        help="With --judge-mode cascade: letters for which reasons are always asked for, like C; default: those of the registry, none.",
+    ),
+]
 PanelNames: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -452,14 +460,18 @@ def prompt_names(prompts: str | None) -> list[str]:
     return names
 
 
-def panel_names(panel: str | None) -> list[str] | None:
-    """Read ``--panel``: names with commas between."""
-    if panel is None:
+def comma_separated(value: str | None, option: str) -> list[str] | None:
+    """Split the value of an option at its commas.
+
+    Raises:
+        UsageError: a name is empty.
+    """
+    if value is None:
         return None
-    names = [name.strip() for name in panel.split(",")]
-    if not all(names):
-        raise UsageError(f"--panel {panel!r}: expected judges with commas between, like a,b,c")
-    return names
+    listed = [name.strip() for name in value.split(",")]
+    if not all(listed):
+        raise UsageError(f"{option} {value!r}: expected names with commas between, like a,b,c")
+    return listed
 
 
 def mapping(pairs: list[str] | None, option: str) -> dict[str, str]:

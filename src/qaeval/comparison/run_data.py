@@ -17,6 +17,7 @@ from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.evals.definition import recorded_prompt
 from qaeval.evals.find import find_labels
 from qaeval.records import (
+    Cascade,
     Failure,
     Generation,
     GradeRow,
@@ -26,7 +27,7 @@ from qaeval.records import (
     digest,
 )
 from qaeval.registry.family import lines
-from qaeval.registry.model import Cascade, recorded_model
+from qaeval.registry.model import recorded_model
 from qaeval.report.facts import (
     JUDGE_MODE,
     SAME_FAMILY,

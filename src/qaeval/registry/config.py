@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from functools import reduce
 from pathlib import Path
@@ -152,7 +152,9 @@ class RegistryFile(Record):
 class Config(RegistryFile):
     """The merged registry."""
 
-    judging: tuple[JudgeMode | None, float | None] = Field(default=(None, None), exclude=True)
+    judging: tuple[JudgeMode | None, float | None, tuple[str, ...] | None] = Field(
+        default=(None, None, None), exclude=True
+    )
     """Mode and threshold of all judges, in place of those of their entries; never in a file."""
 
     @model_validator(mode="after")
@@ -287,21 +289,27 @@ class Config(RegistryFile):
             spec for spec in self.judges.values() if not (spec.in_process or _is_related(spec, candidates))
         ]
 
-    def with_judge_mode(self, mode: JudgeMode | None, below: float | None) -> "Config":
+    def with_judge_mode(
+        self, mode: JudgeMode | None, below: float | None, reasons_for: Sequence[str] | None = None
+    ) -> "Config":
         """Return the registry with another mode of its judges.
 
         Args:
             mode: None: that of each entry.
             below: Threshold of a cascade, in (0, 1]; None: that of each entry.
+            reasons_for: Letters for which a cascade always asks for reasons; None: those of each entry.
 
         Raises:
-            UsageError: the threshold is of no use in the mode, or out of range.
+            UsageError: threshold or letters are of no use in the mode, or the threshold is out of range.
         """
+        if reasons_for is not None and mode not in {None, "cascade"}:
+            raise UsageError(f"--reasons-for names letters of --judge-mode cascade, not of {mode}")
         if below is not None and mode not in {None, "cascade"}:
             raise UsageError(f"--reasons-below is the threshold of --judge-mode cascade, not of {mode}")
         if below is not None and not 0 < below <= 1:
             raise UsageError(f"--reasons-below: expected a probability above 0 and up to 1, got {below:g}")
-        return self.model_copy(update={"judging": (mode, below)})
+        letters = None if reasons_for is None else tuple(reasons_for)
+        return self.model_copy(update={"judging": (mode, below, letters)})
 
     def with_endpoints(self, endpoints: Mapping[str, str]) -> "Config":
         """Return the registry with other URLs; a name in both models and judges changes in both.

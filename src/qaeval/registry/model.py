@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from qaeval.evals.definition import NamedPrompt
-from qaeval.records import Record
+from qaeval.records import Cascade, Record
 from qaeval.registry.levers import REPETITION_DETECTION, LeverName, lever_arguments
 
 if TYPE_CHECKING:
@@ -103,21 +103,6 @@ class Attention(Record):
 JudgeMode: TypeAlias = Literal["reason_first", "letter", "cascade"]
 """``reason_first``: reasons, then the letter. ``letter``: the letter alone. ``cascade``: the letter alone, then reasons for items
 of which the judge is unsure."""
-
-
-class Cascade(Record):
-    """When a judge in mode ``cascade`` is asked again, for reasons."""
-
-    below: float = Field(default=0.9, gt=0, le=1)
-    """Probability of the letter without reasons below which the judge is asked again; the letter with reasons counts."""
-    control: float = Field(default=0.05, ge=0, le=1)
-    """Share of the items that are asked again whatever the probability, drawn by their ids: it shows how often both letters
-    agree."""
-
-    @property
-    def summary(self) -> str:
-        """The settings in one line."""
-        return f"cascade: reasons below a probability of {self.below:g}, and for a random {100 * self.control:g} %"
 
 
 class ModelSpec(Record):
@@ -256,16 +241,22 @@ class ModelSpec(Record):
         )
         return prod(int(degree) if degree.isdecimal() else 1 for degree in degrees)
 
-    def in_mode(self, mode: JudgeMode | None, below: float | None) -> "ModelSpec":
+    def in_mode(
+        self, mode: JudgeMode | None, below: float | None, reasons_for: tuple[str, ...] | None = None
+    ) -> "ModelSpec":
         """Return the judge in another mode; one that reads no prompt has none and stays as it is.
 
         Args:
             mode: None: its own.
             below: Threshold of a cascade; None: its own.
+            reasons_for: Letters for which a cascade always asks for reasons; None: its own.
         """
         if self.kind == "embedded":
             return self
-        cascade = self.cascade if below is None else self.cascade.model_copy(update={"below": below})
+        given = {"below": below, "reasons_for": reasons_for}
+        cascade = self.cascade.model_copy(
+            update={name: value for name, value in given.items() if value is not None}
+        )
         return self.model_copy(update={"judge_mode": mode or self.judge_mode, "cascade": cascade})
 
     def serve_arguments(self, options: Collection[str] = ()) -> tuple[str, ...]:

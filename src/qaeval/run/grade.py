@@ -25,10 +25,12 @@ from qaeval.chat.protocol import (
     special_pieces,
 )
 from qaeval.chat.reply import FoundJson, ReplyError, find_json
+from qaeval.errors import UsageError
 from qaeval.evals.definition import DEFAULT_JUDGE_SEES, JudgeSees
 from qaeval.evals.rubric import Fact, GradeMode, Rubric, grade_schema, prompt_text
 from qaeval.records import (
     REJECTED,
+    Cascade,
     Chunk,
     ControlText,
     Failure,
@@ -43,7 +45,7 @@ from qaeval.records import (
     digest,
     record_id,
 )
-from qaeval.registry.model import Cascade, ModelSpec
+from qaeval.registry.model import ModelSpec
 from qaeval.text.control import Escaped, escape, unknown_pieces
 
 SAMPLING: Final = Sampling(temperature=0.0, top_p=1.0, max_tokens=512, seed=0)
@@ -167,6 +169,10 @@ class Instructions:
         sampling = spec.sampled(SAMPLING)
         if spec.judge_mode != "cascade":
             return cls.of(rubric, sampling, spec.judge_mode, sees=sees)
+        if unknown := set(spec.cascade.reasons_for) - set(rubric.letters):
+            raise UsageError(
+                f"reasons for {', '.join(sorted(unknown))}: rubric {rubric.name} has the letters {', '.join(rubric.letters)}"
+            )
         short, reasoned = (cls.of(rubric, sampling, mode, sees=sees) for mode in ("letter", "reason_first"))
         return replace(short, cascade=spec.cascade, reasoned=reasoned)
 
@@ -537,14 +543,15 @@ async def grade_one(
     """Ask the judge and turn its reply into a row; only bugs raise.
 
     In a cascade the letter alone is asked for first. Reasons follow where it has no letter, no probability or one below the
-    threshold, and for a random share of the items. The letter with reasons counts wherever there is one.
+    threshold, for the letters that the cascade names, and for a random share of the items. The letter with reasons counts wherever
+    there is one.
     """
     short = await _grade(model, task, instructions, lenient=lenient)
     cascade, reasoned = instructions.cascade, instructions.reasoned
     if cascade is None or reasoned is None or (isinstance(short, Failure) and short.is_transient):
         return short
     is_control = is_cascade_control(task.item.item_id, cascade.control)
-    is_sure = isinstance(short, Grade) and (_sureness(short) or 0.0) >= cascade.below
+    is_sure = isinstance(short, Grade) and cascade.keeps(short.letter, _sureness(short))
     if is_sure and not is_control:
         return short
     reasoned = replace(reasoned, sampling=instructions.sampling)
