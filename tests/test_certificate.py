@@ -26,7 +26,7 @@ from qaeval.errors import DataError, UsageError
 from qaeval.evals.find import find_eval, find_rubric
 from qaeval.gate.certificate import JudgeCertificate, admitted_labels, check
 from qaeval.gate.policy import Policy, TrustPolicy, default_policy
-from qaeval.gate.trust import JudgeNumbers, decide_trust, numbers_of
+from qaeval.gate.trust import JudgeNumbers, decide_trust, numbers_of, outcome_of
 from qaeval.records import Item, Label, digest
 from qaeval.report.measure import Measure
 from qaeval.stats import kappa_interval
@@ -474,6 +474,17 @@ def test_a_verdict_follows_from_the_ends_of_the_interval() -> None:
     assert far.n_more is not None
     assert near.n_more > 10 * far.n_more
     assert decide_trust(numbers(0.4, 0.3, 0.5), trust).n_more is None
+
+
+def test_labels_that_would_refute_the_judge_are_said_to() -> None:
+    trust = TrustPolicy(labels=130)
+    behind, ahead = (decide_trust(numbers(v, v - 0.1, v + 0.1), trust) for v in (0.32, 0.48))
+    assert behind.outcome == ahead.outcome == "not enough labels"
+    assert (behind.would_refute, ahead.would_refute) == (True, False)
+    # less than the 130 that are required: no contradiction, since they decide against the judge
+    assert behind.n_more is not None
+    assert outcome_of(behind).endswith("more labels would show that the judge is not to be trusted")
+    assert outcome_of(ahead).endswith("more labels would decide")
 
 
 def test_a_clearer_judge_never_needs_more_labels() -> None:

@@ -119,6 +119,8 @@ class TrustVerdict(Part):
     n_more: int | None = None
     """Labels more that would decide, with a probability of 80 % if the numbers stay as they are; None where it is decided, or no number
     of labels would."""
+    would_refute: bool = Field(default=False, exclude_if=lambda would: not would)
+    """Whether these labels would refute the judge: an estimate misses its requirement."""
     requirements: tuple[str, ...]
     """A sentence for each requirement, those that are not met first."""
 

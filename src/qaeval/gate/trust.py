@@ -208,6 +208,7 @@ def decide_trust(
     return TrustVerdict(
         outcome="not enough labels",
         n_more=None if n_more is None else max(1, n_more),
+        would_refute=bool(behind) and n_more is not None,
         requirements=sentences,
     )
 
@@ -331,4 +332,7 @@ def outcome_of(verdict: TrustVerdict) -> str:
         return verdict.outcome
     if verdict.n_more is None:
         return f"{verdict.outcome}; no number of labels would decide"
-    return f"{verdict.outcome}; about {plural(two_digits_up(verdict.n_more), 'more label')} would decide"
+    more = plural(two_digits_up(verdict.n_more), "more label")
+    if verdict.would_refute:
+        return f"{verdict.outcome}; at these estimates, about {more} would show that the judge is not to be trusted"
+    return f"{verdict.outcome}; about {more} would decide"
