@@ -440,6 +440,29 @@ def test_a_tuned_judge_is_measured_on_held_out_labels_alone() -> None:
     assert any(text.startswith("Excluded labels: 8 ") for text in one.sentences)
 
 
+def test_labels_of_a_draw_of_disputed_items_measure_the_judge_on_all_items() -> None:
+    """The judge gives 48 items an A, of which 36 are right: 12 disputed items are labelled, and 9 of the others."""
+    made = case({"alpha": ["AAA"] * 16})
+    labels = [
+        label.model_copy(update={"inclusion": 1.0 if label.letter == "B" else 0.25})
+        for label in labelled(made, "B" * 12 + "A" * 9)
+    ]
+    (rater,) = made.with_rows(labels=tuple(labels)).report().agreement
+    (unaware,) = made.with_rows(labels=tuple(labelled(made, "B" * 12 + "A" * 9))).report().agreement
+    assert rater.coefficients is not None
+    assert unaware.coefficients is not None
+    assert rater.coefficients.observed.value == pytest.approx(36 / 48)
+    assert unaware.coefficients.observed.value == pytest.approx(9 / 21)
+    # counts stay those of the labelled items, and the most frequent letter is that of the run
+    assert rater.coefficients.confusion == unaware.coefficients.confusion
+    assert (rater.majority_letter, unaware.majority_letter) == ("A", "B")
+    assert rater.majority_baseline == pytest.approx(36 / 48)
+    assert rater.coefficients.alpha.value != unaware.coefficients.alpha.value
+    assert (rater.is_weighted, unaware.is_weighted) == (True, False)
+    assert "drawn with unequal probabilities" in " ".join(rater.sentences)
+    assert "drawn with unequal probabilities" not in " ".join(unaware.sentences)
+
+
 def test_labels_that_all_belong_elsewhere_leave_the_judge_unchecked() -> None:
     strange = Label(item_id="elsewhere", rater="anna", rater_kind="human", letter="A")
     report = agreement_case().with_rows(labels=(strange,)).report()

@@ -23,7 +23,7 @@ from qaeval.cli import run as command
 from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.evals.find import find_rubric
 from qaeval.labelling import Sitting
-from qaeval.records import AuditItem, Failure, Grade
+from qaeval.records import AuditItem, Failure, Grade, Label
 from qaeval.registry.find import find_config
 from qaeval.run.grade import SAMPLING, Instructions
 from qaeval.stats.estimate import Estimate
@@ -574,6 +574,42 @@ def test_a_person_checks_planted_items_and_what_is_refuted_counts_in_nothing(
     assert "1 refuted" in render_audit_markdown(after)
 
 
+@pytest.mark.slow
+def test_a_planted_item_is_refuted_by_the_letter_that_counts_and_that_its_kind_does_not_allow(
+    small: AuditPlan, tmp_path: Path
+) -> None:
+    path = tmp_path / "audit"
+    audited(small, path, perfect)
+    run = write_mutants(path)
+    kinds = ("number", "honest refusal", "paraphrase", "negation")
+    ids = {kind: next(row.item.item_id for row in small.rows if row.kind == kind) for kind in kinds}
+
+    def n_refuted(**letters: dict[str, str]) -> int:
+        for rater, by_kind in letters.items():
+            rows = [
+                Label(
+                    item_id=ids[kind], rater=rater, rater_kind="human", letter=letter, settles=rater == "eva"
+                )
+                for kind, letter in by_kind.items()
+            ]
+            (run / "labels").mkdir(exist_ok=True)
+            (run / "labels" / f"{rater}.jsonl").write_text(
+                "".join(row.model_dump_json(exclude_none=True) + "\n" for row in rows), encoding="utf-8"
+            )
+        checked = show_again(path)
+        assert checked.n_checked == len(set().union(*letters.values()))
+        assert checked.checked_by == tuple(sorted(letters))
+        return checked.n_refuted
+
+    anna = {"number": "C", "honest refusal": "B", "paraphrase": "A", "negation": "B"}
+    assert n_refuted(anna=anna, bob={"number": "A"}, eva={"number": "C"}) == 0
+    assert n_refuted(anna=anna, bob={"number": "A"}, eva={"number": "A"}) == 1
+    assert n_refuted(anna=anna, bob={"number": "A"}, eva={"number": "C", "honest refusal": "C"}) == 1
+    wrong = {"number": "A", "honest refusal": "C", "paraphrase": "B", "negation": "A"}
+    assert n_refuted(anna=wrong, bob={"number": "C"}, eva={"number": "A"}) == 4
+
+
+@pytest.mark.slow
 def test_a_run_has_no_planted_items_to_label(tmp_path: Path) -> None:
     make_run(tmp_path / "run", {"mistral": ["AAA"] * 3})
 

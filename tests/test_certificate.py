@@ -24,7 +24,7 @@ from qaeval.cli import run as command
 from qaeval.corpus.samples import load_samples
 from qaeval.errors import DataError, UsageError
 from qaeval.evals.find import find_eval, find_rubric
-from qaeval.gate.certificate import JudgeCertificate, admitted_labels, check
+from qaeval.gate.certificate import CertifiedRater, JudgeCertificate, admitted_labels, check
 from qaeval.gate.policy import Policy, TrustPolicy, default_policy
 from qaeval.gate.trust import JudgeNumbers, decide_trust, numbers_of, outcome_of
 from qaeval.records import Item, Label, digest
@@ -214,6 +214,81 @@ def test_labels_that_changed_make_the_certificate_stale_and_new_ones_do_not() ->
     assert state()[0] == "stale"
 
 
+def two_files(**more: Any) -> tuple[list[str], dict[str, str]]:
+    """Save a certificate by labels of anna and bob, in a file each; return the items and their letters.
+
+    Anna labelled the first 60 items, bob the others; ``shared`` labels of anna are of items of bob too.
+    """
+    reference, judged = good_letters()
+    ids = [f"{index:016x}" for index in range(120)]
+    n = 60 + more.pop("shared", 0)
+    raters = (
+        CertifiedRater(rater="anna", kind="human", n=n),
+        CertifiedRater(rater="bob", kind="human", n=60),
+    )
+    facts = {"raters": raters, "label_files": ("anna.jsonl", "bob.jsonl"), **more}
+    saved(certificate(KEY, labelled(reference, judged), **facts))
+    return ids, dict(zip(ids, reference, strict=True))
+
+
+def test_a_label_file_that_is_here_is_compared_though_another_is_gone() -> None:
+    ids, letters = two_files()
+    write_labels(Path("anna.jsonl"), [label(item, letters[item]) for item in ids[:60]])
+    verdict, detail = state()
+    assert verdict == "valid"
+    assert "bob.jsonl is not here" in detail
+    assert "60 of 120 labelled items" in detail
+    write_labels(Path("anna.jsonl"), [label(item, "B") for item in ids[:60]])
+    verdict, detail = state()
+    assert (verdict, "45 items have another label than in anna.jsonl" in detail) == ("stale", True)
+
+
+def test_labels_that_are_gone_may_explain_as_many_other_letters_as_items_have_a_second_label() -> None:
+    ids, letters = two_files(shared=10)
+    other = {"A": "B", "B": "A", "C": "A"}
+
+    def change(n: int) -> None:
+        changed = {item: other[letters[item]] for item in ids[:n]}
+        write_labels(Path("anna.jsonl"), [label(item, {**letters, **changed}[item]) for item in ids[:70]])
+
+    change(10)
+    verdict, detail = state()
+    assert (verdict, "10 have another label" in detail) == ("valid", True)
+    change(11)
+    assert state()[0] == "stale"
+
+
+def test_a_difference_that_a_missing_file_settles_is_no_contradiction() -> None:
+    """Anna and bob differ on an item, and carol's letter is in a file that is gone."""
+    ids, letters = two_files(shared=1, label_files=("anna.jsonl", "bob.jsonl", "carol.jsonl"))
+    settled = next(index for index in range(60, 120) if letters[ids[index]] == "A")
+    write_labels(Path("anna.jsonl"), [label(item, letters[item]) for item in (*ids[:60], ids[settled])])
+    rows = [label(item, "B" if item == ids[settled] else letters[item], "bob") for item in ids[60:]]
+    write_labels(Path("bob.jsonl"), rows)
+    verdict, detail = state()
+    assert (verdict, "carol.jsonl is not here" in detail) == ("valid", True)
+
+
+def test_the_sentence_of_a_valid_certificate_is_about_the_labels_that_decided() -> None:
+    """The judge agrees with the model on everything, and less with anna; anna's 120 labels decide."""
+    reference, judged = good_letters()
+    both = labelled(reference + "ABC" * 60, judged + "ABC" * 60)
+    both = replace(both, kinds=np.array(["human"] * 120 + ["model"] * 180))
+    raters = (
+        CertifiedRater(rater="anna", kind="human", n=120),
+        CertifiedRater(rater="gpt", kind="model", n=180),
+    )
+    saved(certificate(KEY, both, raters=raters, trust=TrustPolicy(raters="any")))
+    verdict, people = state()
+    assert verdict == "valid"
+    assert "kappa 0.84" in people
+    assert "with anna on 120 labels" in people
+    assert "180 labels of models do not count" in people
+    _, anyone = state(trust={"raters": "any"})
+    assert "kappa 0.94" in anyone
+    assert "with anna and gpt on 300 labels" in anyone
+
+
 def test_labels_of_models_count_only_where_the_policy_says_so() -> None:
     saved(certificate(KEY, labelled(*good_letters(), kind="model"), trust=TrustPolicy(raters="any")))
     checked = check(requiring("c.json"), KEY, TODAY)
@@ -292,6 +367,7 @@ def test_a_run_and_labels_give_a_certificate_that_its_gate_accepts(graded: Path)
     gate(graded, code=3, policy=lenient)
 
 
+@pytest.mark.slow
 def test_a_judge_of_negative_kappa_by_three_labels_passes_no_gate(graded: Path) -> None:
     labels = graded / "labels" / "anna.jsonl"
     first = labels.read_text().splitlines(keepends=True)[:3]
@@ -485,6 +561,19 @@ def test_labels_that_would_refute_the_judge_are_said_to() -> None:
     assert behind.n_more is not None
     assert outcome_of(behind).endswith("more labels would show that the judge is not to be trusted")
     assert outcome_of(ahead).endswith("more labels would decide")
+
+
+def test_a_recall_of_few_chunks_needs_more_of_them_and_not_one_more_label() -> None:
+    """Of 84 items in 84 chunks, 4 are below the best letter: an interval of their share needs 10 such chunks."""
+    few = Measure(
+        value=1.0, low=None, high=None, reason="4 clusters: no interval", method="", n=4, n_clusters=4
+    )
+    verdict = decide_trust(numbers(0.7, 0.6, 0.8, lower_recall=few, n_labels=84, n_chunks=84), TrustPolicy())
+    assert verdict.n_more == 84 * 10 // 4 - 84
+    assert "(4 chunks: no interval)" in verdict.requirements[0]
+    none = few.model_copy(update={"value": 0.0, "n": 0, "n_clusters": 0})
+    unknown = decide_trust(numbers(0.7, 0.6, 0.8, lower_recall=none), TrustPolicy())
+    assert outcome_of(unknown) == "not enough labels"
 
 
 def test_a_clearer_judge_never_needs_more_labels() -> None:

@@ -383,6 +383,7 @@ def test_without_overlap_everything_is_in_one_chunk_in_its_order(text: str, size
     assert own_words("\n".join(texts(text, size, min_tokens=least))) == own_words(text)
 
 
+@pytest.mark.slow
 @given(documents(), st.integers(40, 90), st.integers(0, 39), st.integers(0, 40))
 def test_chunks_are_never_larger_than_their_size_and_never_end_with_a_heading(
     text: str, size: int, overlap: int, least: int

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from command import qaeval
+from qaeval.agreement.model import JudgeDiscrimination
 from qaeval.comparison.decision import Decision, WeightRange, decide, weight_range, write_decision
 from qaeval.comparison.report import Report
 from qaeval.errors import UsageError
@@ -114,6 +116,59 @@ def test_what_is_not_known_for_one_weighs_for_nobody_and_is_said() -> None:
     assert "alpha could come first" in said(found)
     light = decide(known.report(), {"quality": 5, "licence": 0.1})
     assert [one.could_win for one in light.left_out if one.criterion == "licence"] == [()]
+
+
+def test_a_criterion_that_is_not_known_may_break_a_tie() -> None:
+    report = open_and_good().report()
+    tied = {**ONLY, "quality": 2, "licence": 1}
+
+    def maintenance(weight: float) -> tuple[tuple[str, ...], str]:
+        found = decide(report, {**tied, "maintenance": weight})
+        assert set(found.tied) == {"alpha", "beta"}
+        return next(one.could_win for one in found.left_out if one.criterion == "maintenance"), said(found)
+
+    could_win, text = maintenance(3)
+    assert set(could_win) == {"alpha", "beta"}
+    assert "it could break the tie: beta or alpha could come first" in text
+    could_win, text = maintenance(0)
+    assert could_win == ()
+    assert "could not break the tie" in text
+
+
+@pytest.mark.parametrize(
+    ("openness", "weight", "could_win"),
+    [("open source", 100, ()), ("restricted", 3, ()), ("restricted", 5, ("gamma",))],
+)
+def test_a_third_breaks_a_tie_of_two_only_with_a_better_score(
+    openness: str, weight: float, could_win: tuple[str, ...]
+) -> None:
+    words = {"alpha": ALL, "beta": ALL, "gamma": ["BB"] * 12}
+    known = {name: candidate(name, openness=openness) for name in ("alpha", "beta")}
+    report = case(words, items_per_sample=2, **known, gamma=candidate("gamma")).report()
+    found = decide(report, {**ONLY, "quality": 4, "licence": weight})
+    (licence,) = [one for one in found.left_out if one.criterion == "licence"]
+    assert (set(found.tied), licence.unknown) == ({"alpha", "beta"}, ("gamma",))
+    assert licence.could_win == could_win
+
+
+def test_a_refused_choice_says_nothing_of_what_a_criterion_could_change() -> None:
+    report = case({"alpha": HALF, "beta": ALL}, items_per_sample=2).report()
+    blind = JudgeDiscrimination(outcome="tells nothing apart")
+    found = decide(report.model_copy(update={"controls": blind}), {"maintenance": 3})
+    assert found.refused
+    assert "counts for no candidate." in said(found)
+    assert "could" not in " ".join(
+        text for text in write_decision(found)[0].paragraphs if text.startswith("maintenance")
+    )
+
+
+@pytest.mark.parametrize("licence", [0.67, 1.68, 1.995])
+def test_a_lead_is_the_difference_of_the_means_in_the_table(licence: float) -> None:
+    found = decide(open_and_good().report(), {**ONLY, "quality": 4, "licence": licence})
+    (section,) = write_decision(found)
+    beta, alpha = (Decimal(cell) for cell in section.tables[0].rows[-1][2:])
+    lead = f"by {beta - alpha}" if beta != alpha else "by less than 0.01"
+    assert section.paragraphs[0].startswith(f"It leads alpha {lead}, ")
 
 
 def test_the_uncertainty_of_quality_is_held_against_the_choice() -> None:

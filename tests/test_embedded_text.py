@@ -129,6 +129,7 @@ def test_language_is_told_by_common_words(text: str, expected: bool) -> None:
     assert is_german(text) is expected
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_sentences_invent_no_words(text: str) -> None:
     # A stray `|` or `*` may join or part tokens, so the letters are compared, not the tokens.

@@ -278,7 +278,8 @@ def test_a_baseline_names_at_once_what_not_even_an_equal_run_would_pass(
     assert "rude" in problem
 
 
-@pytest.mark.parametrize("n", [pytest.param(78, marks=pytest.mark.slow), 20])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [78, 20])
 def test_the_default_policy_passes_an_equal_run_and_finds_a_worse_one(
     n: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

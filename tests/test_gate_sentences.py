@@ -222,6 +222,7 @@ def test_the_summaries_are_the_golden_file() -> None:
     golden("gate.md", "\n".join(f"# {title}\n\n{to_markdown(report)}" for title, report in gates().items()))
 
 
+@pytest.mark.slow
 def test_the_terminal_output_is_the_golden_file(capsys: pytest.CaptureFixture[str]) -> None:
     for title in ("regressions", "times and cost", "sequential", DEFAULT):
         print_gate(gates()[title])

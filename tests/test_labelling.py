@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from qaeval import api
 from qaeval.agreement.label_files import read_labels, read_rater_rows
+from qaeval.agreement.label_rows import with_settled
 from qaeval.agreement.model import RaterAgreement, RaterQuality
 from qaeval.comparison.model import Verdict
 from qaeval.errors import DataError, StoreError, UsageError
@@ -21,6 +23,7 @@ from qaeval.labelling.sections import write_status
 from qaeval.records import Label
 from qaeval.storage.run_directory import InUseError
 from qaeval.testing import make_run
+from report_builders import RUBRIC, case, items_of, label_of
 
 N_CHUNKS = 12
 BETTER, WORSE = ["AAA"] * N_CHUNKS, ["AAC", "ABC"] * (N_CHUNKS // 2)
@@ -554,6 +557,40 @@ def test_a_third_person_settles_what_two_differ_on_and_agreement_takes_that_lett
     assert report.raters[0].coefficients.confusion[0][1] == 36  # what the two said of each other stays
     status = label_status(run)
     assert (status.n_disputed, status.n_settled) == (1, 35)
+
+
+def settled_letters(*labels: Label) -> list[str]:
+    return [label.letter for label in with_settled(labels)]
+
+
+def test_a_settling_label_that_names_no_rubric_is_of_every_rubric() -> None:
+    anna = Label(item_id="i", rater="anna", rater_kind="human", letter="A", rubric="r/1")
+    bert = anna.model_copy(update={"rater": "bert", "letter": "B", "rubric": ""})
+    cleo = anna.model_copy(update={"rater": "cleo", "letter": "C", "rubric": "", "settles": True})
+    assert settled_letters(anna, bert, cleo) == ["C", "C"]
+    # one of the same rubric comes first, one of another rubric settles nothing
+    same, other = (cleo.model_copy(update={"rubric": name, "letter": "D"}) for name in ("r/1", "s/1"))
+    assert settled_letters(anna, same, cleo) == ["D"]
+    assert settled_letters(anna, other, cleo) == ["C"]
+    assert settled_letters(anna, other) == ["A"]
+    assert settled_letters(bert, cleo, same) == ["D"]  # the last one, where the rater names no rubric
+
+
+@pytest.mark.parametrize(
+    ("settler", "n_settled", "letter"), [("", 12, "C"), ("qa_quality/1", 12, "C"), ("qa_quality/0", 0, "A")]
+)
+def test_letters_are_settled_where_they_are_replaced(settler: str, n_settled: int, letter: str) -> None:
+    run = case({"alpha": ["AB"] * 12}, items_per_sample=2)
+    run = replace(run, rubric=RUBRIC.model_copy(update={"labels_from": (0,)}))
+    items = items_of(run, "alpha")
+    rubric = f"{RUBRIC.name}/{RUBRIC.version}"
+    labels = [label_of(item, "A", rubric=rubric) for item in items]
+    labels += [label_of(item, "C", rater="cleo", rubric=settler, settles=True) for item in items[:12]]
+    (anna,) = run.with_rows(labels=tuple(labels)).report().agreement
+    assert (anna.n_settled, anna.settled_by) == (n_settled, ("cleo",) if n_settled else ())
+    assert anna.coefficients is not None
+    given = dict(zip("ABC", map(sum, anna.coefficients.confusion), strict=True))
+    assert given[letter] == (12 if n_settled else 24)
 
 
 def test_nothing_to_settle_is_an_error_of_use(run: Path) -> None:

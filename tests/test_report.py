@@ -246,6 +246,7 @@ def test_html_has_no_style_or_event_attributes() -> None:
     assert not {name for name in names if name == "style" or name.startswith("on")}
 
 
+@pytest.mark.slow
 def test_html_nests_and_names_its_parts() -> None:
     page = Page(rich_page())
     assert page.open == []

@@ -195,6 +195,36 @@ def test_decide_prints_the_verdict_for_its_margin() -> None:
     assert decide(report, {}, margin=0.5).verdict.kind == "equal"
 
 
+@pytest.mark.parametrize("n_labelled", [0, 12], ids=["judge", "labels"])
+def test_decide_asks_for_as_many_chunks_as_a_report_with_its_margin(n_labelled: int) -> None:
+    letters = {"alpha": ["AAB", "ABB", "AAA"] * 40, "beta": ["AAA", "ABB", "AAB", "AAB"] * 29 + ["AAA"] * 4}
+    run = case(letters)
+    labels = tuple(
+        label_of(item, "AAB"[place % 3])
+        for name in letters
+        for place, item in enumerate(items_of(run, name)[: 3 * n_labelled])
+    )
+    run = run.with_rows(labels=labels)
+    wide, narrow = run.report(margin=0.2), run.report(margin=0.01)
+    decided = decide(wide, {}, margin=0.01).verdict
+    assert decided == narrow.verdict
+    assert (decided.kind, decided.reasons[0].code) == ("undecided", "not_enough_data")
+    assert (decided.reasons[0].n_more_chunks or 0) > 0
+    assert decide(narrow, {}, margin=0.2).verdict == wide.verdict
+
+
+def test_decide_of_a_run_until_decided_takes_the_interval_for_another_margin() -> None:
+    letters = {"alpha": ["AA", "AB"] * 10, "beta": ["AA", "AB"] * 9 + ["AA", "AA"]}
+    report = case(letters, items_per_sample=2).report(margin=0.4)
+    (pair,) = report.differences
+    every_look = pair.model_copy(update={"at_every_look": True, "p_equivalent": 0.01})
+    report = report.model_copy(update={"differences": (every_look,)})
+    assert decide(report, {}).verdict.kind == "equal"
+    narrow = decide(report, {}, margin=0.01).verdict
+    assert (narrow.kind, narrow.reasons[0].code) == ("undecided", "not_enough_data")
+    assert narrow.reasons[0].n_more_chunks is None  # no number holds at every look
+
+
 # ------------------------------------------------------------------------------ report.json on disk
 
 

@@ -84,6 +84,7 @@ def test_the_plan_keeps_its_promises() -> None:
     assert result == plan(pilot, 0.05), "the same run has the same plan"
 
 
+@pytest.mark.slow
 def test_more_power_needs_more_chunks() -> None:
     pilot = pilot_of(0.8, 0.75, n_chunks=200)
     at_80, at_90 = (plan(pilot, 0.05, power=power) for power in (0.8, 0.9))

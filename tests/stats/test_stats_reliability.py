@@ -45,6 +45,38 @@ def test_cluster_tables_add_up() -> None:
     assert (tables.sum(axis=0) == confusion_matrix(REFERENCE, JUDGE, 3)).all()
 
 
+def test_an_item_that_was_drawn_half_as_likely_counts_twice() -> None:
+    drawn = np.where(np.arange(20) % 3 == 0, 0.4, 0.8)
+    twice = [index for index in range(20) for _ in range(2 if index % 3 == 0 else 1)]
+    reference, judge = np.array(REFERENCE)[twice], np.array(JUDGE)[twice]
+    clusters = np.arange(20)
+    tables = cluster_tables(REFERENCE, JUDGE, clusters, n_levels=3, inclusion=drawn)
+    assert tables.sum() == approx(20)
+    assert tables == approx(cluster_tables(reference, judge, clusters[twice], n_levels=3) * 20 / len(twice))
+    for statistic in (agreement_rate, kappa_interval, lift_over_majority, leniency):
+        weighted = statistic(REFERENCE, JUDGE, clusters, n_levels=3, inclusion=drawn)
+        repeated = statistic(reference, judge, clusters[twice], n_levels=3)
+        assert (weighted.value, weighted.n, weighted.n_clusters) == (approx(repeated.value), 20, 20)
+        assert (weighted.low, weighted.high) == (approx(repeated.low), approx(repeated.high))
+    by_letter = letter_accuracy(REFERENCE, JUDGE, clusters, n_levels=3, inclusion=drawn)
+    for letter, other in zip(
+        by_letter, letter_accuracy(reference, judge, clusters[twice], n_levels=3), strict=True
+    ):
+        assert letter.recall.value == approx(other.recall.value, nan_ok=True)
+        assert letter.precision.value == approx(other.precision.value, nan_ok=True)
+
+
+def test_equal_probabilities_change_nothing() -> None:
+    plain = cluster_tables(REFERENCE, JUDGE, np.arange(20), n_levels=3)
+    assert cluster_tables(REFERENCE, JUDGE, np.arange(20), n_levels=3, inclusion=[0.3] * 20) == approx(plain)
+
+
+@pytest.mark.parametrize("inclusion", [[0.5] * 19 + [0.0], [0.5] * 19])
+def test_probabilities_that_no_draw_has_are_refused(inclusion: list[float]) -> None:
+    with pytest.raises(ValueError, match="inclusion"):
+        cluster_tables(REFERENCE, JUDGE, np.arange(20), n_levels=3, inclusion=inclusion)
+
+
 def test_precision_and_recall_of_a_letter() -> None:
     accuracy = letter_accuracy(REFERENCE, JUDGE, np.arange(20), n_levels=3)
     assert accuracy[A].recall.value == approx(8 / 12)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from qaeval.agreement import messages
 from qaeval.agreement.coefficients import NO_ORDER, Paired
-from qaeval.agreement.label_rows import with_settled
+from qaeval.agreement.label_rows import settling_labels, uneven_inclusion, with_settled
 from qaeval.agreement.model import (
     AgreementReport,
     FactAgreement,
@@ -153,15 +153,15 @@ def judge_agreement(
     """
     labels = list(labels)
     given = by_rater(labels, rubric)
-    settled = {label.item_id: label.rater for label in labels if label.settles and fits(label, rubric)}
+    settling = settling_labels(labels)
     again = [label for label in repeats if fits(label, rubric)]
     agreement = []
     for name, reference in by_rater(with_settled(labels), rubric).items():
         own = [label for label in given[name] if fits(label, rubric)]
-        replaced = [label.item_id for label in own if label.item_id in settled]
+        settled_by = [third.rater for label in own if (third := settling(label))]
         facts = {
-            "n_settled": len(replaced),
-            "settled_by": tuple(sorted({settled[item_id] for item_id in replaced})),
+            "n_settled": len(settled_by),
+            "settled_by": tuple(sorted(set(settled_by))),
             "quality": rater_quality(own, [label for label in again if label.rater == name], rubric.best),
         }
         agreement.append(
@@ -219,11 +219,14 @@ def _joined_agreement(
     code = {letter: index for index, letter in enumerate(rubric.letters)}
     reference = np.array([code[label.letter] for label in labels])
     judged = rows["letter"].map(code).to_numpy(int)
-    pair = Paired(reference, judged, rows["cluster"].to_numpy(object), len(code))
+    inclusion = uneven_inclusion(labels)
+    pair = Paired(reference, judged, rows["cluster"].to_numpy(object), len(code), inclusion)
     return measured(rater, pair, rubric.letters).model_copy(
         update={
-            "flags": tuple(_flag(name, labels, rows) for name in rubric.flag_names),
-            "facts": tuple(agreement for fact in rubric.facts if (agreement := _fact(fact, labels, rows))),
+            "flags": tuple(_flag(name, labels, rows, inclusion) for name in rubric.flag_names),
+            "facts": tuple(
+                agreement for fact in rubric.facts if (agreement := _fact(fact, labels, rows, inclusion))
+            ),
             "candidates": _by_candidate(labels, graded, rubric.best),
         }
     )
@@ -232,21 +235,26 @@ def _joined_agreement(
 def measured(rater: RaterAgreement, pair: Paired, letters: Sequence[str]) -> RaterAgreement:
     """Return a rater with every statistic of the letters of rater (`pair.a`) and judge (`pair.b`)."""
     k = len(letters)
-    coefficients = pair.coefficients()
-    baseline = reliability.majority_baseline(pair.a, n_levels=k)
-    lift = Measure.of(reliability.lift_over_majority(pair.a, pair.b, pair.clusters, n_levels=k))
-    accuracy = reliability.letter_accuracy(pair.a, pair.b, pair.clusters, n_levels=k)
+    coefficients, drawn = pair.coefficients(), pair.inclusion
+    by_letter = pair.tables().sum(axis=(0, 2))
+    lift = Measure.of(
+        reliability.lift_over_majority(pair.a, pair.b, pair.clusters, n_levels=k, inclusion=drawn)
+    )
+    accuracy = reliability.letter_accuracy(pair.a, pair.b, pair.clusters, n_levels=k, inclusion=drawn)
     lower = reliability.letter_accuracy(
-        (pair.a > 0).astype(int), (pair.b > 0).astype(int), pair.clusters, n_levels=2
+        (pair.a > 0).astype(int), (pair.b > 0).astype(int), pair.clusters, n_levels=2, inclusion=drawn
     )[1]
     return rater.model_copy(
         update={
             "standing": messages.standing(coefficients, lift),
             "coefficients": coefficients,
-            "majority_letter": letters[int(np.bincount(pair.a).argmax())],
-            "majority_baseline": baseline,
+            "is_weighted": drawn is not None,
+            "majority_letter": letters[int(by_letter.argmax())],
+            "majority_baseline": float(by_letter.max() / by_letter.sum()),
             "lift": lift,
-            "leniency": Measure.of(reliability.leniency(pair.a, pair.b, pair.clusters, n_levels=k))
+            "leniency": Measure.of(
+                reliability.leniency(pair.a, pair.b, pair.clusters, n_levels=k, inclusion=drawn)
+            )
             if pair.is_ordered
             else None,
             "lower_recall": _rate(lower.recall, rater.rater, "gave") if pair.is_ordered else None,
@@ -262,12 +270,14 @@ def measured(rater: RaterAgreement, pair: Paired, letters: Sequence[str]) -> Rat
     )
 
 
-def _flag(name: str, labels: Sequence[Label], rows: pd.DataFrame) -> FlagAgreement:
+def _flag(
+    name: str, labels: Sequence[Label], rows: pd.DataFrame, inclusion: np.ndarray | None
+) -> FlagAgreement:
     reference = np.array([int(name in label.flags) for label in labels])
     judged = rows[flag_column(name)].to_numpy(int)
     clusters = rows["cluster"].to_numpy(object)
     counts = reliability.confusion_matrix(reference, judged, 2)
-    raised = reliability.letter_accuracy(reference, judged, clusters, n_levels=2)[1]
+    raised = reliability.letter_accuracy(reference, judged, clusters, n_levels=2, inclusion=inclusion)[1]
     return FlagAgreement(
         flag=name,
         n_both=int(counts[1, 1]),
@@ -279,7 +289,9 @@ def _flag(name: str, labels: Sequence[Label], rows: pd.DataFrame) -> FlagAgreeme
     )
 
 
-def _fact(fact: FactMeaning, labels: Sequence[Label], rows: pd.DataFrame) -> FactAgreement | None:
+def _fact(
+    fact: FactMeaning, labels: Sequence[Label], rows: pd.DataFrame, inclusion: np.ndarray | None
+) -> FactAgreement | None:
     """Compare the answers to a fact; None where no label and its item's grade both have one."""
     code = {answer: index for index, answer in enumerate(fact.answers)}
     given = [code.get(label.facts.get(fact.name, ""), -1) for label in labels]
@@ -288,7 +300,8 @@ def _fact(fact: FactMeaning, labels: Sequence[Label], rows: pd.DataFrame) -> Fac
     if not shared.any():
         return None
     clusters = rows["cluster"].to_numpy(object)
-    pair = Paired(reference[shared], judged[shared], clusters[shared], len(code)).coefficients()
+    drawn = None if inclusion is None else inclusion[shared]
+    pair = Paired(reference[shared], judged[shared], clusters[shared], len(code), drawn).coefficients()
     return FactAgreement(
         fact=fact.name,
         answers=fact.answers,

@@ -4,10 +4,12 @@ A file of a sitting is only ever appended to. The last row of a question counts;
 as it is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Final, TypeAlias
+
+import numpy as np
 
 from qaeval.records import Label, LabelDraw, SkippedItem, UndoneLabel
 
@@ -183,25 +185,55 @@ def known_inclusion(labels: Sequence[Label]) -> tuple[dict[str, float], bool]:
     return (probabilities, is_by_chunk) if len(probabilities) == len(known) else ({}, False)
 
 
+def uneven_inclusion(labels: Sequence[Label]) -> np.ndarray | None:
+    """Return the probability with which the item of each label was drawn; None if not all are known, or all are alike.
+
+    Args:
+        labels: Of one rater and run.
+    """
+    known, _ = known_inclusion(labels)
+    drawn = np.array([known[label.item_id] for label in labels] if known else [])
+    return drawn if len(set(drawn.tolist())) > 1 else None
+
+
 def with_settled(labels: Iterable[Label]) -> list[Label]:
     """Replace the letters of items that a third rater settled, and leave the settling labels out.
 
     Args:
-        labels: Of all raters; the last settling label of an item and rubric counts.
+        labels: Of all raters.
 
     Returns:
         Labels of the raters, in their order.
     """
     labels = list(labels)
-    settled: dict[tuple[str, str], Label] = {}
-    for label in labels:
-        if label.settles:
-            # a label that names no rubric is of that of the run
-            settled[label.item_id, label.rubric] = settled[label.item_id, ""] = label
+    settling = settling_labels(labels)
     return [
         label
-        if (third := settled.get((label.item_id, label.rubric))) is None
+        if (third := settling(label)) is None
         else label.model_copy(update={"letter": third.letter, "flags": third.flags, "facts": third.facts})
         for label in labels
         if not label.settles
     ]
+
+
+def settling_labels(labels: Iterable[Label]) -> Callable[[Label], Label | None]:
+    """Return a function that finds the label of a third rater that settles a rater's label; it returns None where none does.
+
+    A label that names no rubric is of that of the run. So a settling label of the same item and rubric counts, else one without a
+    rubric; for a rater's label without a rubric any counts. Of several, the last counts.
+
+    Args:
+        labels: Of all raters.
+    """
+    of_rubric: dict[tuple[str, str], Label] = {}
+    of_item: dict[str, Label] = {}
+    for label in labels:
+        if label.settles:
+            of_rubric[label.item_id, label.rubric] = of_item[label.item_id] = label
+
+    def find(label: Label) -> Label | None:
+        if not label.rubric:
+            return of_item.get(label.item_id)
+        return of_rubric.get((label.item_id, label.rubric)) or of_rubric.get((label.item_id, ""))
+
+    return find

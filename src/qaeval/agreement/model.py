@@ -142,6 +142,9 @@ class RaterAgreement(Part):
     """Description, the most important sentence first."""
     coefficients: Coefficients | None
     """None if no label joined."""
+    is_weighted: bool = Field(default=False, exclude_if=is_unset)
+    """Whether items were drawn with unequal probabilities, so that each counts by the inverse of its own in every rate and coefficient;
+    counts are those of the labelled items."""
     majority_letter: str = ""
     majority_baseline: float | None = None
     """Agreement of a judge that always gives the rater's most frequent letter, 0 to 1."""

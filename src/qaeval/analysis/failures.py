@@ -23,11 +23,11 @@ def gather_failures(table: pd.DataFrame, candidates: Sequence[str]) -> tuple[Fai
     for candidate in candidates:
         candidate_rows = table[table["candidate"] == candidate]
         for stage, status in _STAGES.items():
+            failed = candidate_rows[candidate_rows["status"] == status]
+            reasons = set(failed["failure"])
             for reason, meaning in FAILURES.items():
-                rows = candidate_rows[
-                    (candidate_rows["status"] == status) & (candidate_rows["failure"] == reason)
-                ]
-                if len(rows):
+                if reason in reasons:
+                    rows = failed[failed["failure"] == reason]
                     group = FailureGroup(
                         candidate=candidate,
                         stage=stage,

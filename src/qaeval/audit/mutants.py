@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Final
 
 from qaeval.agreement.label_files import read_labels
+from qaeval.agreement.label_rows import with_settled
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.errors import DataError
 from qaeval.records import AuditItem, Generation, Grade, record_id
 from qaeval.run.grade import task_id
 from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
-from qaeval.text.defects import DEFECTS
+from qaeval.text.defects import VARIANTS, Verdict
 
 FOLDER: Final = "mutants"
 """Folder of the run in the directory of its audit."""
@@ -25,7 +26,8 @@ class MutantCheck:
 
     Attributes:
         n_labelled: items with a label.
-        refuted: ids of defective items with the best letter, and of harmless ones with another.
+        refuted: ids of defective items with the best letter, of honest refusals with the worst, and of other harmless ones with
+            another than the best.
         raters: who labelled.
     """
 
@@ -103,18 +105,26 @@ def checked_mutants(store: RunStore, best: str) -> MutantCheck | None:
         store: The open directory of the audit.
         best: The best letter of the scale.
     """
+    worst = store.settings()["grading"]["rubric"]["scale"][-1]["letter"]
     files = sorted((store.path / FOLDER / _LABELS).glob("*.jsonl"))
     labels = [label for path in files for label in read_labels(path)]
     if not labels:
         return None
-    is_defect = {row.item.item_id: row.kind in DEFECTS for row in _planted(store) if row.kind}
-    refuted = {
-        label.item_id
-        for label in labels
-        if label.item_id in is_defect and (label.letter == best) is is_defect[label.item_id]
-    }
+    verdicts = {row.item.item_id: VARIANTS[row.kind].verdict for row in _planted(store) if row.kind}  # type: ignore[index]
+    checked = [label for label in with_settled(labels) if label.item_id in verdicts]
     return MutantCheck(
-        n_labelled=len({label.item_id for label in labels} & is_defect.keys()),
-        refuted=frozenset(refuted),
+        n_labelled=len({label.item_id for label in checked}),
+        refuted=frozenset(
+            label.item_id
+            for label in checked
+            if not _fits(label.letter, verdicts[label.item_id], best, worst)
+        ),
         raters=tuple(sorted({label.rater for label in labels})),
     )
+
+
+def _fits(letter: str, verdict: Verdict, best: str, worst: str) -> bool:
+    """Return whether a letter is right for a verdict; a defect in the details may be as bad as one in the main point."""
+    if verdict == "not worst":
+        return letter != worst
+    return (letter == best) == (verdict == "best")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 from qaeval.comparison.headline import verdict_sentence
-from qaeval.comparison.model import Verdict
+from qaeval.comparison.model import Difference, LabelledDifference, Verdict, outcome_of
 from qaeval.comparison.report import Report
 from qaeval.comparison.verdict import decide_verdict
 from qaeval.cost.model import Choice, WeightedCriterion
@@ -36,7 +36,8 @@ class LeftOut(Part):
     unknown: tuple[str, ...]
     """Candidates for which it is unknown."""
     could_win: tuple[str, ...]
-    """Candidates that could come first if it were known: with their best possible score, and the worst of the choice."""
+    """Candidates that could come first if it were known: with their best possible score, and the worst of the choice. In a tie, those
+    that could come first alone; empty where the choice is refused."""
 
 
 ChoiceStatus: TypeAlias = Literal["stands", "open", "not known"]
@@ -123,12 +124,13 @@ def decide(report: Report, user_weights: Mapping[str, float], *, margin: float |
     best = max(sums.values())
     first = tuple(name for name, total in sums.items() if best - total <= _TIE)
     counting = [criterion.name for criterion in choices[0].criteria if criterion.counts]
+    margin = report.margin if margin is None else margin
     verdict = decide_verdict(
         report.candidates,
-        report.differences,
+        report.differences if margin == report.margin else _for_margin(report.differences, margin),
         report.agreement,
         report.controls,
-        margin=report.margin if margin is None else margin,
+        margin=margin,
     )
     refused = (
         () if verdict.trusts_judge else tuple(name for name in _JUDGED if name in counting and weights[name])
@@ -150,7 +152,9 @@ def decide(report: Report, user_weights: Mapping[str, float], *, margin: float |
         if leader
         else (),
         left_out=tuple(
-            _left_out(name, choices, leader, sums, weights[name]) for name in weights if name not in counting
+            _left_out(name, choices, () if refused else first, sums, weights[name])
+            for name in weights
+            if name not in counting
         ),
         verdict=verdict,
         quality=verdict_sentence(verdict),
@@ -311,17 +315,57 @@ def _difference(report: Report, leader: str, rival: str) -> Measure | None:
     return None
 
 
+def _for_margin(pairs: Sequence[Difference], margin: float) -> tuple[Difference, ...]:
+    """Return the differences with the numbers of chunks that would decide for another margin than the report's, in (0, 1).
+
+    What holds at every look was tested for the margin of the report alone, so for another one the interval decides.
+    """
+    from qaeval.comparison.differences import more_chunks  # noqa: PLC0415 - importing pandas takes a second
+
+    def anew(estimate: Difference | LabelledDifference, *, at_every_look: bool) -> Mapping[str, object]:
+        p_holm = 1.0 if estimate.p_holm is None else estimate.p_holm
+        outcome = outcome_of(estimate.difference, p_holm, margin=margin)
+        # the number supposes a fixed sample, and a run until decided would look again
+        is_open = outcome == "not enough data" and not at_every_look
+        n_more = more_chunks(estimate.difference, margin, len(pairs)) if is_open else None
+        return {"n_more_chunks": n_more, "p_equivalent": None}
+
+    changed = []
+    for pair in pairs:
+        update = anew(pair, at_every_look=pair.at_every_look)
+        if (first := pair.deciding) is not None:
+            decided = first.model_copy(update=anew(first, at_every_look=pair.at_every_look))
+            update = {**update, "labelled": (decided, *pair.labelled[1:])}
+        changed.append(pair.model_copy(update=update))
+    return tuple(changed)
+
+
 def _left_out(
-    name: str, choices: Sequence[Choice], leader: str | None, sums: Mapping[str, float], weight: float
+    name: str, choices: Sequence[Choice], first: tuple[str, ...], sums: Mapping[str, float], weight: float
 ) -> LeftOut:
+    """Say who could come first if a criterion were known.
+
+    Args:
+        name: The criterion.
+        choices: Of all candidates.
+        first: Who comes first without it; several in a tie, nobody where the choice is refused.
+        sums: Weighted sums of the other criteria, by candidate.
+        weight: 0 or more.
+    """
     scores = {choice.candidate: _score(choice, name) for choice in choices}
-    worst = 0.0 if leader is None else scores[leader] or 0.0
+    # a rival that draws level with the choice could come first; in a tie that changes nothing
+    ahead = -_TIE if len(first) == 1 else _TIE
     could = tuple(
         rival
         for rival, score in scores.items()
-        if leader is not None
-        and rival != leader
-        and sums[rival] + weight * (1.0 if score is None else score) >= sums[leader] + weight * worst - _TIE
+        if first
+        and first != (rival,)
+        and all(
+            sums[rival] + weight * (1.0 if score is None else score)
+            >= sums[other] + weight * (scores[other] or 0.0) + ahead
+            for other in first
+            if other != rival
+        )
     )
     unknown = tuple(candidate for candidate, score in scores.items() if score is None)
     return LeftOut(criterion=name, weight=weight, unknown=unknown, could_win=could)
@@ -351,9 +395,9 @@ def write_decision(decision: Decision) -> tuple[Section, ...]:
             anchor="decision",
             title=_title(decision),
             paragraphs=(
-                *(_rival_sentence(rival, decision.choice or "") for rival in decision.rivals),
+                *(_rival_sentence(rival, decision) for rival in decision.rivals),
                 *_closest(decision),
-                *(_left_out_sentence(criterion) for criterion in decision.left_out),
+                *(_left_out_sentence(criterion, decision) for criterion in decision.left_out),
                 f"By quality alone: {decision.quality}",
                 _ONCE,
             ),
@@ -376,8 +420,8 @@ def _title(decision: Decision) -> str:
     return f"No choice: {numbers.listed(decision.tied)} are tied with these weights. Change one of them, for example `--weight quality=5`."
 
 
-def _rival_sentence(rival: Rival, choice: str) -> str:
-    lead = f"It leads {rival.candidate} by {numbers.decimal(rival.lead)}"
+def _rival_sentence(rival: Rival, decision: Decision) -> str:
+    lead = f"It leads {rival.candidate} by {_lead(rival.candidate, decision)}"
     if rival.needed is None:
         return f"{lead}; {rival.reason}."
     if rival.needed <= -_ALL:
@@ -397,7 +441,14 @@ def _rival_sentence(rival: Rival, choice: str) -> str:
     sentence = f"{condition}. The difference is {numbers.difference(rival.difference)}"
     if rival.standing == "stands":
         return f"{sentence}: the uncertainty of quality does not change the choice."
-    return f"{sentence}: by the measured rates {choice} comes first, but {rival.candidate} may; more chunks would decide (`qaeval plan`)."
+    return f"{sentence}: by the measured rates {decision.choice} comes first, but {rival.candidate} may; more chunks would decide (`qaeval plan`)."
+
+
+def _lead(rival: str, decision: Decision) -> str:
+    """Print by how much the choice leads a rival: the difference of the means as the table prints them."""
+    means = {choice.candidate: round(choice.mean, 2) for choice in decision.candidates}
+    lead = means[decision.choice or ""] - means[rival]
+    return numbers.decimal(lead) if lead else "less than 0.01"
 
 
 def _closest(decision: Decision) -> tuple[str, ...]:
@@ -428,11 +479,14 @@ def _ends(bounds: WeightRange) -> list[tuple[float, str]]:
     return [(end, to) for end, to in ends if end is not None and bounds.weight]
 
 
-def _left_out_sentence(criterion: LeftOut) -> str:
+def _left_out_sentence(criterion: LeftOut, decision: Decision) -> str:
     text = f"{criterion.criterion} (weight {_weight(criterion.weight)}) is unknown for {numbers.listed(criterion.unknown)} and counts for no candidate"
+    if decision.refused:
+        return f"{text}."
     if not criterion.could_win:
-        return f"{text}; by itself it could not change the choice."
-    return f"{text}; if it were known, {numbers.listed(criterion.could_win, 'or')} could come first."
+        return f"{text}; by itself it could not {'break the tie' if decision.tied else 'change the choice'}."
+    tie = "it could break the tie: " if decision.tied else ""
+    return f"{text}; if it were known, {tie}{numbers.listed(criterion.could_win, 'or')} could come first."
 
 
 def _score_table(decision: Decision) -> Table:

@@ -30,6 +30,8 @@ from qaeval.storage.run_directory import RunStore
 _ALPHA: Final = 0.05
 """Error rate of *judge moved* over all looks, and of *model moved* at each gate."""
 _UNGRADED: Final = "-"
+_MIN_GRADED: Final = 0.9
+"""Share of the anchors that need a letter for a look to count."""
 
 
 class Anchor(Record):
@@ -231,6 +233,8 @@ def look_at(
 ) -> DriftReport:
     """Have the judge of a run grade the anchors, append the letters, and say whether the judge moved.
 
+    Letters of fewer than 90 % of the anchors are not appended: they would count as a look and show little.
+
     Args:
         files: Of the certificate.
         expected: Hash of the anchors in the certificate.
@@ -249,32 +253,43 @@ def look_at(
     )
     letters = "".join(given.get(anchor.item.item_id, _UNGRADED) for anchor in anchors)
     looks.append(AnchorLook(time=now(), run=run, anchors_sha256=expected, letters=letters))
-    write_file(files.looks, "".join(look.model_dump_json() + "\n" for look in looks))
+    if _has_letters(looks[-1]):
+        write_file(files.looks, "".join(look.model_dump_json() + "\n" for look in looks))
     return drift_of(anchors, looks, best=judging.rubric.letters[0])
 
 
 def drift_of(anchors: Sequence[Anchor], looks: Sequence[AnchorLook], *, best: str) -> DriftReport:
-    """Say whether the judge moved at the last look.
+    """Say whether the judge moved at the last look or at one before: it stays moved until it is certified anew.
+
+    Looks with too few letters do not count; the last one with too few is not judged.
 
     Args:
         anchors: With their first letters.
         looks: At least one.
         best: The best letter.
     """
-    stored = ["".join(letters) for letters in zip(*(anchor.letters for anchor in anchors), strict=True)]
-    rows = np.array([list(row) for row in (*stored, *(look.letters for look in looks))])
-    kept = (rows != _UNGRADED).all(axis=0)
-    number, n = len(looks), int(kept.sum())
-    if not n:
+    n, n_graded = len(anchors), len(anchors) - looks[-1].letters.count(_UNGRADED)
+    if not _has_letters(looks[-1]):
         return DriftReport(
-            outcome="not checked", look=number, n_anchors=0, sentence="the judge gave no anchor a letter"
+            outcome="not checked",
+            n_anchors=n_graded,
+            sentence=f"the anchors are not checked: the judge gave {n_graded:,} of {plural(n, 'anchor')} a letter, and "
+            f"{100 * _MIN_GRADED:.0f} % are needed",
         )
-    scores = (rows[:, kept] == best).astype(float)
-    evidence = drift_evidence(scores)
-    alpha = look_alpha(number, _ALPHA)
-    moved = bool(evidence.moved(alpha))
+    stored = ["".join(letters) for letters in zip(*(anchor.letters for anchor in anchors), strict=True)]
+    looks = [look for look in looks if _has_letters(look)]
+    rows = np.array([list(row) for row in (*stored, *(look.letters for look in looks))])
+    scores = np.where(rows == _UNGRADED, np.nan, rows == best)
+    number, since, direction = len(looks), 0, ""
+    for look in range(1, number + 1):
+        evidence = drift_evidence(scores[: len(stored) + look])
+        if evidence.moved(look_alpha(look, _ALPHA)):
+            since, direction = look, "milder" if evidence.log_up > evidence.log_down else "stricter"
+            break
+    kept = rows[-1] != _UNGRADED
     chunks = [anchor.sample.chunk.chunk_id for anchor, is_kept in zip(anchors, kept, strict=True) if is_kept]
-    by_item = scores[-1] - scores[:-1].mean(axis=0)
+    # against the certificate alone: other looks may have moved already
+    by_item = scores[-1, kept] - scores[: len(stored), kept].mean(axis=0)
     # of the four bounds of a net change each errs at a quarter
     low, high = mean_bounds(_by_cluster(by_item, chunks), alpha=_ALPHA / 4)
     change = Measure(
@@ -283,23 +298,28 @@ def drift_of(anchors: Sequence[Anchor], looks: Sequence[AnchorLook], *, best: st
         high=max(float(high), float(by_item.mean())),
         level=1 - _ALPHA / 2,
         method="betting",
-        n=n,
+        n=n_graded,
         n_clusters=len(set(chunks)),
     )
-    n_changed = int((rows[-1, kept] != rows[0, kept]).sum())
-    direction = "milder" if change.value and change.value > 0 else "stricter"
-    verdict = f"the judge became {direction}" if moved else "the judge is not shown to have moved"
+    n_changed = int((rows[-1] != rows[0])[kept].sum())
+    verdict = (
+        f"the judge became {direction} at look {since:,}" if since else "the judge is not shown to have moved"
+    )
     return DriftReport(
-        outcome="judge moved" if moved else "nothing",
+        outcome="judge moved" if since else "nothing",
         look=number,
-        n_anchors=n,
+        n_anchors=n_graded,
         n_changed=n_changed,
         change=change,
         sentence=(
-            f"{verdict}: at look {number:,} it gave {n_changed:,} of {plural(n, 'anchor')} another letter ({percent(n_changed / n)}), and "
-            f"{best} changed by {difference(change)}"
+            f"{verdict}: at look {number:,} it gave {n_changed:,} of {plural(n_graded, 'anchor')} another letter than at its certificate "
+            f"({percent(n_changed / n_graded)}), and {best} changed by {difference(change)}{'; certify it anew' if since else ''}"
         ),
     )
+
+
+def _has_letters(look: AnchorLook) -> bool:
+    return len(look.letters) - look.letters.count(_UNGRADED) >= _MIN_GRADED * len(look.letters)
 
 
 def _by_cluster(values: NDArray[np.float64], clusters: Sequence[str]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ the gate, and the labels are compared with the label files where those exist.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isclose
@@ -237,23 +237,23 @@ def check(policy: Policy, identity: ComparisonKey, today: str) -> Certificate:
     except RefusedCertificateError as refused:
         return Certificate(state=refused.state, detail=f"{path}{refused}")
     letters = file.letters.letters
-    verdict = decide_trust(numbers_of(letters.admitted(policy.trust)), policy.trust, file.audit)
+    numbers = numbers_of(letters.admitted(policy.trust))
+    verdict = decide_trust(numbers, policy.trust, file.audit)
     kinds = file.numbers.n_by_kind
     proxies = kinds.get("model", 0)
     if policy.trust.raters == "people" and proxies:
         remark = f"; {plural(proxies, 'label')} of models do not count{remark}"
     elif proxies:
         remark = f"; {proxies:,} of {plural(file.numbers.n_labels, 'label')} are of models, as the policy allows{remark}"
-    if verdict.outcome != "trusted":
+    if verdict.outcome != "trusted" or numbers is None:
         return Certificate(
             state=verdict.outcome,
             detail=f"{path}: {outcome_of(verdict)}: {verdict.requirements[0]}{remark}",
             verdict=verdict,
         )
-    raters = listed([rater.rater for rater in file.raters])
-    basis = (
-        f"kappa {coefficient(file.numbers.kappa)} with {raters} on {plural(file.numbers.n_labels, 'label')}"
-    )
+    admits_all = policy.trust.raters == "any"
+    raters = listed([rater.rater for rater in file.raters if admits_all or rater.kind != "model"])
+    basis = f"kappa {coefficient(numbers.kappa)} with {raters} on {plural(numbers.n_labels, 'label')}"
     return Certificate(state="valid", detail=f"{basis}, {file.created[:10]}{remark}", verdict=verdict)
 
 
@@ -383,12 +383,13 @@ def _compare_with_labels(file: JudgeCertificate) -> str:
     """Derive the letters of the raters anew from the label files, as far as they exist; return a remark about the others.
 
     Raises:
-        RefusedCertificateError: An item has another label than in the certificate, or a label file is not readable.
+        RefusedCertificateError: An item has another label than in the certificate that no absent file can explain, or a label file is not
+            readable.
     """
     paths = [Path(name) for name in file.label_files]
     present = [path for path in paths if path.is_file()]
-    if len(present) < len(paths):
-        absent = ", ".join(str(path) for path in paths if path not in present)
+    absent = ", ".join(str(path) for path in paths if path not in present)
+    if not present:
         return f"; the labels are as the certificate has them, since {absent} is not here"
     try:
         labels = [label for path in present for label in read_labels(path)]
@@ -397,17 +398,53 @@ def _compare_with_labels(file: JudgeCertificate) -> str:
         raise RefusedCertificateError("stale", f": its labels cannot be read: {error}") from error
     items, scale = file.letters, file.rubric.letters
     reference = reference_letters(admitted, scale)
-    n_changed = 0
-    for item_id, code, kind in zip(
-        items.item_ids, items.letters.reference.tolist(), items.letters.kinds.tolist(), strict=True
-    ):
-        n_changed += reference.get(item_id) != Reference(scale[code], kind)
-    if n_changed:
+    certified = {
+        item_id: Reference(scale[code], kind)
+        for item_id, code, kind in zip(
+            items.item_ids, items.letters.reference.tolist(), items.letters.kinds.tolist(), strict=True
+        )
+    }
+    compared = certified.keys() & reference.keys() if absent else certified.keys()
+    changed = {item_id for item_id in compared if reference.get(item_id) != certified[item_id]}
+    disputed, n_elsewhere = _open_items(file, certified.keys(), admitted) if absent else (set(), 0)
+    here = ", ".join(map(str, present))
+    if len(changed - disputed) > n_elsewhere:
         raise RefusedCertificateError(
             "stale",
-            f": {plural(n_changed, 'item has', 'items have')} another label than in {', '.join(map(str, paths))}; certify the judge anew",
+            f": {plural(len(changed), 'item has', 'items have')} another label than in {here}; certify the judge anew",
         )
-    return ""
+    if not absent:
+        return ""
+    but = f" ({len(changed):,} have another label, which {absent} may explain)" if changed else ""
+    return (
+        f"; {absent} is not here: {len(compared):,} of {plural(len(certified), 'labelled item')} are compared with {here}{but}, the others "
+        f"are as the certificate has them"
+    )
+
+
+def _open_items(
+    file: JudgeCertificate, items: Collection[str], here: Mapping[str, Sequence[Label]]
+) -> tuple[set[str], int]:
+    """Return which items an absent label file may give another letter.
+
+    Args:
+        file: The certificate.
+        items: Ids of its items.
+        here: Labels of the files that are not absent, by rater.
+
+    Returns:
+        The items to which people gave different letters, which a file may settle; and how many others at most: as many labels as the
+        certificate has beyond the first of each item, less those that are here.
+    """
+    own = [label for rater in file.raters for label in here.get(rater.rater, ()) if label.item_id in items]
+    letters: dict[str, set[str]] = {}
+    for label in own:
+        if label.rater_kind == "human":
+            letters.setdefault(label.item_id, set()).add(label.letter)
+    n_second = sum(rater.n for rater in file.raters) - len(items)
+    n_second_here = len(own) - len({label.item_id for label in own})
+    disputed = {item_id for item_id, given in letters.items() if len(given) > 1}
+    return disputed, max(0, n_second - n_second_here)
 
 
 def age_hours(created: str, today: str) -> float | None:

@@ -154,13 +154,13 @@ class DriftReport(Part):
 
     outcome: Literal["judge moved", "model moved", "nothing", "not checked"]
     look: int = 0
-    """Number of the look, from 1; the error rate of *judge moved* holds over all looks together."""
+    """Number of the look, from 1; the error rate of *judge moved* holds over all looks together. 0 where it is not checked."""
     n_anchors: int = 0
-    """Anchors with a letter at every look."""
+    """Anchors with a letter at this look."""
     n_changed: int = 0
     """Those with another letter than in the certificate."""
     change: Measure | None = None
-    """Share of the best letter at this look minus that of all looks before; with bounds by betting."""
+    """Share of the best letter at this look minus that at the certificate; with bounds by betting."""
     candidates: tuple[NetChange, ...] = Field(default=(), exclude_if=is_unset)
     sentence: str
 

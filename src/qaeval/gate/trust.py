@@ -268,10 +268,10 @@ def _above(
     """Compare a measure with a lower limit; further labels narrow its interval as on the scale where it is symmetric."""
     value, low, high = measure.value, measure.low, measure.high
     if value is None or low is None or high is None:
-        reason = f" ({measure.reason})" if measure.reason else ""
+        reason = f" ({measure.reason.replace('cluster', 'chunk')})" if measure.reason else ""
         is_ahead = value is None or value > limit
         return _Requirement(
-            "undecided", _for_interval(numbers), is_ahead=is_ahead, sentence=sentence + reason
+            "undecided", _for_interval(measure, numbers), is_ahead=is_ahead, sentence=sentence + reason
         )
     is_ahead = value > limit
     if low > limit:
@@ -294,7 +294,9 @@ def _within(pair: DifferentialError, limit: float, numbers: JudgeNumbers) -> _Re
     value, low, high = measure.value, measure.low, measure.high
     if value is None or low is None or high is None:
         is_ahead = value is None or abs(value) < limit
-        return _Requirement("undecided", _for_interval(numbers), is_ahead=is_ahead, sentence=sentence)
+        return _Requirement(
+            "undecided", _for_interval(measure, numbers), is_ahead=is_ahead, sentence=sentence
+        )
     is_ahead = abs(value) < limit
     if -limit < low and high < limit:
         return _Requirement("met", 0, is_ahead=True, sentence=sentence)
@@ -321,17 +323,17 @@ def _needed(n: int, half_width: float, distance: float) -> float:
     return n * ((z + float(ndtri(_POWER))) / z * half_width / distance) ** 2
 
 
-def _for_interval(numbers: JudgeNumbers) -> float:
-    """Return how many labels have the chunks that an interval needs."""
-    return max(numbers.n_labels + 1.0, numbers.n_labels * MIN_CLUSTERS / numbers.n_chunks)
+def _for_interval(measure: Measure, numbers: JudgeNumbers) -> float:
+    """Return how many labels have the chunks that the interval of a measure needs; infinite where its chunks do not tell."""
+    if not 0 < measure.n_clusters < MIN_CLUSTERS:
+        return inf
+    return max(numbers.n_labels + 1.0, numbers.n_labels * MIN_CLUSTERS / measure.n_clusters)
 
 
 def outcome_of(verdict: TrustVerdict) -> str:
     """Return an outcome in words: ``not enough labels; about 120 more labels would decide``."""
-    if verdict.outcome != "not enough labels":
+    if verdict.outcome != "not enough labels" or verdict.n_more is None:
         return verdict.outcome
-    if verdict.n_more is None:
-        return f"{verdict.outcome}; no number of labels would decide"
     more = plural(two_digits_up(verdict.n_more), "more label")
     if verdict.would_refute:
         return f"{verdict.outcome}; at these estimates, about {more} would show that the judge is not to be trusted"

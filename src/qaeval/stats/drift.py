@@ -3,7 +3,8 @@ r"""Has the judge moved? Anchor items that are graded again at every look, teste
 While a judge stays as it is, the letters of an item at all looks are exchangeable: given which letters it got, each order is as likely.
 So the last score of an item minus the mean of all its scores has the mean 0, and a bettor who stakes on its sign cannot expect to gain,
 whatever the noise of the judge. An item whose letter never changed before pays much when it changes: with K looks the stake grows to
-:math:`K - 1` times. Source of the bets: Waudby-Smith and Ramdas 2024, as in `qaeval.stats.sequential`.
+:math:`K - 1` times. A look that follows a move is compared with looks that moved too, and shows less: who asks whether the judge moved at
+any time asks every look anew (`look_alpha` covers all of them). Source of the bets: Waudby-Smith and Ramdas 2024, as in `qaeval.stats.sequential`.
 """
 
 from dataclasses import dataclass
@@ -40,8 +41,6 @@ class DriftEvidence:
     """Logarithm of the capital of a bettor on higher scores."""
     log_down: Floats
     """The same on lower scores."""
-    change: Floats
-    """Mean score of the last look minus that of all looks before it."""
 
     def moved(self, alpha: float) -> NDArray[np.bool_]:
         """Return whether the judge moved in either direction, at an error rate of this look."""
@@ -53,15 +52,20 @@ def drift_evidence(scores: ArrayLike) -> DriftEvidence:
 
     Args:
         scores: Score of each item at each look, shape (..., K, n): looks in their order, the first when the anchors were stored; K at
-            least 2.
+            least 2. NaN: none. An item without a score at the last look bets nothing; without one at an earlier look it bets by its
+            others, since these stay exchangeable.
 
     Raises:
-        ValueError: There are fewer than two looks, or a score is not finite.
+        ValueError: There are fewer than two looks, or a score is infinite.
     """
     x = np.asarray(scores, dtype=np.float64)
-    if x.ndim < 2 or x.shape[-2] < 2 or not np.isfinite(x).all():
-        raise ValueError(f"scores must be finite and have at least 2 looks, shape (..., K, n), got {x.shape}")
-    deviations = x - x.mean(axis=-2, keepdims=True)
+    if x.ndim < 2 or x.shape[-2] < 2 or np.isinf(x).any():
+        raise ValueError(
+            f"scores must not be infinite and must have at least 2 looks, shape (..., K, n), got {x.shape}"
+        )
+    missing = np.isnan(x)
+    n_scores = np.maximum((~missing).sum(axis=-2, keepdims=True), 1)
+    deviations = np.where(missing, 0.0, x - np.nansum(x, axis=-2, keepdims=True) / n_scores)
 
     def capital(signed: Floats) -> Floats:
         # the largest loss of any order of the scores is 1
@@ -73,7 +77,6 @@ def drift_evidence(scores: ArrayLike) -> DriftEvidence:
     return DriftEvidence(
         log_up=capital(deviations),
         log_down=capital(-deviations),
-        change=x[..., -1, :].mean(axis=-1) - x[..., :-1, :].mean(axis=(-2, -1)),
     )
 
 

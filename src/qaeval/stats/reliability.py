@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qaeval.stats._arrays import Floats, Ints, as_codes, check_level, cluster_codes, same_length
+from qaeval.stats._arrays import Floats, Ints, as_codes, as_values, check_level, cluster_codes, same_length
 from qaeval.stats.coefficients import Weights, expected_agreement, kappa
 from qaeval.stats.estimate import MIN_CLUSTERS, Estimate
 from qaeval.stats.intervals import clustered_rate, clustered_ratio
@@ -39,28 +39,42 @@ def confusion_matrix(a: ArrayLike, b: ArrayLike, n_levels: int) -> Ints:
     return counts.reshape(n_levels, n_levels).astype(np.int64)
 
 
-def cluster_tables(a: ArrayLike, b: ArrayLike, clusters: ArrayLike, *, n_levels: int) -> Ints:
+def cluster_tables(
+    a: ArrayLike, b: ArrayLike, clusters: ArrayLike, *, n_levels: int, inclusion: ArrayLike | None = None
+) -> Ints | Floats:
     """Count the pairs of letters in each cluster, for intervals of any statistic of a table by `jackknife`.
+
+    Where items were drawn with unequal probabilities, each counts by the inverse of its own (Horvitz and Thompson 1952), scaled so
+    that the counts still add up to the number of items: statistics of the tables then estimate those of all items.
 
     Args:
         a: Letter of each item by the reference, shape (n,), codes in ``range(n_levels)``.
         b: The same by the judge.
         clusters: Cluster of each item, shape (n,), any labels.
         n_levels: Number of letters on the scale, used or not.
+        inclusion: Probability in (0, 1] with which each item was drawn, shape (n,), or numbers proportional to it; None: all alike.
 
     Returns:
-        Counts, at least 0, shape (G, K, K), in the sorted order of the cluster labels; the tables add up to
+        Counts, at least 0, shape (G, K, K), in the sorted order of the cluster labels; without `inclusion` the tables add up to
         `confusion_matrix`. Always defined.
 
     Raises:
-        ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
+        ValueError: A letter is no code of the scale, the lengths differ, there are no items, or `inclusion` is not positive.
     """
     x, y = as_codes(a, n_levels=n_levels, name="a"), as_codes(b, n_levels=n_levels, name="b")
     same_length(a=x, b=y)
     codes, n_clusters = cluster_codes(clusters, n=len(x))
     cells = (codes * n_levels + x) * n_levels + y
-    counts = np.bincount(cells, minlength=n_clusters * n_levels**2)
-    return counts.reshape(n_clusters, n_levels, n_levels).astype(np.int64)
+    shape = (n_clusters, n_levels, n_levels)
+    if inclusion is None:
+        return np.bincount(cells, minlength=n_clusters * n_levels**2).reshape(shape).astype(np.int64)
+    drawn = as_values(inclusion, name="inclusion")
+    same_length(a=x, inclusion=drawn)
+    if not (drawn > 0).all():
+        raise ValueError("inclusion must hold the probability, above 0, with which each item was drawn")
+    weights = 1 / drawn
+    weights *= len(x) / weights.sum()
+    return np.bincount(cells, weights=weights, minlength=n_clusters * n_levels**2).reshape(shape)
 
 
 def cohen_kappa(a: ArrayLike, b: ArrayLike, *, n_levels: int, weights: Weights = None) -> float:
@@ -104,7 +118,13 @@ def majority_baseline(reference: ArrayLike, *, n_levels: int) -> float:
 
 
 def lift_over_majority(
-    a: ArrayLike, b: ArrayLike, clusters: ArrayLike, *, n_levels: int, level: float = 0.95
+    a: ArrayLike,
+    b: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    n_levels: int,
+    inclusion: ArrayLike | None = None,
+    level: float = 0.95,
 ) -> Estimate:
     r"""Agreement of the judge minus that of always giving the reference's most frequent letter.
 
@@ -119,6 +139,7 @@ def lift_over_majority(
         b: The same by the judge.
         clusters: Cluster of each item, shape (n,), any labels.
         n_levels: Number of letters on the scale, used or not.
+        inclusion: As in `cluster_tables`.
         level: Confidence level.
 
     Returns:
@@ -128,7 +149,7 @@ def lift_over_majority(
     Raises:
         ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
     """
-    tables = cluster_tables(a, b, clusters, n_levels=n_levels)
+    tables = cluster_tables(a, b, clusters, n_levels=n_levels, inclusion=inclusion)
     commonest = int(tables.sum(axis=(0, 2)).argmax())
     net = np.trace(tables, axis1=1, axis2=2) - tables[:, commonest, :].sum(axis=1)
     sizes = tables.sum(axis=(1, 2))
@@ -136,14 +157,20 @@ def lift_over_majority(
     values = difference + (net - difference * sizes) / sizes.mean()
     span = max(1.0, float(np.abs(values).max()))
     estimate = paired_difference(np.zeros_like(values), values, level=level, span=span)
-    estimate = replace(estimate, value=difference, n=int(sizes.sum()))
+    estimate = replace(estimate, value=difference, n=round(float(sizes.sum())))
     if not estimate.has_interval:
         return estimate
     return replace(estimate, low=max(-1.0, estimate.low), high=min(1.0, estimate.high))
 
 
 def agreement_rate(
-    a: ArrayLike, b: ArrayLike, clusters: ArrayLike, *, n_levels: int, level: float = 0.95
+    a: ArrayLike,
+    b: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    n_levels: int,
+    inclusion: ArrayLike | None = None,
+    level: float = 0.95,
 ) -> Estimate:
     r"""Share of items with the same letter from both raters, with the interval of `clustered_rate`.
 
@@ -152,6 +179,7 @@ def agreement_rate(
         b: The same by the other rater.
         clusters: Cluster of each item, shape (n,), any labels.
         n_levels: Number of letters on the scale, used or not.
+        inclusion: As in `cluster_tables`.
         level: Confidence level.
 
     Returns:
@@ -161,7 +189,7 @@ def agreement_rate(
     Raises:
         ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
     """
-    tables = cluster_tables(a, b, clusters, n_levels=n_levels)
+    tables = cluster_tables(a, b, clusters, n_levels=n_levels, inclusion=inclusion)
     return clustered_rate(np.trace(tables, axis1=1, axis2=2), tables.sum(axis=(1, 2)), level=level)
 
 
@@ -172,6 +200,7 @@ def kappa_interval(
     *,
     n_levels: int,
     weights: Weights = None,
+    inclusion: ArrayLike | None = None,
     method: Literal["jackknife", "bca", "percentile"] = "jackknife",
     rng: np.random.Generator | None = None,
     n_resamples: int = 9999,
@@ -191,6 +220,7 @@ def kappa_interval(
         clusters: Cluster of each item, shape (n,), any labels.
         n_levels: Number of letters on the scale, used or not.
         weights: None, ``"linear"`` or ``"quadratic"``. Never compare kappas of different weights.
+        inclusion: As in `cluster_tables`.
         method: ``"jackknife"``, or a cluster bootstrap, which needs `rng`.
         rng: Source of the bootstrap's resamples.
         n_resamples: Resamples of the bootstrap.
@@ -207,10 +237,11 @@ def kappa_interval(
             missing.
     """
     check_level(level)
-    tables = cluster_tables(a, b, clusters, n_levels=n_levels)
-    n = int(tables.sum())
+    tables = cluster_tables(a, b, clusters, n_levels=n_levels, inclusion=inclusion)
+    n = round(float(tables.sum()))
     total = tables.sum(axis=0)
-    if np.trace(total) == n and np.count_nonzero(total) > 1:
+    n_cells = np.count_nonzero(total)
+    if np.count_nonzero(np.diagonal(total)) == n_cells > 1:
         return _warned(_perfect(tables, level=level), tables)
 
     def statistic(totals: Floats) -> Floats:
@@ -268,7 +299,7 @@ def kappa_difference(
     return jackknife(statistic, tables, n=int(tables[:, 0].sum()), level=level)
 
 
-def _warned(estimate: Estimate, tables: Ints) -> Estimate:
+def _warned(estimate: Estimate, tables: Ints | Floats) -> Estimate:
     """Add the warning that belongs to a kappa of a rater with few clusters off this rater's most frequent letter."""
     informative = min(_clusters_off_commonest(tables.sum(axis=axis)) for axis in (1, 2))
     if not estimate.has_interval or estimate.reason or informative >= MIN_CLUSTERS:
@@ -277,12 +308,12 @@ def _warned(estimate: Estimate, tables: Ints) -> Estimate:
     return replace(estimate, reason=reason)
 
 
-def _clusters_off_commonest(letters: Ints) -> int:
+def _clusters_off_commonest(letters: Ints | Floats) -> int:
     """Count the clusters with a letter other than the commonest; letters by cluster, shape (G, K)."""
     return int((np.delete(letters, letters.sum(axis=0).argmax(), axis=1).sum(axis=1) > 0).sum())
 
 
-def _perfect(tables: Ints, *, level: float) -> Estimate:
+def _perfect(tables: Ints | Floats, *, level: float) -> Estimate:
     sizes = tables.sum(axis=(1, 2))
     agreement = clustered_rate(sizes, sizes, level=level)
     expected = float(expected_agreement(tables.sum(axis=0)))
@@ -303,7 +334,13 @@ class LetterAccuracy:
 
 
 def letter_accuracy(
-    a: ArrayLike, b: ArrayLike, clusters: ArrayLike, *, n_levels: int, level: float = 0.95
+    a: ArrayLike,
+    b: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    n_levels: int,
+    inclusion: ArrayLike | None = None,
+    level: float = 0.95,
 ) -> tuple[LetterAccuracy, ...]:
     """Precision :math:`n_{ii} / c_i` and recall :math:`n_{ii} / r_i` of the judge for each letter, clustered.
 
@@ -312,6 +349,7 @@ def letter_accuracy(
         b: The same by the judge.
         clusters: Cluster of each item, shape (n,), any labels.
         n_levels: Number of letters on the scale, used or not.
+        inclusion: As in `cluster_tables`.
         level: Confidence level.
 
     Returns:
@@ -322,7 +360,7 @@ def letter_accuracy(
     Raises:
         ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
     """
-    tables = cluster_tables(a, b, clusters, n_levels=n_levels)
+    tables = cluster_tables(a, b, clusters, n_levels=n_levels, inclusion=inclusion)
     hits = np.diagonal(tables, axis1=1, axis2=2)
     return tuple(
         LetterAccuracy(
@@ -335,7 +373,13 @@ def letter_accuracy(
 
 
 def leniency(
-    a: ArrayLike, b: ArrayLike, clusters: ArrayLike, *, n_levels: int, level: float = 0.95
+    a: ArrayLike,
+    b: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    n_levels: int,
+    inclusion: ArrayLike | None = None,
+    level: float = 0.95,
 ) -> Estimate:
     r"""P(judge gives a better letter than the reference) minus P(judge gives a worse one).
 
@@ -346,6 +390,7 @@ def leniency(
         b: The same by the judge.
         clusters: Cluster of each item, shape (n,), any labels.
         n_levels: Number of letters on the scale, used or not.
+        inclusion: As in `cluster_tables`.
         level: Confidence level.
 
     Returns:
@@ -355,8 +400,8 @@ def leniency(
     Raises:
         ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
     """
-    tables = cluster_tables(a, b, clusters, n_levels=n_levels)
+    tables = cluster_tables(a, b, clusters, n_levels=n_levels, inclusion=inclusion)
     sign = np.sign(np.subtract.outer(np.arange(n_levels), np.arange(n_levels)))
     net = (tables * sign).sum(axis=(1, 2))
     sizes = tables.sum(axis=(1, 2))
-    return clustered_ratio(net, sizes, n=int(sizes.sum()), level=level)
+    return clustered_ratio(net, sizes, n=round(float(sizes.sum())), level=level)
