@@ -145,7 +145,7 @@ check: $(VENV)/.dev  ## format, lint, types, imports
 
 ci-fast: check test demo  ## check, test and demo: what holds for every commit, under 5 minutes
 
-ci:  ## everything that has to hold before a merge: .ci/run, about half an hour
+ci:  ## everything that has to hold before a merge: .ci/run, about 75 minutes
 	@.ci/run
 
 ci-nightly: $(VENV)/.dev  ## what takes long or measures time: all kills, fuzzing, mutants, bars of the benchmark; needed by no merge

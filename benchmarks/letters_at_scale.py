@@ -1,4 +1,4 @@
-"""Count the letters of ten million items in Parquet: seconds and memory.
+"""Compare candidates by the letters of ten million items in Parquet: seconds and memory.
 
     python benchmarks/letters_at_scale.py [--rows 10000000]
 
@@ -19,6 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from qaeval.report.numbers import difference, p_value, rate
 
 _FILE = 500_000
 _LETTERS = ("A", "B", "C")
@@ -50,20 +52,20 @@ def write(folder: Path, n_rows: int) -> None:
 
 def count(folder: Path) -> None:
     """Count them, and print what it took."""
-    from qaeval.analysis.chunk_counts import count_letters  # noqa: PLC0415 - part of what is measured
+    from qaeval.comparison.items_at_scale import count_items  # noqa: PLC0415 - part of what is measured
 
     started = time.perf_counter()
-    counts = count_letters(sorted(folder.glob("*.parquet")), _LETTERS, items_per_sample=3)
+    counts = count_items([folder], _LETTERS, items_per_sample=3, margin=0.05)
     seconds, cpu = time.perf_counter() - started, time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    for name, found in counts.items():
-        usable = found.usable
+    for candidate in counts.candidates:
         print(
-            f"{name}: {found.n:,} items of {found.n_chunks:,} chunks, usable {usable.value:.4f} [{usable.low:.4f}, {usable.high:.4f}]"
+            f"{candidate.candidate}: {candidate.n_items:,} items of {candidate.n_chunks:,} chunks, usable {rate(candidate.usable)}"
         )
-    print(
-        f"{sum(found.n for found in counts.values()):,} rows: {seconds:.1f} s ({cpu:.1f} s CPU), peak {peak:.2f} GiB"
-    )
+    for pair in counts.differences:
+        print(f"{pair.b} - {pair.a}: {difference(pair.difference)}, {p_value(pair.p)}")
+    n_rows = sum(candidate.n_items for candidate in counts.candidates)
+    print(f"{n_rows:,} rows: {seconds:.1f} s ({cpu:.1f} s CPU), peak {peak:.2f} GiB")
 
 
 def main() -> None:

@@ -49,7 +49,7 @@ def qaeval(*words: object, cwd: Path) -> Typed:
 
 def sockets_of(*words: str, log: Path) -> tuple[set[str], set[str]]:
     """Run a command that ends well in a process of its own; return the addresses it connected to, and the names it looked up."""
-    subprocess.run([sys.executable, "-c", _WATCHED, str(log), *words], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", _WATCHED, str(log), *words], check=True, timeout=300)
     code, seen = json.loads(log.read_text())
     assert code == 0
     connected = {where for event, where in seen if event == "socket.connect"}

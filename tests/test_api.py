@@ -206,6 +206,8 @@ def test_a_directory_that_cannot_be_made_is_a_clear_error() -> None:
         ({"models": []}, UsageError),
         ({"models": ["embedded-leed"]}, UsageError),
         ({"models": FLOOR, "n": 0}, UsageError),
+        ({"models": FLOOR, "n": 4, "seed": 2**63}, UsageError),
+        ({"models": FLOOR, "n": 4, "seed": -1}, UsageError),
         ({"models": FLOOR, "margin": 5}, UsageError),
         ({"models": FLOOR, "concurrency": 0}, UsageError),
         ({"models": FLOOR, "labels": "missing.csv"}, DataError),
@@ -227,6 +229,14 @@ def test_agreement_of_a_dataframe_takes_missing_letters_as_missing() -> None:
     report = qaeval.agreement(table)
     (agreement,) = report.agreement
     assert (agreement.rater, agreement.coefficients.observed.n) == ("anna", 15)
+
+
+@pytest.mark.slow
+def test_a_seed_that_cannot_be_kept_is_refused_by_gate_and_labels(run: qaeval.Run) -> None:
+    with pytest.raises(UsageError, match="seed: expected a whole number from 0 to"):
+        qaeval.gate(run, sequential=True, seed=2**63)
+    with pytest.raises(UsageError, match="seed: expected a whole number from 0 to"):
+        api.label_by_model(run.path, "embedded-salient", seed=-1)
 
 
 @pytest.mark.slow
@@ -259,7 +269,7 @@ asyncio.run(cell())
             f"models: {{slow: {{url: '{server.url}', served_name: slow}}}}\n"
         )
         done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+            [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300
         )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("interrupted")

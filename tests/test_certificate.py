@@ -461,6 +461,8 @@ def test_labels_of_another_eval_or_without_text_name_the_way_on(tmp_path: Path) 
     for path, named in ((foreign, "no chunk"), (bare, "no text"), (empty, "no labels")):
         with pytest.raises(DataError, match=named):
             qaeval.certify("embedded-lexical", eval_name="qa_pairs", labels=path)
+    with pytest.raises(DataError, match=r"^qa_pairs: no labels"):
+        qaeval.certify("embedded-lexical", eval_name="qa_pairs", labels=[])
     assert not list(tmp_path.glob("results/*"))
 
 

@@ -10,6 +10,8 @@ import pytest
 from command import qaeval
 from qaeval.analysis import chunk_counts
 from qaeval.analysis.chunk_counts import count_letters
+from qaeval.cli import run as command
+from qaeval.comparison.items_at_scale import count_items
 from qaeval.comparison.report_file import load_report
 from qaeval.errors import DataError
 
@@ -48,11 +50,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     path.write_text("".join(json.dumps(row) + "\n" for row in (unread, *kept[1:])))
     (folder / "run" / "manifest.json").unlink()
-    for command in (
+    for words in (
         ("report", folder / "run"),
         ("export", folder / "run", "--to", "parquet", "--out", folder / "e"),
     ):
-        done = qaeval(*command, cwd=folder)
+        done = qaeval(*words, cwd=folder)
         assert done.returncode == 0, done.stderr
     return folder
 
@@ -75,7 +77,7 @@ def test_the_counts_are_those_of_the_report(
     monkeypatch.setattr(chunk_counts, "_BATCH", batch)
     monkeypatch.setattr(chunk_counts, "_PENDING", batch)
     report = load_report(run / "run")
-    counts = count_letters(parts(run, tmp_path), report.rubric.letters, items_per_sample=3)
+    counts = count_letters(parts(run, tmp_path), report.rubric.letters, items_per_sample=3).by_candidate()
     assert {summary.facts.name for summary in report.candidates} == counts.keys()
     for summary in report.candidates:
         ours = counts[summary.facts.name]
@@ -106,7 +108,7 @@ def test_what_is_no_export_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=message):
             count_letters([path], ("A", "B", "C"), items_per_sample=3)
-    assert count_letters([], ("A",), items_per_sample=3) == {}
+    assert count_letters([], ("A",), items_per_sample=3).by_candidate() == {}
 
 
 def test_rates_weigh_by_the_probability_of_the_draw(tmp_path: Path) -> None:
@@ -121,10 +123,67 @@ def test_rates_weigh_by_the_probability_of_the_draw(tmp_path: Path) -> None:
     plain, weighed = tmp_path / "plain.parquet", tmp_path / "weighed.parquet"
     pq.write_table(pa.table(columns), plain)
     pq.write_table(pa.table({**columns, "inclusion": [0.1] * 30 + [1.0] * 30}), weighed)
-    counts = count_letters([weighed], ("A", "B", "C"), items_per_sample=1)["a"]
+    counts = count_letters([weighed], ("A", "B", "C"), items_per_sample=1).by_candidate()["a"]
     assert counts.usable.value == pytest.approx(300 / 330)
     assert counts.usable_of_graded.value == pytest.approx(300 / 330)
     assert (counts.n, counts.usable.n, counts.letters) == (60, 60, {"A": 30, "B": 0, "C": 30})
-    assert count_letters([plain], ("A", "B", "C"), items_per_sample=1)["a"].usable.value == pytest.approx(0.5)
+    assert count_letters([plain], ("A", "B", "C"), items_per_sample=1).by_candidate()[
+        "a"
+    ].usable.value == pytest.approx(0.5)
     with pytest.raises(DataError, match="no column 'inclusion'"):
         count_letters([plain, weighed], ("A", "B", "C"), items_per_sample=1)
+
+
+def test_the_command_gives_rates_and_differences_of_the_report(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = load_report(run / "run")
+    assert command(["count", str(run / "e"), "--json"]) == 0
+    counts = json.loads(capsys.readouterr().out)
+    assert counts["n_files"] == 1
+    for candidate, summary in zip(counts["candidates"], report.candidates, strict=True):
+        assert candidate["candidate"] == summary.facts.name
+        assert candidate["usable"] == summary.usable.model_dump(mode="json")
+    ((pair,), (expected,)) = counts["differences"], report.differences
+    assert (pair["a"], pair["b"], pair["p"], pair["p_holm"]) == (
+        expected.a,
+        expected.b,
+        pytest.approx(expected.p),
+        pytest.approx(expected.p_holm),
+    )
+    assert pair["difference"]["value"] == pytest.approx(expected.difference.value)
+    assert pair["difference"]["low"] == pytest.approx(expected.difference.low)
+    assert pair["difference"]["high"] == pytest.approx(expected.difference.high)
+    assert pair["p_equivalent"] == pytest.approx(expected.p_equivalent)
+    assert command(["count", str(run / "e")]) == 0
+    shown = capsys.readouterr().out
+    assert "no label, control or audit is in these files" in shown
+    assert "better" not in shown  # no winner by letters that nobody checked
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("absent", "no such file or folder"), ("empty", "no Parquet file in this folder")],
+)
+def test_a_path_without_items_is_named(
+    tmp_path: Path, argument: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert command(["count", str(tmp_path / argument)]) == 65
+    assert message in capsys.readouterr().err
+
+
+def test_differences_weigh_by_the_probability_of_the_draw(tmp_path: Path) -> None:
+    """Of 30 chunks of weight 10 and 30 of weight 1, b is usable in all and a in the heavy ones alone."""
+    n = 60
+    columns = {
+        "candidate": ["a"] * n + ["b"] * n,
+        "chunk_id": [f"c{number}" for number in range(n)] * 2,
+        "item_id": [f"i{number}" for number in range(2 * n)],
+        "position": [0] * 2 * n,
+        "letter": ["A"] * 30 + ["C"] * 30 + ["A"] * 60,
+        "inclusion": ([0.1] * 30 + [1.0] * 30) * 2,
+    }
+    pq.write_table(pa.table(columns), tmp_path / "items.parquet")
+    counts = count_items([tmp_path], ("A", "B", "C"), items_per_sample=1, margin=0.05)
+    assert counts.differences[0].difference.value == pytest.approx(30 / 330)

@@ -43,7 +43,7 @@ def test_the_same_run_twice_gives_the_same_report_apart_from_times(tmp_path: Pat
     words = ["compare", *EMBEDDED, "--n", "20", "--seed", "7", "--out"]
     environment = {**os.environ, "PYTHONHASHSEED": "1"}  # sets are in another order there than here
     subprocess.run(
-        [QAEVAL, *words, "one"], cwd=tmp_path, env=environment, capture_output=True, check=True, timeout=60
+        [QAEVAL, *words, "one"], cwd=tmp_path, env=environment, capture_output=True, check=True, timeout=300
     )
     assert qaeval(*words, "two", cwd=tmp_path).returncode == 0
     one, two = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two"))
@@ -138,7 +138,7 @@ def test_a_folder_that_was_there_stays_when_a_run_cannot_start(tmp_path: Path) -
 @pytest.mark.slow
 def test_an_unknown_model_is_refused_with_the_closest_name(tmp_path: Path) -> None:
     command = [QAEVAL, "compare", "mistrall", "qwen"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 64
     assert "mistrall" in run.stderr
     assert "'mistral'" in run.stderr
@@ -150,6 +150,7 @@ def test_an_unknown_model_is_refused_with_the_closest_name(tmp_path: Path) -> No
     [
         (["compare", *EMBEDDED, "--chunks", "none.jsonl"], 65, "none.jsonl"),
         (["compare", *EMBEDDED, "--n", "100000"], 64, "100,000"),
+        (["compare", *EMBEDDED, "--n", "2", "--seed", "99999999999999999999"], 64, "--seed"),
         (["compare", *EMBEDDED, "--nosuch"], 64, "--nosuch"),
         (["compare", "mistral", "qwen"], 64, "--endpoint mistral="),
         (["report", "."], 65, "no run here"),
@@ -366,3 +367,58 @@ def test_a_run_goes_to_a_folder_of_its_own_in_results_unless_out_names_one(tmp_p
     (folder,) = (tmp_path / "results").iterdir()
     assert re.fullmatch(r"\d{8}-\d{6}", folder.name)
     assert len((folder / "generations.jsonl").read_text().splitlines()) == 2
+
+
+def bash(words: str, cwd: Path, unbuffered: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", f"{QAEVAL} {words}"],
+        cwd=cwd,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        timeout=60,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", "2> >(exec 0<&-)"])
+def test_a_command_ends_with_its_own_code_whatever_becomes_of_its_stderr(
+    redirection: str, unbuffered: str, tmp_path: Path
+) -> None:
+    # 1 would be a regression, 0 a pass
+    assert bash(f"gate nope {redirection}", tmp_path, unbuffered).returncode == 65
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["models", "schema gate"])
+@pytest.mark.parametrize(("redirection", "code"), [(">/dev/full", 74), (">&-", 0), ("> >(exec 0<&-)", 0)])
+def test_a_full_disk_is_an_error_of_stdout_and_a_reader_that_has_gone_is_none(
+    command: str, redirection: str, code: int, unbuffered: str, tmp_path: Path
+) -> None:
+    done = bash(f"{command} {redirection}", tmp_path, unbuffered)
+    assert (done.returncode, "No space left" in done.stderr) == (code, code == 74), done.stderr
+
+
+def test_a_broken_pipe_elsewhere_is_no_regression(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*_: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("qaeval.cli.models.say_file", broken)
+    assert qaeval("rubric", "show", "qa_pair_abc", cwd=tmp_path).returncode == 74
+
+
+@pytest.mark.parametrize(
+    "words", ["compare embedded-lead --out b1 --yes --chunks", "import --out b1", "report", "chunk"]
+)
+def test_an_argument_that_is_not_utf_8_is_refused_before_anything_is_written(
+    words: str, tmp_path: Path
+) -> None:
+    name = os.fsdecode(b"bad\xff.jsonl")
+    chunk_file(tmp_path / name)
+    done = qaeval(*words.split(), name, cwd=tmp_path)
+    assert done.returncode == 64
+    assert "bad\\udcff.jsonl': an argument that is not UTF-8" in done.stderr
+    assert len(list(tmp_path.iterdir())) == 1

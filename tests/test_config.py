@@ -194,6 +194,25 @@ def test_a_secret_in_the_file_is_refused_and_not_repeated(load: Load, entry: str
         ),
         ("defaults: {judge: m}", "defaults.judge: unknown model or judge 'm'"),
         ("allow_external: ['https://api.example.com']", "allow_external[1]: expected"),
+        ("defaults: {seed: 9223372036854775808}", "defaults.seed: expected a number of at most 922"),
+        ("defaults: {outage_s: 1.0e999}", "defaults.outage_s: expected a number of at most"),
+        (
+            "hardware: {x: {price_per_hour: inf, as_of: '2026-01-01', source: x}}",
+            "hardware.x.price_per_hour: expected a number of at most 9223372036854775807, got inf",
+        ),
+        (
+            "hardware: {x: {price_per_hour: 1.0e300, as_of: '2026-01-01', source: x}}",
+            "hardware.x.price_per_hour: expected a number of at most",
+        ),
+        (
+            "hosted_prices: {x: {input_per_million: 1, output_per_million: nan, as_of: '2026-01-01', source: x}}",
+            "hosted_prices.x.output_per_million: expected",
+        ),
+        ("models: {m: {hf_id: a/b, weights_gib: 1.0e999}}", "models.m.weights_gib: expected"),
+        (
+            "models: {m: {hf_id: a/b, sampling: {seed: -9223372036854775808}}}",
+            "models.m.sampling.seed: expected",
+        ),
     ],
 )
 def test_a_registry_that_cannot_work_is_refused(load: Load, text: str, words: str) -> None:

@@ -183,6 +183,19 @@ def test_labels_that_people_fill_in_are_labels_of_the_run(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("graded")
+def test_a_draw_without_a_seed_has_that_of_the_registry(here: Path) -> None:
+    def drawn(name: str, *words: str) -> str:
+        assert run(["export", "run", "--to", "labels", "--n", "10", "--out", name, *words]) == 0
+        return (here / name / "labels.jsonl").read_text()
+
+    first = drawn("first")
+    (here / "qaeval.yaml").write_text("defaults: {seed: 7}\n")
+    assert drawn("registry") == drawn("seven", "--seed", "7") != first
+    assert drawn("zero", "--seed", "0") == first
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("graded")
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -52,9 +52,11 @@ def settings(candidates: Sequence[str], **licences: str) -> dict[str, Any]:
         "version": 1,
         "sha": SHA,
         "scale": [{"letter": letter, "name": f"level {letter}"} for letter in "ABC"],
+        "flags": [],
     }
+    asked = {"items_per_sample": 1, "item_types": [], "rubric": "abc", "prompt": PROMPT}
     return {
-        "eval": {"name": "e", "title": "An eval", "digest": "e" * 64, "prompt": PROMPT},
+        "eval": {"name": "e", "title": "An eval", "digest": "e" * 64, **asked},
         "sample_set": {"n": 1, "seed": 0, "digest": "d" * 64},
         "candidates": {name: about(name) for name in candidates},
         "grading": {"judge": {"name": "judge", **about("judge")}, "rubric": rubric},

@@ -399,7 +399,7 @@ def test_the_client_of_mlflow_asks_nobody_else(results: Path) -> None:
             [sys.executable, "-c", program, *words],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=True,
             env=env,
         )
@@ -500,6 +500,14 @@ def test_runs_of_other_programs_are_named_by_their_name_or_their_id() -> None:
 )
 def test_the_cause_of_a_failed_request_is_its_system_error_or_its_start(text: str, cause: str) -> None:
     assert mlflow._cause(text) == cause
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://", "", "file:///tmp/x"])
+def test_what_is_no_address_of_a_tracking_server_is_refused(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert qaeval(["history", f"--mlflow={url}"]) == 69
+    assert "expected a URL" in capsys.readouterr().err
 
 
 def test_a_tracking_server_outside_is_refused_before_a_connection() -> None:

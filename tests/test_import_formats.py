@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -666,6 +666,30 @@ def test_another_version_is_refused_in_words(form: str, indent: int | None, tmp_
     assert "x.json" in str(refused.value)
 
 
+OTHER_TYPES: dict[str, tuple[Any, str]] = {
+    "conversations of deepeval": ({"testCases": [], "conversationalTestCases": 5}, "testCases"),
+    "test cases of deepeval": ({"testCases": {"a": 1}, "conversationalTestCases": None}, "testCases"),
+    "a test case of deepeval": (deepeval_run(5), "result 1: .*got 5"),
+    "the run of deepeval": ({"testRunData": 5}, "testRunData"),
+    "the version of promptfoo": (promptfoo_file([], version=[3]), r"version \[3\]"),  # type: ignore[arg-type]
+    "the results of promptfoo": ({"evalId": "x", "results": {"version": 3, "results": 5}}, r"results\.results"),
+    "a result of promptfoo": (promptfoo_file(["x"]), 'result 1: .*got "x"'),
+    "the score of evalscope": ([evalscope_review(0, "10", sample_score={"score": 5})], r"sample_score\.score"),
+    "the sample of evalscope": ([evalscope_review(0, "10", sample_score=5)], r"sample_score\.score"),
+    "the replies of lm-eval": ([lm_eval_sample(0, "10", resps=5)], "generate_until"),
+    "a row of lm-eval": ([lm_eval_sample(0, "10"), 5], "got 5"),
+    "a row of ragas": ([ragas_row(0, "10"), [5]], r"got \[5\]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", OTHER_TYPES)
+def test_a_field_of_another_type_is_refused_with_file_and_key(field: str, tmp_path: Path) -> None:
+    value, words = OTHER_TYPES[field]
+    with pytest.raises(DataError, match=words) as refused:
+        api.import_items(document(tmp_path / "x.json", value), out=tmp_path / "run")
+    assert "x.json" in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "content",
     ['{\n "a": 1,\n "b": [2]\n}\n', "PK\x03\x04 [Content_Types].xml"],
@@ -731,7 +755,22 @@ def _mutations() -> list[tuple[str, Any]]:
         "x\ud800\0",
         True,
     )
-    return [(name, {**row, key: value}) for name, row in rows.items() for key in row for value in odd]
+
+    def changed(value: Any) -> Iterator[Any]:
+        yield from odd
+        if isinstance(value, dict):
+            yield from ({**value, key: other} for key in value for other in changed(value[key]))
+        if isinstance(value, list):
+            yield from (
+                [*value[:n], other, *value[n + 1 :]] for n in range(len(value)) for other in changed(value[n])
+            )
+
+    return [
+        (name, {**row, key: value})
+        for name, row in rows.items()
+        for key in row
+        for value in changed(row[key])
+    ]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -752,6 +753,16 @@ def bad(folder: Path) -> dict[str, tuple[Any, str, Mapping[str, Any]]]:
             r"'answer': expected text",
             {},
         ),
+        "a position beyond all items": (
+            lines(folder / "po.jsonl", [PAIRS[0], {**PAIRS[1], "position": 10**20}]),
+            r"po\.jsonl:2: 'position': expected a whole number from 0 to 999,999, got 1000",
+            {},
+        ),
+        "a position below the first": (
+            lines(folder / "pn.jsonl", [{**PAIRS[0], "position": -1}]),
+            r"'position': expected a whole number from 0",
+            {},
+        ),
         "half a character": (
             raw(folder / "hc.jsonl", b'{"chunk": "t", "question": "q", "answer": "\\ud83d"}'),
             "half a character",
@@ -777,6 +788,11 @@ def bad(folder: Path) -> dict[str, tuple[Any, str, Mapping[str, Any]]]:
             lines(folder / "nf.jsonl", PAIRS),
             "2 candidates for 1 files",
             {"candidate": ["a", "b"]},
+        ),
+        "a rater that label commands refuse": (
+            lines(folder / "ln.jsonl", [{**PAIRS[0], "g": "A"}]),
+            r"rater 'anna:2': expected a letter or digit",
+            {"label_fields": {"anna:2": "g"}},
         ),
         "a judge and a rater of one name": (
             lines(folder / "tj.jsonl", PAIRS),
@@ -905,6 +921,25 @@ def test_options_that_exclude_each_other_are_refused(
             lines(tmp_path / "gpt.jsonl", PAIRS[:1]),
             **{"out": tmp_path / "all", "join": base, "label_fields": {"anna": "anna"}, **options},
         )
+
+
+def test_lists_of_a_table_are_read_as_those_of_its_file(tmp_path: Path) -> None:
+    items = [
+        {"question": "Q?", "answer": "A.", "tags": ["x"]},
+        {"question": "Why?", "answer": "B.", "tags": []},
+    ]
+    path = tmp_path / "gpt.parquet"
+    pd.DataFrame([{"context": [TEXTS["c0"], "More."], "pairs": items}]).to_parquet(path)
+    ((_, of_file),) = reading.read_source(path)
+    ((_, of_table),) = reading.read_source(pd.read_parquet(path))
+    assert of_table == of_file == {"context": [TEXTS["c0"], "More."], "pairs": items}
+
+
+def test_a_pipe_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "gpt.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=r"gpt\.jsonl: neither a file nor a folder.*save it to a file"):
+        api.import_items(path, out=tmp_path / "run")
 
 
 def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:

@@ -201,6 +201,7 @@ def test_candidate_judge_price_and_ci_are_written_as_given(
         (["--documents", "handbook", "--api-key-env", "my key", "--endpoint", "http://127.0.0.1:9/v1"], 64, "--api-key-env"),
         (["--documents", "handbook", "--endpoint", "embedded-lead=http://127.0.0.1:9/v1"], 69, "127.0.0.1:9"),
         (["--documents", "handbook", "--price", "cheap"], 64, "cheap"),
+        (["--documents", "handbook", "--price", f"{'9' * 400} EUR"], 64, "18 digits at most"),
         (["--documents", "handbook", "--price", "1.23 EUR"], 64, "--price-source"),
     ],
 )  # fmt: skip

@@ -141,6 +141,52 @@ def test_what_cannot_be_asked_for_again_is_an_error_and_nothing_changes(
     assert (run / "manifest.json").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ((), "eval"),
+        (("eval", "name"), "eval.name"),
+        (("eval", "items_per_sample"), "eval.items_per_sample"),
+        (("sample_set", "n"), "sample_set.n"),
+        (("candidates",), "candidates"),
+        (("grading", "judge", "kind"), "grading.judge.kind"),
+        (("grading", "rubric", "scale"), "grading.rubric.scale"),
+    ],
+)
+def test_settings_without_a_key_are_refused_by_every_command_with_file_and_key(
+    key: tuple[str, ...], shown: str, run: Path
+) -> None:
+    settings = json.loads((run / "settings.json").read_text())
+    if key:
+        inner = settings
+        for name in key[:-1]:
+            inner = inner[name]
+        del inner[key[-1]]
+    (run / "settings.json").write_text(json.dumps(settings if key else {}))
+    (run / "manifest.json").unlink()
+    commands = (
+        "report",
+        "repair",
+        "cost",
+        "agreement",
+        "grade",
+        "decide",
+        "compare-runs run",
+        "baseline set",
+        "gate",
+    )
+    for command in commands:
+        done = qaeval(*command.split(), "run", cwd=run.parent)
+        assert (
+            done.returncode,
+            f"run/settings.json: damaged, or of another version of qaeval: {shown}: " in done.stderr,
+        ) == (
+            65,
+            True,
+        ), (command, done.stderr)
+
+
 def test_a_repair_that_was_interrupted_lists_each_row_once(run: Path) -> None:
     damage(run / "grades.jsonl", 5, b"[]")
     (run / "rejected.jsonl").write_text(

@@ -167,6 +167,18 @@ def test_a_merge_does_not_replace_another_run(runs: Path, capsys: pytest.Capture
     assert [path for path in runs.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize("out", [".", "ABSOLUTE"])
+def test_a_merge_into_the_working_directory_is_refused(
+    out: str, shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = shards.parent / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    assert run(["merge", str(shards), "--out", out.replace("ABSOLUTE", str(empty))]) == 64
+    assert "choose a folder in it with --out" in capsys.readouterr().err
+    assert not list(empty.iterdir())
+
+
 def test_shards_may_be_kept_in_several_places(runs: Path, tmp_path: Path) -> None:
     locations = []
     for index in range(3):
@@ -335,6 +347,16 @@ def test_a_row_of_another_version_is_refused_in_words(
     renew(shards, 2, "sessions.jsonl")
     assert merged(shards) == 65
     assert f"{path}:1: " in capsys.readouterr().err
+
+
+def test_settings_of_shards_without_a_key_are_refused(
+    shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(3):
+        (attempt(shards, index) / "settings.json").write_text("{}")
+        renew(shards, index, "settings.json")
+    assert merged(shards) == 65
+    assert "settings.json: damaged, or of another version of qaeval: eval: " in capsys.readouterr().err
 
 
 @pytest.mark.slow

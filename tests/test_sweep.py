@@ -896,7 +896,7 @@ def test_ctrl_c_keeps_the_rows_and_reports_the_finished_levels(tmp_path: Path) -
         rows = tmp_path / "s" / "requests.jsonl"
         wait_until(lambda: rows.exists() and '"concurrency":2' in rows.read_text())
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "stopping" in err
     assert "and 4 more" in out

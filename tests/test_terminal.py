@@ -1,8 +1,11 @@
 """What a terminal gets, and what a pipe gets."""
 
+import io
+import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +14,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+
+from qaeval.cli import run
 
 QAEVAL = str(Path(sys.executable).with_name("qaeval"))
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")
@@ -73,7 +78,7 @@ def test_a_pipe_gets_no_escapes_and_sentences_on_one_line(tmp_path: Path) -> Non
         "--out",
         str(tmp_path / "run"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert "\x1b" not in done.stdout + done.stderr
     assert [
         line
@@ -92,3 +97,40 @@ def test_no_line_is_wider_than_the_terminal(on_a_terminal: Shown, columns: int) 
     assert max(map(len, lines)) <= columns
     assert any(line.startswith("embedded-salient") for line in lines)
     assert "no language model was measured" in " ".join(lines)
+
+
+def _printed(words: list[str], encoding: str, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Return the bytes on a stdout of an encoding, which loses the symbols that it does not have."""
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding=encoding, errors="replace")
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", stream)
+        assert run(words) == 0
+    stream.flush()
+    return written.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_samples_on_stdout_are_those_of_the_file_whatever_the_encoding(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks = tmp_path / "chunks.jsonl"
+    row = {"chunk_id": "c", "text": "Prüfen Sie – bei 5 °C – den Ölstand \U0001f600 und die Pumpe."}
+    chunks.write_text(json.dumps(row))
+    words = ["sample", "--chunks", str(chunks)]
+    assert run([*words, "--out", str(tmp_path / "samples.jsonl")]) == 0
+    written = json.loads((tmp_path / "samples.jsonl").read_bytes())
+    assert row["text"] in written.values()
+    assert json.loads(_printed(words, encoding, monkeypatch)) == written
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_", ["csv", "md", "html", "json"])
+def test_a_report_on_stdout_is_utf_8_whatever_the_encoding(
+    format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = Path(__file__).parents[1] / "results" / "example"
+    words = ["report", str(shutil.copytree(example, tmp_path / "run")), "--format", format_]
+    printed = _printed(words, "utf-8", monkeypatch)
+    assert not printed.isascii()
+    assert _printed(words, "latin-1", monkeypatch) == printed

@@ -61,3 +61,31 @@ def test_a_registered_model_comes_before_an_entry_of_the_registry(tmp_path: Path
     with registered("mistral", ScriptedModel(lambda _request: "no json")):
         run = qaeval.generate("mistral", n=1, out=tmp_path / "run")
     assert (run.path / "generations.jsonl").read_text().count('"invalid_json"') == 1
+
+
+def test_a_folder_that_holds_something_is_left_as_it_is(tmp_path: Path) -> None:
+    chunks = tmp_path / "chunks.jsonl"
+    chunks.write_text("mine")
+    with pytest.raises(UsageError, match="not an empty folder"):
+        make_run(tmp_path, {"alpha": ["AAB"]})
+    with pytest.raises(UsageError, match="not an empty folder"):
+        make_run(chunks, {"alpha": ["AAB"]})
+    assert [(path, path.read_text()) for path in tmp_path.iterdir()] == [(chunks, "mine")]
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({"alpha": ["AAB"]}, "expected 2 words, one for each chunk, got 1"),
+        ({"alpha": ["AAB"] * 3}, "expected 2 words, one for each chunk, got 3"),
+        ({"alpha": ["AAB", "AA"]}, "got 'AA'"),
+        ({"gamma": ["AAB", "AAB"]}, "one of the candidates alpha"),
+    ],
+    ids=str,
+)
+def test_labels_that_do_not_fit_the_letters_are_refused(
+    labels: dict[str, list[str]], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=f"labels of anna for .*{words}"):
+        make_run(tmp_path / "run", {"alpha": ["AAB", "ABB"]}, labels={"anna": labels})
+    assert not (tmp_path / "run").exists()

@@ -122,6 +122,13 @@ def test_a_running_run_shows_its_rows_and_then_its_report(client: Client, folder
     assert state()["finished"] is True
 
 
+def test_a_run_whose_settings_are_damaged_says_so(client: Client, folder: Path) -> None:
+    (folder / "unfinished" / "settings.json").write_text("{}")
+    for address in ("/runs/unfinished", "/runs/unfinished/state"):
+        answer = client.send("GET", address)
+        assert (answer.status, "settings.json: damaged" in answer.text) == (404, True)
+
+
 def test_a_run_without_new_rows_is_stopped(client: Client, folder: Path) -> None:
     for file in (folder / "unfinished").iterdir():
         os.utime(file, (1_000_000_000, 1_000_000_000))

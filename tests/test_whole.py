@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qaeval.errors import ReadOnlyError, StoreError
+from qaeval.errors import ReadOnlyError, StoreError, UsageError
 from qaeval.files import whole
 from qaeval.files.whole import whole_file, whole_folder, write_file
 
@@ -97,6 +97,17 @@ def test_a_folder_takes_its_place_when_it_is_complete(tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert (target / "a.txt").read_text() == "second"
     assert names(tmp_path) == {"run"}
+
+
+@pytest.mark.parametrize("out", [".", "ABSOLUTE", "inner/..", "/"])
+def test_the_working_directory_is_not_replaced(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path(out.replace("ABSOLUTE", str(tmp_path)))
+    with pytest.raises(UsageError, match="choose a folder in it with --out"), whole_folder(path):
+        raise AssertionError("nothing is done before the folder is refused")
+    assert tmp_path.samefile(".")
 
 
 def test_the_leftover_folder_of_a_killed_process_is_removed(tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ from qaeval.labelling import LabelStatus
 from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow, LabelPlan
 from qaeval.registry.config import Config, JudgeMode
 from qaeval.registry.find import find_config, find_hosted, find_machines
+from qaeval.registry.numbers import checked_seed
 from qaeval.report.facts import MachineFacts
 from qaeval.report.numbers import plural, rate
 from qaeval.run.batches import Batches, require_same_ending, take_turns
@@ -1313,7 +1314,7 @@ def gate(
         judge=judge,
         rubric=_text(rubric),
         allow_same_family=allow_same_family,
-        seed=seed,
+        seed=checked_seed(seed),
         save=save,
     )
     reader = EvidenceReader(
@@ -1403,6 +1404,7 @@ def certify(
             paths,
             rubric_facts(judging.settings()["rubric"]),
             trust,
+            eval_name=definition.name,
             judge_tuned=definition.name in judging.judge.tuned_on,
         )
         items = find_labelled(admitted, definition, samples)
@@ -1525,7 +1527,7 @@ def label_by_model(
             f"{model} is the judge of the run: labels by it would agree with it. Name another model"
         )
     with labelling.Sitting.open(
-        Path(run), rater or spec.name, n=n, by=by, seed=seed, rater_kind="model"
+        Path(run), rater or spec.name, n=n, by=by, seed=checked_seed(seed), rater_kind="model"
     ) as sitting:
         if spec.kind == "hosted":
             texts = [item.sample.chunk.text for _, item in sitting.open_items()]
@@ -1722,7 +1724,7 @@ def _plan(
             fields=fields or {},
             duplicate_ids=duplicate_ids,
             n=n,
-            seed=seed,
+            seed=checked_seed(seed),
             allocation=allocation,
             prompts=_prompts(prompts),
         )

@@ -27,8 +27,9 @@ from types import MappingProxyType
 from typing import Final
 
 from qaeval import api
+from qaeval.agreement.label_files import require_rater_name
 from qaeval.chat.protocol import ChatError, ChatRequest, Completion
-from qaeval.errors import DataError
+from qaeval.errors import DataError, UsageError
 from qaeval.records import Usage
 from qaeval.registry.plugins import locally_registered
 
@@ -140,11 +141,16 @@ def make_run(
         The run, graded; `Run.write_report` writes its report.
 
     Raises:
-        DataError: Candidates have different numbers of chunks, or a word is none of these.
-        UsageError: `path` holds a run.
+        DataError: Candidates have different numbers of chunks, a word is none of these, or labels are of another candidate or number of
+            chunks.
+        UsageError: `path` exists and is not an empty folder, or the name of a rater cannot be that of a file.
     """
     n_chunks = _checked(letters)
+    for rater, given in (labels or {}).items():
+        _check_labels(require_rater_name(rater), given, letters, n_chunks)
     path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path}: exists and is not an empty folder; choose another path")
     path.mkdir(parents=True, exist_ok=True)
     chunks = path / "chunks.jsonl"
     chunks.write_text(
@@ -167,12 +173,28 @@ def _checked(letters: Mapping[str, Sequence[str]]) -> int:
             f"letters: expected the same number of chunks, at least 1, for each candidate, got {sorted(lengths)}"
         )
     for name, words in letters.items():
-        for word in words:
-            if not _WORD.fullmatch(word):
-                raise DataError(
-                    f"letters of {name}: expected three of A, B, C or - (a ! raises the flag), or x; got {word!r}"
-                )
+        _check_words(f"letters of {name}", words)
     return lengths.pop()
+
+
+def _check_labels(
+    rater: str, labels: Mapping[str, Sequence[str]], letters: Mapping[str, Sequence[str]], n_chunks: int
+) -> None:
+    for name, words in labels.items():
+        where = f"labels of {rater} for {name}"
+        if name not in letters:
+            raise DataError(f"{where}: expected one of the candidates {', '.join(letters)}")
+        if len(words) != n_chunks:
+            raise DataError(f"{where}: expected {n_chunks} words, one for each chunk, got {len(words)}")
+        _check_words(where, words)
+
+
+def _check_words(where: str, words: Sequence[str]) -> None:
+    for word in words:
+        if not _WORD.fullmatch(word):
+            raise DataError(
+                f"{where}: expected three of A, B, C or - (a ! raises the flag), or x; got {word!r}"
+            )
 
 
 def _chunk(index: int) -> dict[str, str]:

@@ -26,7 +26,7 @@ HOSTILE = "</script><script>document.title='run'</script><img src=x onerror=\"do
 
 
 def compare(out: Path, *words: str | Path) -> Path:
-    subprocess.run([QAEVAL, "compare", *words, "--out", out], check=True, capture_output=True, timeout=60)
+    subprocess.run([QAEVAL, "compare", *words, "--out", out], check=True, capture_output=True, timeout=300)
     return out / "report.html"
 
 

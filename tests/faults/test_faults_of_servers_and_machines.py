@@ -374,7 +374,7 @@ def test_a_directory_that_cannot_be_written_is_named_with_what_to_do() -> None:
         [QAEVAL, "compare", "embedded-lead", "embedded-salient", "--n", "2", "--out", out],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 74

@@ -32,7 +32,7 @@ def python(script: Path, *words: str | Path, **env: str) -> subprocess.Completed
         env={"PATH": os.environ["PATH"], **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -130,6 +130,23 @@ def test_waiting_ends_when_all_servers_are_healthy() -> None:
         assert python(SCRIPTS / "wait_for_servers.py", "5", f"{url}/health").returncode == 0
     run = python(SCRIPTS / "wait_for_servers.py", "0", f"{url}/health")
     assert (run.returncode, "no answer" in run.stderr) == (69, True)
+
+
+def test_an_answer_that_is_no_http_is_none() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with server.accept()[0] as peer:
+                peer.recv(4096)
+                peer.sendall(b"starting\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        run = python(
+            SCRIPTS / "wait_for_servers.py", "0", f"http://127.0.0.1:{server.getsockname()[1]}/health"
+        )
+        thread.join()
+    assert (run.returncode, "Traceback" in run.stderr) == (69, False), run.stderr
 
 
 # ---------------------------------------------------------------- models
@@ -338,6 +355,19 @@ def test_the_servers_run_as_long_as_the_run(tmp_path: Path, condition: str, stat
     assert cluster.replicas == [("a", 1), ("b", 1), ("a", 0), ("b", 0)]
 
 
+def test_a_reply_that_is_no_json_stops_no_server(tmp_path: Path) -> None:
+    cluster = Cluster(3)
+    asked = cluster.answer
+
+    def answer(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        status, content = asked(method, path, body)
+        return status, b"<html>" if method == "GET" and cluster.looks == 1 else content
+
+    cluster.answer = answer  # type: ignore[method-assign]
+    assert power(cluster, tmp_path) == 0
+    assert cluster.looks < 0  # the run was over before they stopped
+
+
 def test_the_servers_stop_when_their_keeper_is_told_to(tmp_path: Path) -> None:
     cluster = Cluster(10**6)
     assert power(cluster, tmp_path, stop=True) == 0
@@ -440,17 +470,28 @@ echo "$*" >>"$LOG"
 case "$*" in
 *"get jobs"*) printf 'job.batch/stage-2-b\\njob.batch/stage-1-a\\n' ;;
 *patch*) ;;
-*stage-1-a*) printf 'Suspended\\n%s\\n' "$FIRST" ;;
-*) echo Complete ;;
+*stage-1-a*) eval "$FIRST" ;;
+*) printf 'stage-2-b\\nComplete\\n' ;;
 esac
 """
 
 
+ONCE = '[ "$(grep -c "get job.batch/stage-1-a" "$LOG")" = 1 ] && exit 1; '
+
+
 @pytest.mark.parametrize(
-    ("first", "code", "released"), [("Complete", 0, ["stage-1-a", "stage-2-b"]), ("Failed", 1, ["stage-1-a"])]
+    ("first", "code", "released", "said"),
+    [
+        ("printf 'stage-1-a\\nSuspended\\nComplete\\n'", 0, ["stage-1-a", "stage-2-b"], ""),
+        ("printf 'stage-1-a\\nSuspended\\nFailed\\n'", 1, ["stage-1-a"], "stage-1-a failed"),
+        (f"{ONCE} printf 'stage-1-a\\nComplete\\n'", 0, ["stage-1-a", "stage-2-b"], ""),
+        ("exit 1", 69, ["stage-1-a"], "kubectl failed 6 times in a row"),
+        ("exit 0", 66, ["stage-1-a"], "deleted"),
+    ],
+    ids=["complete", "failed", "one failure of kubectl", "failures of kubectl", "deleted"],
 )
 def test_a_stage_is_released_when_the_one_before_is_complete(
-    tmp_path: Path, first: str, code: int, released: list[str]
+    tmp_path: Path, first: str, code: int, released: list[str], said: str
 ) -> None:
     (tmp_path / "kubectl").write_text(KUBECTL)
     (tmp_path / "kubectl").chmod(0o755)
@@ -461,3 +502,18 @@ def test_a_stage_is_released_when_the_one_before_is_complete(
     )
     assert run.returncode == code, run.stderr
     assert re.findall(r"patch job.batch/(\S+)", log.read_text()) == released
+    assert said in run.stderr
+
+
+def test_stages_that_kubectl_cannot_list_are_not_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "kubectl").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "kubectl").chmod(0o755)
+    run = subprocess.run(
+        ["sh", K8S / "run-stages.sh"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (1, "")

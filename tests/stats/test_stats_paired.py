@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx  # noqa: PT013
 
+from qaeval.stats import paired
 from qaeval.stats.estimate import Estimate
 from qaeval.stats.margins import equivalence, non_inferiority
 from qaeval.stats.paired import (
@@ -272,3 +273,19 @@ def test_benjamini_and_yekutieli_reject_none_of_the_printed_p_values() -> None:
     assert benjamini_yekutieli([0.04, 0.001]) == pytest.approx([0.06, 0.003])
     with pytest.raises(ValueError, match="between 0 and 1"):
         benjamini_yekutieli([1.2])
+
+
+def test_sign_patterns_drawn_by_size_follow_the_law_of_those_drawn_by_chunk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(3)
+    d = rng.choice([0.0, 1.0, -1.0, np.sqrt(2), -np.sqrt(2)], 400, p=[0.2, 0.2, 0.24, 0.16, 0.2])
+    by_chunk = sign_flip_test(d, rng=np.random.default_rng(1))
+    monkeypatch.setattr(paired, "_MANY", 0)
+    by_size = sign_flip_test(d, rng=np.random.default_rng(2))
+    assert 0.01 < by_chunk < 0.5
+    assert by_size == pytest.approx(by_chunk, abs=0.02)
+    one_sided = [
+        sign_flip_test(d, alternative=side, rng=np.random.default_rng(2)) for side in ("less", "greater")
+    ]
+    assert sum(one_sided) == pytest.approx(1, abs=0.03)

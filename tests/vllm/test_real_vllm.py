@@ -378,7 +378,7 @@ def test_ctrl_c_leaves_no_process(models: Path, tmp_path: Path, as_before: list[
         if "is ready after" in line:
             break
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "qaeval compare mistral qwen" in err
     assert servers_running() == as_before

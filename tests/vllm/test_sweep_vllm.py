@@ -44,7 +44,7 @@ class Bench:
         )
 
     def close(self) -> None:
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=300)
         self._log.close()
 
     def measure(self, url: str, n: int, in_flight: int, turn: int) -> dict[str, float]:

@@ -14,14 +14,17 @@ import signal
 import ssl
 import sys
 import time
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 ACCOUNT = Path(os.environ.get("ACCOUNT", "/var/run/secrets/kubernetes.io/serviceaccount"))
 PAUSE = float(os.environ.get("PAUSE", "10"))
 NOT_FOUND = 404
+NO_ANSWER = (OSError, HTTPException, ValueError)
+"""What a request ends with whose reply does not come, is cut off, or is no JSON."""
 
 
 class Stopped(Exception):  # noqa: N818 - no error
@@ -56,7 +59,7 @@ def scale(replicas: int) -> None:
             try:
                 ask(path, {"spec": {"replicas": replicas}})
                 break
-            except (URLError, OSError) as error:
+            except NO_ANSWER as error:
                 print(f"{name}: {error}", file=sys.stderr, flush=True)
                 if attempt == 99:
                     raise
@@ -70,7 +73,7 @@ def is_over() -> bool:
         job = ask(f"/apis/batch/v1/namespaces/{os.environ['NAMESPACE']}/jobs/{os.environ['JOB']}")
     except HTTPError as error:
         return error.code == NOT_FOUND
-    except (URLError, OSError):
+    except NO_ANSWER:
         return False
     conditions = job.get("status", {}).get("conditions") or []
     return any(entry["type"] in {"Complete", "Failed"} and entry["status"] == "True" for entry in conditions)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from qaeval.agreement.label_rows import (
     raised_flags,
     replay,
 )
-from qaeval.errors import DataError
+from qaeval.errors import DataError, UsageError
 from qaeval.files.rows import read_rows
 from qaeval.files.yaml import read_csv, read_text, readable, validated
 from qaeval.records import Label, LabelDraw
@@ -28,6 +29,22 @@ _log: Final = logging.getLogger("qaeval")
 
 DRAW: Final = "draw.json"
 """Beside an exported sheet: its draw, with the probability of every item or chunk."""
+_RATER: Final = re.compile(r"\w[\w .@+-]{0,63}")
+
+
+def require_rater_name(name: str) -> str:
+    """Return the name of a rater, without spaces around it.
+
+    Raises:
+        UsageError: it cannot be the name of a file.
+    """
+    stripped = name.strip()
+    if not _RATER.fullmatch(stripped) or stripped.endswith("."):
+        raise UsageError(
+            f"rater {name!r}: expected a letter or digit and then letters, digits, spaces or any of . @ + - _, 64 at most: the name "
+            f"is that of the label file"
+        )
+    return stripped
 
 
 def read_labels(path: Path) -> tuple[Label, ...]:

@@ -9,12 +9,17 @@ were drawn with different probabilities (column ``inclusion``), the rates weigh 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from qaeval.analysis.letters import FAILED, UNGRADED
 from qaeval.errors import DataError, UsageError, install_command
 from qaeval.report.measure import Measure
 from qaeval.stats.intervals import clustered_rate
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _KEYS: Final = ("candidate", "chunk_id")
 _READ: Final = (*_KEYS, "item_id", "position", "letter")
@@ -51,18 +56,60 @@ class LetterCounts:
     usable_of_graded: Measure
 
 
-def count_letters(
-    paths: Sequence[Path], letters: Sequence[str], *, items_per_sample: int
-) -> dict[str, LetterCounts]:
-    """Count the letters of exported items, by candidate.
+@dataclass(frozen=True)
+class ChunkCounts:
+    """Counts of each candidate and chunk.
+
+    Attributes:
+        letters: Scale of the rubric, the best letter first.
+        table: A table of pyarrow, with a row for each candidate and chunk; None without a row.
+    """
+
+    letters: tuple[str, ...]
+    table: Any
+
+    def by_candidate(self) -> dict[str, LetterCounts]:
+        """Return the counts of each candidate, in the order of the first row."""
+        if self.table is None:
+            return {}
+        names = self.table["candidate"].unique().to_pylist()
+        return {name: _counts(_of(self.table, name), self.letters) for name in names}
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether samples were drawn with different probabilities."""
+        return self.table is not None and _WEIGHED[0] in self.table.column_names
+
+    def sums(self) -> "pd.DataFrame":
+        """Return the sums by chunk that `qaeval.comparison.differences.compare_sums` takes."""
+        import pandas as pd  # noqa: PLC0415 - importing pandas takes a second
+
+        chunks = self.table["chunk_id"].combine_chunks().dictionary_encode()
+        rows, n_chunks = chunks.indices.to_numpy(), len(chunks.dictionary)
+        writers = self.table["candidate"].to_numpy(zero_copy_only=False)
+        usable, items = (_WEIGHED[0], _WEIGHED[1]) if self.is_weighted else (self.letters[0], _TOTAL)
+        columns = {}
+        for measure, name in {
+            "n": _TOTAL,
+            "hit": self.letters[0],
+            "weight": items,
+            "counted": usable,
+        }.items():
+            values = self.table[name].to_numpy().astype(float)
+            for candidate in pd.unique(writers):
+                column, own = np.full(n_chunks, np.nan), writers == candidate
+                column[rows[own]] = values[own]
+                columns[measure, candidate] = column
+        return pd.DataFrame(columns)
+
+
+def count_letters(paths: Sequence[Path], letters: Sequence[str], *, items_per_sample: int) -> ChunkCounts:
+    """Count the letters of exported items, by candidate and chunk.
 
     Args:
         paths: Files of ``qaeval export --to parquet``; the rows of a chunk may be anywhere in them.
         letters: Scale of the rubric, the best letter first.
         items_per_sample: Items that each reply must have; so many failed where a reply failed whole.
-
-    Returns:
-        Counts by candidate, in the order of their first row.
 
     Raises:
         UsageError: pyarrow is not installed.
@@ -83,11 +130,7 @@ def count_letters(
             pending = [_merged(pa.concat_tables(pending))]
             # what has been merged stays: count from there, or every batch would be merged alone
             n_pending = 0
-    if not pending:
-        return {}
-    merged = _merged(pa.concat_tables(pending))
-    names = merged["candidate"].unique().to_pylist()
-    return {name: _counts(_of(merged, name), letters) for name in names}
+    return ChunkCounts(tuple(letters), _merged(pa.concat_tables(pending)) if pending else None)
 
 
 def _batches(paths: Sequence[Path], letters: Sequence[str], items_per_sample: int) -> Iterator[Any]:

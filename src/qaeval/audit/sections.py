@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from qaeval.audit.messages import detail, effect, tolerance
-from qaeval.audit.model import Audit, GoodSource
+from qaeval.audit.model import Audit, GoodSource, Stability
 from qaeval.report import numbers
 from qaeval.report.tables import Notes, Section, Table
 
@@ -186,11 +186,16 @@ def _stability(audit: Audit) -> Section:
         False: "The difference does not have one sign in every repeat and wording",
         None: "Whether the difference keeps its sign is not known",
     }[stability.keeps_sign]
-    span = (
-        f", from {numbers.points(stability.low)} to {numbers.points(stability.high)} points"
-        if stability.low is not None
-        else ""
-    )
     return Section(
-        anchor="stability", title="Stability", paragraphs=(f"{signs}{span}.",), tables=tuple(tables)
+        anchor="stability",
+        title="Stability",
+        paragraphs=(f"{signs}{_span(stability)}.",),
+        tables=tuple(tables),
     )
+
+
+def _span(stability: Stability) -> str:
+    if stability.low is None:
+        return ""
+    low, high = numbers.points(stability.low), numbers.points(stability.high)
+    return f": {low} points" if low == high else f", from {low} to {high} points"

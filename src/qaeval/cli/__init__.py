@@ -8,9 +8,11 @@ Exit codes: 0 success · 4 not comparable · 64 usage · 65 bad input data · 69
 import errno
 import io
 import logging
+import os
 import sys
 import traceback
-from typing import Final
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
 
 import typer
 
@@ -18,19 +20,59 @@ from qaeval.cli.app import ORDER, app
 from qaeval.cli.terminal import say
 from qaeval.errors import QaevalError, StoreError, UsageError
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 _EXCERPT: Final = 80
 _VERBOSITY: Final = {"-v", "-vv", "-V", "--verbose"}
 """Options that other tools have for their version or for more output."""
+_NOT_WRITTEN: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE}
 
 
 def main() -> None:
     """Run the command line and exit with its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="replace"
-            )  # a terminal of another encoding loses a symbol, not the output
+    sys.stdout, sys.stderr = _stream(sys.stdout, reports=True), _stream(sys.stderr, reports=False)
     sys.exit(run(sys.argv[1:]))
+
+
+class _Output(io.FileIO):
+    """Stdout or stderr. What a reader that has gone does not take is lost; the command ends with its own exit code.
+
+    Args:
+        descriptor: Of the stream.
+        reports: Whether another failure, such as a full disk, is an error. It is raised once: Python writes the rest
+            again at its exit.
+    """
+
+    def __init__(self, descriptor: int, *, reports: bool) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self._reports = reports
+
+    def write(self, data: "ReadableBuffer") -> int:
+        """Write bytes."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if self._reports and not isinstance(error, BrokenPipeError):
+                self._reports = False
+                raise
+            return memoryview(data).nbytes
+
+
+def _stream(stream: IO[str] | None, *, reports: bool) -> IO[str]:
+    """Return a standard stream that takes any text; a closed one is replaced, since a file may get its descriptor."""
+    if stream is None:
+        return Path(os.devnull).open("w", encoding="utf-8")
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    output = _Output(stream.fileno(), reports=reports)
+    return io.TextIOWrapper(
+        output if stream.write_through else io.BufferedWriter(output),  # of `python -u` nothing is held back
+        stream.encoding,
+        errors="replace",  # a terminal of another encoding loses a symbol, not the output
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 def run(arguments: list[str]) -> int:
@@ -53,17 +95,29 @@ class _Stderr(logging.Handler):
 
 def _run(arguments: list[str]) -> int:
     try:
-        return app(arguments, prog_name="qaeval", standalone_mode=False) or 0
+        _require_text(arguments)
+        exit_code: int = app(arguments, prog_name="qaeval", standalone_mode=False) or 0
+        sys.stdout.flush()
     except typer.TyperException as error:
         return _misused(error, arguments)
     except QaevalError as error:
         return _print_error(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _print_error("abandoned; finished rows are kept", 130)
-    except BrokenPipeError:
-        return 0
+    except SystemExit as error:  # typer ends with 1 where a pipe breaks, which of a gate means a regression
+        return _unexpected(error.__context__ or error)
     except Exception as error:  # noqa: BLE001 - every other exception is a bug
         return _unexpected(error)
+    return exit_code
+
+
+def _require_text(arguments: list[str]) -> None:
+    """Refuse names that are no text, before anything is written: files of a run record its arguments in UTF-8."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{argument!a}: an argument that is not UTF-8; rename the file") from error
 
 
 def _misused(error: typer.TyperException, arguments: list[str]) -> int:
@@ -76,14 +130,19 @@ def _misused(error: typer.TyperException, arguments: list[str]) -> int:
     return _print_error(message, UsageError.exit_code, hint=_help_for(arguments))
 
 
-def _unexpected(error: Exception) -> int:
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+def _unexpected(error: BaseException) -> int:
+    if isinstance(error, PermissionError) and error.filename:
+        return _print_error(
+            f"{error.filename}: {error.strerror}; check its permissions and those of its folders",
+            StoreError.exit_code,
+        )
+    if isinstance(error, OSError) and error.errno in _NOT_WRITTEN:
         return _print_error(f"the output could not be written: {error.strerror}", StoreError.exit_code)
     if isinstance(error, OSError) and error.errno in {errno.ENAMETOOLONG, errno.ELOOP}:
         return _print_error(
             f"{str(error.filename or '')[:_EXCERPT]}…: {error.strerror}; choose another name", 64
         )
-    traceback.print_exc()
+    traceback.print_exception(error)
     return _print_error(
         "this is a bug in qaeval, not in your input; please report it with the lines above", 70
     )

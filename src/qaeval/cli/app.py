@@ -37,7 +37,7 @@ PANELS: Final[Mapping[str, tuple[str, ...]]] = {
     "Run": ("compare", "generate", "grade", "report", "view", "merge", "repair"),
     "Judge": ("audit", "label", "labels", "agreement", "certify", "rubric", "analyse"),
     "Decide": ("gate", "baseline", "decide", "cost", "plan", "sweep", "history", "compare-runs"),
-    "Data": ("chunk", "sample", "import", "export", "new-eval"),
+    "Data": ("chunk", "sample", "import", "export", "count", "new-eval"),
     "Setup": ("init", "models", "doctor", "schema"),
 }
 """Commands by the question they answer, in order of use."""
@@ -177,6 +177,7 @@ app.command()(corpus.chunk)
 app.command()(corpus.sample)
 app.command()(export.export)
 app.command("import")(export.import_)
+app.command()(export.count)
 app.command("new-eval")(evals.new_eval)
 app.add_typer(evals.analyse_app, name="analyse")
 app.command()(models.models)

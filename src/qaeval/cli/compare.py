@@ -65,7 +65,7 @@ from qaeval.cli.options import (
     prompt_names,
     resume_command,
 )
-from qaeval.cli.terminal import say, say_json
+from qaeval.cli.terminal import say, say_file, say_json
 from qaeval.errors import EndpointError, InUseError, QaevalError, ReadOnlyError, UsageError
 
 FORMATS = ("html", "md", "json", "csv")
@@ -417,7 +417,7 @@ def report(
                 message = "belongs to a graded item of this run: are the labels of another run or rubric?"
                 say(f"! No label by {rater.rater} {message}", error=True)
     if format_ is not None:
-        sys.stdout.write(loaded.render(format_))  # type: ignore[arg-type] # checked above
+        say_file(loaded.render(format_))  # type: ignore[arg-type] # checked above
     else:
         _show(loaded.report, path, as_json=as_json)
 

@@ -1,7 +1,6 @@
 """`qaeval chunk` and `qaeval sample`: documents to chunks, chunks to the sample set."""
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +19,7 @@ from qaeval.cli.options import (
     Seed,
     mapping,
 )
-from qaeval.cli.terminal import say
+from qaeval.cli.terminal import say, say_json
 from qaeval.errors import UsageError
 
 
@@ -130,12 +129,14 @@ def sample(
         duplicate_ids=duplicate_ids,
     )
     drawn = draw(available, n=n, seed=defaults.seed if seed is None else seed, allocation=allocation)
-    lines = "".join(json.dumps(drawn_sample.row(), ensure_ascii=False) + "\n" for drawn_sample in drawn)
     if out is None:
-        sys.stdout.write(lines)
+        for drawn_sample in drawn:
+            say_json(drawn_sample.row())
     else:
         _require_new(out)
-        write_file(out, lines)
+        write_file(
+            out, "".join(json.dumps(drawn_sample.row(), ensure_ascii=False) + "\n" for drawn_sample in drawn)
+        )
     totals = Counter(available_sample.stratum for available_sample in available)
     counts = Counter(drawn_sample.stratum for drawn_sample in drawn)
     for stratum, total in sorted(totals.items()):

@@ -120,6 +120,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
         "qaeval export results/night --to sft --letter A",
         "qaeval export results/night --to labels --n 100",
     ),
+    "count": (
+        "qaeval count results/night-parquet",
+        "qaeval count monday.parquet tuesday.parquet --rubric qa_pair_abc --json",
+    ),
     "import": (
         "qaeval import answers.jsonl --chunks chunks.jsonl --candidate ours",
         "qaeval import items.csv --field question=q --out results/ours",

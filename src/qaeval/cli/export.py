@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from qaeval.cli.options import (
+    AsJson,
     EvalName,
     Labels,
+    Margin,
     Out,
     Registry,
     RubricName,
@@ -19,7 +21,7 @@ from qaeval.cli.options import (
     find_run_argument,
     mapping,
 )
-from qaeval.cli.terminal import say
+from qaeval.cli.terminal import say, say_json
 from qaeval.errors import UsageError, install_command
 
 if TYPE_CHECKING:
@@ -245,6 +247,7 @@ def _write(store: "RunStore", to: str, target: Path, options: ExportOptions) -> 
     from qaeval.export import Filters, write_export
     from qaeval.export.select import Grading
     from qaeval.export.training import PAIRS_PER_SAMPLE
+    from qaeval.registry.find import find_config
 
     by = options.by or "chunk"
     if by not in {"chunk", "document"}:
@@ -262,7 +265,7 @@ def _write(store: "RunStore", to: str, target: Path, options: ExportOptions) -> 
         ),
         labels=_labels(store, options.labels),
         split=_shares("0.8,0.1,0.1" if options.split is None else options.split),
-        seed=options.seed or 0,
+        seed=find_config(None).defaults.seed if options.seed is None else options.seed,
         accept=tuple(options.accept_licence or ()),
         by=by,  # type: ignore[arg-type]
         with_context=options.context,
@@ -466,3 +469,37 @@ def _print_import(path: Path, *, is_graded: bool) -> None:
     for note in settings["imported"]["notes"]:
         say(f"! {note}")
     say(f"next: qaeval {'report' if is_graded else 'grade'} {shlex.quote(str(path))}")
+
+
+def count(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH", help="Parquet files of `qaeval export`, or folders of them."),
+    ],
+    eval_name: EvalName = None,
+    rubric: RubricName = None,
+    margin: Margin = None,
+    config: Registry = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare candidates by the letters of exported items.
+
+    Prints rates and differences as in a report, also of more items than fit into memory. Reads files of `qaeval export --to parquet`.
+    """
+    from qaeval.cli.tables import print_sections
+    from qaeval.comparison.items_at_scale import count_items, write_item_counts
+    from qaeval.evals.find import find_eval, find_rubric
+    from qaeval.registry.find import find_config
+
+    defaults = find_config(config).defaults
+    definition = find_eval(eval_name or defaults.eval)
+    counts = count_items(
+        paths,
+        find_rubric(rubric or definition.rubric).letters,
+        items_per_sample=definition.items_per_sample,
+        margin=defaults.margin if margin is None else margin,
+    )
+    if as_json:
+        say_json(counts.model_dump_json())
+    else:
+        print_sections(write_item_counts(counts))

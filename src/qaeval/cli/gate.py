@@ -22,6 +22,7 @@ from qaeval.cli.options import (
 )
 from qaeval.cli.terminal import say, say_json
 from qaeval.errors import DataError, QaevalError, UsageError
+from qaeval.registry.numbers import MAX_NUMBER
 
 if TYPE_CHECKING:
     from qaeval.gate.baseline import EvidenceReader
@@ -91,7 +92,8 @@ _SameFamily: TypeAlias = Annotated[
     ),
 ]
 _Seed: TypeAlias = Annotated[
-    int | None, typer.Option("--seed", min=0, help="With --sequential: random seed of the chunk order.")
+    int | None,
+    typer.Option("--seed", min=0, max=MAX_NUMBER, help="With --sequential: random seed of the chunk order."),
 ]
 _Junit: TypeAlias = Annotated[
     Path | None, typer.Option("--junit", help="Write JUnit XML to this file, one test case per rule.")
@@ -159,8 +161,7 @@ def gate(
         progress=progress_on_stderr(),
     )
     write_views(report, run=run, junit=junit, summary=summary, comment=comment, link=link)
-    with suppress(SystemExit, BrokenPipeError):  # a reader that has seen enough does not change the verdict
-        show(report, as_json=as_json)
+    show(report, as_json=as_json)
     return report.exit_code
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 AnswerT = TypeVar("AnswerT")
 
 _RUN = "results/first"
-_PRICE = re.compile(r"(\d+(?:\.\d+)?) ?([A-Z]{3})")
+_PRICE = re.compile(r"(\d{1,18}(?:\.\d+)?) ?([A-Z]{3})")
 
 
 def init(
@@ -324,7 +324,9 @@ def _service(text: str) -> "Ci | None":
 def _checked_price(text: str) -> str:
     match = _PRICE.fullmatch(text.strip())
     if match is None or float(match[1]) == 0:
-        raise UsageError(f'--price {text!r}: expected an amount above 0 and a currency, like "1.23 EUR"')
+        raise UsageError(
+            f'--price {text[:40]!r}: expected an amount above 0, of 18 digits at most, and a currency, like "1.23 EUR"'
+        )
     return text
 
 

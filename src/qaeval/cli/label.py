@@ -19,6 +19,7 @@ from qaeval.cli.options import (
     endpoint_urls,
 )
 from qaeval.cli.terminal import say
+from qaeval.registry.numbers import MAX_NUMBER
 
 if TYPE_CHECKING:
     from qaeval.labelling import Adjudication, Sitting
@@ -53,7 +54,9 @@ By: TypeAlias = Annotated[
         "stratified, random or disagree.",
     ),
 ]
-Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="Random seed of the draw.")]
+Seed: TypeAlias = Annotated[
+    int, typer.Option("--seed", min=0, max=MAX_NUMBER, help="Random seed of the draw.")
+]
 UntilDecided: TypeAlias = Annotated[
     bool,
     typer.Option(

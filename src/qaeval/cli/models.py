@@ -22,7 +22,7 @@ from qaeval.cli.options import (
     endpoint_urls,
     mapping,
 )
-from qaeval.cli.terminal import say
+from qaeval.cli.terminal import say, say_file
 from qaeval.errors import EndpointError
 
 
@@ -151,5 +151,6 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Rubric name or file
 def rubric_show(rubric: Annotated[str, typer.Argument(help="Rubric name or file.")]) -> None:
     """Print the file of a rubric, for example as the start of a new one."""
     from qaeval.evals.find import rubric_file
+    from qaeval.text.visible import visible
 
-    say(rubric_file(rubric).read_text(encoding="utf-8"), end="")
+    say_file(visible(rubric_file(rubric).read_text(encoding="utf-8")))

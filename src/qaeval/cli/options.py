@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 import typer
 
 from qaeval.errors import QaevalError, UsageError
+from qaeval.registry.numbers import MAX_NUMBER
 
 _MAX_IN_FLIGHT = 4096
 
@@ -112,7 +113,12 @@ AllocationOption: TypeAlias = Annotated[
 ]
 Seed: TypeAlias = Annotated[
     int | None,
-    typer.Option("--seed", min=0, help="Random seed of the draw; default: the seed of the registry (0)."),
+    typer.Option(
+        "--seed",
+        min=0,
+        max=MAX_NUMBER,
+        help="Random seed of the draw; default: the seed of the registry (0).",
+    ),
 ]
 
 

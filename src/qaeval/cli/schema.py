@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from qaeval.cli.terminal import say
+from qaeval.cli.terminal import say, say_file
 
 
 def schema(
@@ -34,4 +34,4 @@ def schema(
     elif name is None:
         say("\n".join(f"{key:8}{source.files}" for key, source in SCHEMAS.items()))
     else:
-        say(schema_text(name), end="")
+        say_file(schema_text(name))

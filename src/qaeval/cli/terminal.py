@@ -1,5 +1,6 @@
 """The one way to print: untrusted text cannot command the terminal."""
 
+import io
 import json
 import re
 import sys
@@ -39,6 +40,13 @@ def say_json(value: Any) -> None:  # noqa: ANN401 - a JSON value
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     is_unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
     print((UNSEEN if is_unicode else _NOT_ASCII).sub(_escape, text))  # noqa: T201 - the one place
+
+
+def say_file(text: str) -> None:
+    """Print the content of a file on stdout: in UTF-8, whatever the encoding of the terminal."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    sys.stdout.write(text)
 
 
 def _escape(match: re.Match[str]) -> str:

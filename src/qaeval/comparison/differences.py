@@ -64,11 +64,39 @@ def compare_candidates(
         pairs: The pairs to compare; default: all.
         is_judge_blind: Whether the judge tells nothing apart: more chunks would then decide nothing.
     """
+    return compare_sums(
+        _sums_by_chunk(table, best),
+        candidates=candidates,
+        margin=margin,
+        is_weighted="weight" in table,
+        pairs=pairs,
+        is_judge_blind=is_judge_blind,
+    )
+
+
+def compare_sums(
+    sums: pd.DataFrame,
+    *,
+    candidates: Sequence[str],
+    margin: float,
+    is_weighted: bool,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    is_judge_blind: bool = False,
+) -> tuple[Difference, ...]:
+    """Compare every pair of candidates from their sums by chunk, which are all that `compare_candidates` takes from the letters.
+
+    Args:
+        sums: A row for each chunk; for each candidate (second level of the columns) its items (`n`), the usable ones (`hit`), and both
+            by weight (`weight`, `counted`); NaN where it has none in the chunk.
+        candidates: As in `compare_candidates`.
+        margin: As in `compare_candidates`.
+        is_weighted: Whether samples weigh differently.
+        pairs: As in `compare_candidates`.
+        is_judge_blind: As in `compare_candidates`.
+    """
     pairs = list(combinations(candidates, 2)) if pairs is None else pairs
     if not pairs:
         return ()
-    is_weighted = "weight" in table
-    sums = _sums_by_chunk(table, best)
     counts, owed = sums["counted"], sums["weight"].fillna(0)
     sizes = owed.to_numpy(float).sum(axis=1)
     means = counts / owed

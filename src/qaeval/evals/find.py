@@ -6,6 +6,7 @@ from typing import Any
 from qaeval.errors import UsageError, closest
 from qaeval.evals.definition import EvalDefinition, load_eval
 from qaeval.evals.rubric import Rubric, load_rubric
+from qaeval.files.rows import explained
 
 
 def data_root() -> Path:
@@ -19,7 +20,9 @@ def find_eval(name: str) -> EvalDefinition:
     if name.endswith("eval.yaml") and Path(name).is_file():
         return load_eval(Path(name).parent)
     for folder in (Path(name), Path("evals", name), data_root() / "evals" / name):
-        if (folder / "eval.yaml").is_file():
+        with explained(folder / "eval.yaml", "reading"):
+            is_eval = (folder / "eval.yaml").is_file()
+        if is_eval:
             return load_eval(folder)
     if Path(name).is_dir():
         raise UsageError(f"{name}: no eval.yaml in this folder; `qaeval new-eval` creates a working eval")
@@ -50,8 +53,9 @@ def rubric_file(name: str) -> Path:
         UsageError: no rubric has the name; the message lists the known names.
     """
     for candidate in (Path(name), Path("rubrics", f"{name}.yaml"), data_root() / "rubrics" / f"{name}.yaml"):
-        if candidate.is_file():
-            return candidate
+        with explained(candidate, "reading"):
+            if candidate.is_file():
+                return candidate
     names = _names("rubrics", "*.yaml", lambda path: path.stem)
     raise UsageError(
         f"unknown rubric {name!r}.{closest(name, names)} Known: {', '.join(names)}; "

@@ -44,6 +44,11 @@ def explained(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        is_refused = error.errno in _READ_ONLY
+        if doing == "reading" and is_refused:
+            raise StoreError(
+                f"{path}: reading failed: {error.strerror}; check its permissions and those of its folders"
+            ) from error
         advice = {
             errno.ENOSPC: "free some space, then run the same command again (with --resume for a run: "
             "finished rows are kept)",
@@ -54,7 +59,7 @@ def explained(path: Path, doing: str) -> Iterator[None]:
             errno.EACCES: "choose a writable directory with --out",
             errno.EROFS: "choose a writable directory with --out",
         }.get(error.errno or 0, "check the path, then run the same command again (with --resume for a run)")
-        kind = ReadOnlyError if error.errno in _READ_ONLY else StoreError
+        kind = ReadOnlyError if is_refused else StoreError
         raise kind(f"{path}: {doing} failed: {error.strerror or error}; {advice}") from error
 
 

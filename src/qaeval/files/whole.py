@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
+from qaeval.errors import UsageError
 from qaeval.files.rows import explained
 
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -70,10 +71,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
     An existing folder is replaced: callers refuse a folder that holds the work of a user. Files are synced to disk.
 
     Raises:
+        UsageError: the path is the working directory.
         StoreError: the folder cannot be written; the former one is unchanged.
     """
-    target = path.resolve()
     with explained(path, "writing"):
+        target = replaceable(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(target)
         temporary, former = _temporary(target), _temporary(target)
@@ -97,6 +99,20 @@ def whole_folder(path: Path) -> Iterator[Path]:
             os.close(lock)
         shutil.rmtree(former, ignore_errors=True)
         sync_folder(target.parent)
+
+
+def replaceable(path: Path) -> Path:
+    """Return the resolved path of a folder that a rename may replace.
+
+    Raises:
+        UsageError: the path is the working directory, which would be deleted below the user's shell, or the root.
+    """
+    target = path.resolve()
+    if not target.name or target == Path.cwd():
+        raise UsageError(
+            f"{path}: the working directory cannot be replaced; choose a folder in it with --out"
+        )
+    return target
 
 
 def sync_folder(folder: Path) -> None:

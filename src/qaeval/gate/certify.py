@@ -45,6 +45,7 @@ def require_admitted(
     rubric: RubricFacts,
     trust: TrustPolicy,
     *,
+    eval_name: str,
     judge_tuned: bool,
 ) -> dict[str, list[Label]]:
     """Return the labels that count, by rater.
@@ -54,12 +55,13 @@ def require_admitted(
         paths: Their files, for errors.
         rubric: Rubric of the judge.
         trust: Whether the labels of models count.
+        eval_name: Their eval, for errors where there is no file.
         judge_tuned: Whether to leave out the labels that the judge was tuned on.
 
     Raises:
         DataError: Labels contradict each other, or none counts.
     """
-    files = ", ".join(map(str, paths))
+    files = ", ".join(map(str, paths)) or eval_name
     if not labels:
         raise DataError(
             f"{files}: no labels; `qaeval label RUN --rater NAME` or `qaeval export --to labels` makes them"
@@ -217,7 +219,14 @@ def issue(
             f"{run} in {listed(different)}; audit this judge: `qaeval audit {judge} --eval {certified.eval}`"
         )
     labels = data.rows.labels
-    admitted = require_admitted(labels, label_paths, data.rubric, trust, judge_tuned=data.judge_tuned)
+    admitted = require_admitted(
+        labels,
+        label_paths,
+        data.rubric,
+        trust,
+        eval_name=data.eval_facts.name,
+        judge_tuned=data.judge_tuned,
+    )
     reference = {
         item_id: letter
         for item_id, letter in sorted(reference_letters(admitted, data.rubric.letters).items())

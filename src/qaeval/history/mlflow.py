@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
-from yarl import URL
 
 from qaeval.chat.guard import check_host
 from qaeval.chat.resolver import pinned_lookups
@@ -72,13 +71,12 @@ def push(url: str, experiment: str, runs: Sequence[HistoryRun]) -> tuple[str, ..
 @contextmanager
 def _connected(url: str) -> "Iterator[MlflowClient]":
     """Yield a client that connects to the addresses that the guard checked, and to no others."""
-    host = URL(url).raw_host or ""
-    location = check_host(url, allow_external=(host,))
+    location = check_host(url, allow_external=(url,))
     if location.external:
         raise EndpointError(
-            f"{url}: expected a tracking server in your own network, {host!r} is outside; results are sent nowhere else"
+            f"{url}: expected a tracking server in your own network, {location.host!r} is outside; results are sent nowhere else"
         )
-    quiet_mlflow(host)
+    quiet_mlflow(location.host)
     try:
         from mlflow.tracking import MlflowClient  # noqa: PLC0415 - an extra that takes seconds to import
     except ImportError as error:

@@ -37,11 +37,14 @@ def read_runs(folder: Path) -> tuple[tuple[HistoryRun, ...], tuple[Unread, ...]]
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected a folder of run directories, such as results")
     with explained(folder, "reading"):
-        paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        paths = sorted(
+            path for path in folder.iterdir() if not path.name.startswith(".") and _is_folder(path)
+        )
     if not paths:
         raise DataError(f"{folder}: no run directory; `qaeval compare` creates one")
     runs, unread = [], []
-    names = {path.name for path in paths if (path / SETTINGS).is_file()}
+    # a folder that cannot be entered has no such file here, and gets its reason below
+    names = {path.name for path in paths if os.path.isfile(path / SETTINGS)}  # noqa: PTH113 - raises nothing
     for path in paths:
         if path.name not in names and path.name.rpartition("-")[0] in names:
             continue  # `qaeval export` writes RUN-FORMAT beside the run
@@ -52,6 +55,14 @@ def read_runs(folder: Path) -> tuple[tuple[HistoryRun, ...], tuple[Unread, ...]]
         except OSError as error:
             unread.append(Unread(name=_name(path), reason=f"cannot be read: {error.strerror}"))
     return tuple(runs), tuple(unread)
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether a path is a folder, or a link to where nothing can be read: that is listed too."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return True
 
 
 def _name(path: Path) -> str:

@@ -73,6 +73,8 @@ _NO_LETTER: Final = frozenset({"", "nan", "<na>", "na", "n/a", "none", "null", "
 _NO_ERROR: Final = frozenset({"false", "0", "no", "none", "null"})
 _EXCERPT: Final = 60
 _MAX_NAMES: Final = 12
+_MAX_POSITION: Final = 999_999
+"""Positions only order the items of a chunk, of which there are far fewer."""
 
 
 @dataclass(slots=True)
@@ -410,11 +412,14 @@ class EntryReader:
         if value is None:
             return None
         try:
-            return int(str(_whole(value)))
-        except ValueError as error:
+            position = int(str(_whole(value)))
+        except ValueError:
+            position = -1
+        if not 0 <= position <= _MAX_POSITION:
             raise DataError(
-                f"{where}: {self._column(values, 'position')!r}: expected a whole number, got {_shown(value)}"
-            ) from error
+                f"{where}: {self._column(values, 'position')!r}: expected a whole number from 0 to {_MAX_POSITION:,}, got {_shown(value)}"
+            )
+        return position
 
     def _present(self, values: Mapping[str, Any], *names: str) -> str:
         present = list(map(str, values))

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from qaeval.errors import DataError, UsageError
@@ -51,9 +52,14 @@ def format_of(path: Path) -> Format:
     """Tell the format of a file by its first bytes, and CSV from JSON by the first character; of a folder by its files.
 
     Raises:
-        DataError: the file is missing, empty, compressed, or not UTF-8 text, or the folder is no data set.
+        DataError: the file is missing, empty, compressed, not UTF-8 text, or a pipe, or the folder is no data set.
     """
     refuse_document(path, READ)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # its format is told first, and its rows are read after that
+        raise DataError(
+            f"{path}: neither a file nor a folder; a pipe cannot be read twice: save it to a file"
+        )
     if path.is_dir():
         if not _tables_of(path):
             raise DataError(f"{path}: a folder without files of a data set; expected {READ}.{hint(path)}")
@@ -520,4 +526,15 @@ def _of_frame(frame: pd.DataFrame) -> Iterator[SourceRow]:
         part = frame.iloc[start : start + _BATCH_ROWS].astype(object)
         values = part.where(part.notna(), None)
         for offset, row in enumerate(values.itertuples(index=False, name=None)):
-            yield f"the table, row {start + offset + 1}", dict(zip(names, row, strict=True))
+            yield f"the table, row {start + offset + 1}", dict(zip(names, map(_plain, row), strict=True))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell of a table
+    """Return a cell with lists in place of arrays, which pandas reads lists of Parquet as."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return value

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from qaeval.agreement.label_files import require_rater_name
 from qaeval.corpus.loading import ALIASES, load_chunks
 from qaeval.corpus.samples import load_samples
 from qaeval.errors import UsageError
@@ -43,9 +44,11 @@ def make_request(
     """Resolve the names of an import.
 
     Raises:
-        UsageError: a name is unknown, or options exclude each other.
+        UsageError: a name is unknown or not one of a rater, or options exclude each other.
         DataError: the chunk file, the eval or the rubric is not valid.
     """
+    # the label commands find the file by this name
+    label_fields = {require_rater_name(rater): column for rater, column in label_fields.items()}
     if both := set(grade_field) & set(label_fields):
         raise UsageError(f"{min(both)!r} is named as judge and as rater; choose one")
     if join is not None and (eval_name is not None or chunks is not None):

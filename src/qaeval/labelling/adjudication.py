@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qaeval.agreement.analysis import fits
-from qaeval.agreement.label_files import read_rater_rows
+from qaeval.agreement.label_files import read_rater_rows, require_rater_name
 from qaeval.comparison.run_data import labels_of_run
 from qaeval.environment import now
 from qaeval.errors import UsageError
@@ -14,7 +14,7 @@ from qaeval.evals.rubric import Rubric
 from qaeval.export.select import GradedItem, Grading, graded_items, require_finished
 from qaeval.files.rows import Closable
 from qaeval.labelling.question import Question, as_question, checked_answer, rubric_of
-from qaeval.labelling.rater_file import LABELS, RaterFile, require_rater_name
+from qaeval.labelling.rater_file import LABELS, RaterFile
 from qaeval.records import REJECTED, Label, UndoneLabel, record_id
 from qaeval.report.facts import RubricFacts
 from qaeval.storage.run_directory import RunStore

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,31 +10,15 @@ from typing import IO, Final
 import orjson
 
 from qaeval.agreement.label_rows import LabelRow, RaterRows, parse_row, replay
-from qaeval.errors import InUseError, StoreError, UsageError
+from qaeval.errors import InUseError, StoreError
 from qaeval.files.rows import Closable, end_of_last_line, read_rows
 from qaeval.files.whole import sync_folder
 from qaeval.records import Label, LabelDraw
 
 LABELS: Final = "labels"
 """Folder of a run with the label files of its raters."""
-_NAME: Final = re.compile(r"\w[\w .@+-]{0,63}")
 
 _Stamp = tuple[int, int, int]
-
-
-def require_rater_name(name: str) -> str:
-    """Return the name of a rater, without spaces around it.
-
-    Raises:
-        UsageError: it cannot be the name of a file.
-    """
-    stripped = name.strip()
-    if not _NAME.fullmatch(stripped) or stripped.endswith("."):
-        raise UsageError(
-            f"rater {name!r}: expected a letter or digit and then letters, digits, spaces or any of . @ + - _, 64 at most: the name "
-            f"is that of the label file"
-        )
-    return stripped
 
 
 class RaterFile(Closable):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from qaeval.agreement.analysis import require_no_contradiction
-from qaeval.agreement.label_files import read_rater_rows
+from qaeval.agreement.label_files import read_rater_rows, require_rater_name
 from qaeval.agreement.label_rows import RaterRows
 from qaeval.comparison.analysis import RunData
 from qaeval.comparison.run_data import labels_of_run, read_run
@@ -23,7 +23,7 @@ from qaeval.export.select import GradedItem, Grading, graded_items, require_fini
 from qaeval.files.rows import Closable
 from qaeval.labelling.model import SittingSummary
 from qaeval.labelling.question import Question, as_question, checked_answer, rubric_of, storable
-from qaeval.labelling.rater_file import LABELS, RaterFile, require_rater_name
+from qaeval.labelling.rater_file import LABELS, RaterFile
 from qaeval.labelling.status import stopping_decision, summarise
 from qaeval.labelling.stopping import decide_sitting
 from qaeval.records import (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qaeval.agreement.label_files import read_label_rows, read_rater_rows
+from qaeval.agreement.label_files import read_label_rows, read_rater_rows, require_rater_name
 from qaeval.agreement.label_rows import FACT_COLUMN, FLAG_COLUMN, LabelRow, replay
 from qaeval.comparison.run_data import labels_of_run
 from qaeval.errors import DataError, UsageError
@@ -15,7 +15,7 @@ from qaeval.export.sheets import SPREADSHEETS
 from qaeval.export.tables import as_csv
 from qaeval.files.whole import write_file
 from qaeval.labelling.question import rubric_of
-from qaeval.labelling.rater_file import LABELS, RaterFile, require_rater_name
+from qaeval.labelling.rater_file import LABELS, RaterFile
 from qaeval.records import Generation, Label, LabelDraw
 from qaeval.report.numbers import plural
 from qaeval.storage.run_directory import RunStore

@@ -18,6 +18,7 @@ from qaeval.files.yaml import read_yaml, refuse, validated
 from qaeval.records import Record
 from qaeval.registry.family import relation
 from qaeval.registry.model import Argument, JudgeMode, ModelSpec, SamplingOverrides, base_url
+from qaeval.registry.numbers import number_problems
 from qaeval.registry.plugins import MODELS, is_local, is_registered, registered_names
 from qaeval.text.margins import Margin
 
@@ -147,6 +148,11 @@ class RegistryFile(Record):
     vllm_args: tuple[Argument, ...] = ()
     """Arguments of ``vllm serve`` for all servers; an entry's arguments follow them, and the last one
     wins."""
+
+    @model_validator(mode="after")
+    def _check_numbers(self) -> "RegistryFile":
+        refuse(number_problems(self.model_dump()))
+        return self
 
 
 class Config(RegistryFile):

@@ -22,6 +22,9 @@ _MAX_LATTICE_SCALE = 1e6
 """Beyond it a double has too few digits left to tell a multiple of a fraction from a neighbour."""
 _MAX_ENUMERATED = 20
 """2^20 sign patterns are 8 MB."""
+_MANY = 10_000
+"""Chunks from which random sign patterns are drawn by sizes, if these are at most `_MAX_SIZES`."""
+_MAX_SIZES = 1_000
 _MAX_LATTICE_STEPS = 20_000_000
 """The exact law of the sum has as many points, 160 MB."""
 _EVEN = 0.75
@@ -342,8 +345,13 @@ def sign_flip_test(
         return float(np.mean(_as_extreme(sums, float(d.sum()), two_sided=two_sided)))
     if rng is None:
         raise ValueError("the differences are not multiples of one fraction: pass rng to draw sign patterns")
-    signs = (rng.integers(0, 2, size=len(d)) * 2.0 - 1.0 for _ in range(n_resamples))
-    sums = np.fromiter((float(s @ d) for s in signs), dtype=np.float64, count=n_resamples)
+    sizes, counts = np.unique(np.abs(d), return_counts=True)
+    if len(d) >= _MANY and len(sizes) <= _MAX_SIZES:
+        # the signs of differences of one size are a binomial: a draw for each size in place of one for each chunk
+        sums = (2.0 * rng.binomial(counts, 0.5, size=(n_resamples, len(sizes))) - counts) @ sizes
+    else:
+        signs = (rng.integers(0, 2, size=len(d)) * 2.0 - 1.0 for _ in range(n_resamples))
+        sums = np.fromiter((float(s @ d) for s in signs), dtype=np.float64, count=n_resamples)
     hits = int(_as_extreme(sums, float(d.sum()), two_sided=two_sided).sum())
     # the observed pattern is one of those drawn, so that the p-value is never 0 and keeps its error rate
     return (hits + 1) / (n_resamples + 1)

@@ -26,6 +26,7 @@ import orjson
 
 from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.files.rows import explained, placed_rows, read_rows
+from qaeval.files.whole import replaceable
 from qaeval.records import Reading, Sample, Session
 from qaeval.storage.location import Folder, Location
 from qaeval.storage.run_directory import (
@@ -79,11 +80,12 @@ def merge_shards(locations: Sequence[Location], out: Location) -> MergeResult:
     Raises:
         DataError: a shard is missing, was changed since its commit, or has rows of another shard.
         NotComparableError: shards were made with different settings or samples.
-        UsageError: ``out`` holds something else.
+        UsageError: ``out`` holds something else, or is the working directory.
         StoreError: a file cannot be read or written.
     """
-    shards = find_shards(locations)
     target = out.path if isinstance(out, Folder) else out.work / "merged"
+    replaceable(target)
+    shards = find_shards(locations)
     with _folder_beside(target) as folder:
         counts = _write(shards, folder)
         is_new = _move(folder, target) if isinstance(out, Folder) else _send(folder, out)

@@ -62,6 +62,7 @@ from qaeval.records import (
     Sample,
     Session,
 )
+from qaeval.storage.run_settings import Grading, Settings, require_keys
 
 SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
@@ -152,23 +153,26 @@ class RunStore(Closable):
             DataError: ``path`` is not a run, or no audit where one is expected.
             StoreError: another process writes the directory, or it cannot be written, or not be read.
         """
-        if (path / COMMITTED).is_dir():
-            raise DataError(
-                f"{path}: holds shards of a run; merge them first: `qaeval merge {path} --out DIR`"
-            )
-        if str(path).startswith("s3:"):
-            address = f"s3://{str(path).removeprefix('s3:').lstrip('/')}"
-            raise DataError(f"{address}: fetch a run from a store first: `qaeval merge {address} --out DIR`")
-        if not (path / SETTINGS).is_file():
-            raise DataError(
-                f"{path}: no run here (no {SETTINGS}); `qaeval compare`, `generate` or `import` creates one.{hint(path)}"
-            )
-        if (path / AUDIT).is_file() is not is_audit:
-            raise DataError(
-                f"{path}: a run, not an audit; `qaeval audit JUDGE --out DIR` makes one"
-                if is_audit
-                else f"{path}: an audit of a judge, not a run; `qaeval audit {path}` shows it"
-            )
+        with explained(path, "reading"):
+            if (path / COMMITTED).is_dir():
+                raise DataError(
+                    f"{path}: holds shards of a run; merge them first: `qaeval merge {path} --out DIR`"
+                )
+            if str(path).startswith("s3:"):
+                address = f"s3://{str(path).removeprefix('s3:').lstrip('/')}"
+                raise DataError(
+                    f"{address}: fetch a run from a store first: `qaeval merge {address} --out DIR`"
+                )
+            if not (path / SETTINGS).is_file():
+                raise DataError(
+                    f"{path}: no run here (no {SETTINGS}); `qaeval compare`, `generate` or `import` creates one.{hint(path)}"
+                )
+            if (path / AUDIT).is_file() is not is_audit:
+                raise DataError(
+                    f"{path}: a run, not an audit; `qaeval audit JUDGE --out DIR` makes one"
+                    if is_audit
+                    else f"{path}: an audit of a judge, not a run; `qaeval audit {path}` shows it"
+                )
         store = cls(path)
         if not writable:
             store._ends = {name: store._end_of_rows(name) for name in store._row_files()}
@@ -273,9 +277,10 @@ class RunStore(Closable):
         """Read the settings of the run.
 
         Raises:
-            DataError: they are missing or not JSON.
+            DataError: they are missing or not JSON, or a key is missing.
         """
-        return self._read_object(self.path / SETTINGS)
+        path = self.path / SETTINGS
+        return require_keys(self._read_object(path), Settings, str(path))
 
     @staticmethod
     def _read_object(path: Path) -> dict[str, Any]:
@@ -302,7 +307,7 @@ class RunStore(Closable):
         Raises:
             NotComparableError: they differ; the message names the differences.
         """
-        recorded = self.settings()
+        recorded = self._read_object(self.path / SETTINGS)
         if not differences(recorded, settings):
             return
         replaced = self._with_unused(recorded, settings)
@@ -411,10 +416,10 @@ class RunStore(Closable):
         """Read judge and rubric of the judges that graded besides the one in the settings, by name.
 
         Raises:
-            DataError: a file of `JUDGES` is not JSON.
+            DataError: a file of `JUDGES` is not JSON, or a key is missing.
         """
         paths = sorted((self.path / JUDGES).glob("*.json"))
-        return {path.stem: self._read_object(path) for path in paths}
+        return {path.stem: require_keys(self._read_object(path), Grading, str(path)) for path in paths}
 
     def write_further_judge(self, grading: Mapping[str, Any]) -> None:
         """Write judge and rubric of a further judge, or require that they equal those of its first letters.

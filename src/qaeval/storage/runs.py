@@ -37,7 +37,7 @@ def find_run(name: str) -> Path:
 def list_runs(folder: Path) -> dict[str, Path]:
     """Return the run directories of a folder by name, those worked on last first; empty where there is no folder.
 
-    Audits are left out.
+    Audits are left out. A folder that cannot be entered is listed, since it may be a run.
 
     A name whose bytes are not UTF-8 has replacement characters.
 
@@ -47,17 +47,20 @@ def list_runs(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     with explained(folder, "reading"):
-        paths = [
-            path
-            for path in folder.iterdir()
-            if not path.name.startswith(".") and (path / SETTINGS).is_file() and not (path / AUDIT).is_file()
-        ]
+        paths = [path for path in folder.iterdir() if not path.name.startswith(".") and _may_be_run(path)]
     paths.sort(key=last_change, reverse=True)
     return {os.fsencode(path.name).decode(errors="replace"): path for path in paths}
 
 
+def _may_be_run(path: Path) -> bool:
+    try:
+        return (path / SETTINGS).is_file() and not (path / AUDIT).is_file()
+    except OSError:
+        return True
+
+
 def last_change(run: Path) -> float:
-    """Return when a run was worked on last, in seconds since the epoch: its settings, rows and manifest."""
+    """Return when a run was worked on last, in seconds since the epoch: its settings, rows and manifest; 0 where none can be read."""
     times = [_changed(run / name) for name in (SETTINGS, GENERATIONS, GRADES, MANIFEST)]
     return max(times)
 

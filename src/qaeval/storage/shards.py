@@ -39,6 +39,7 @@ from qaeval.storage.run_directory import (
     differences,
     model_json,
 )
+from qaeval.storage.run_settings import Settings, require_keys
 
 FILES: Final = (SETTINGS, SAMPLES, GENERATIONS, GRADES, CONTROLS, SESSIONS, METRICS)
 """Files of an attempt; an empty shard has the first two alone."""
@@ -187,12 +188,12 @@ class CommittedShard:
 
     def settings(self) -> dict[str, Any]:
         """Read the settings of the whole run; errors as in `blocks`."""
+        name = f"{self.location.name}/{self.record.file(SETTINGS)}"
         try:
-            return whole_run_settings(json.loads(b"".join(self.blocks(SETTINGS))))
+            settings = whole_run_settings(json.loads(b"".join(self.blocks(SETTINGS))))
         except (ValueError, AttributeError) as error:
-            raise DataError(
-                f"{self.location.name}/{self.record.file(SETTINGS)}: expected the settings of a run: {error}"
-            ) from error
+            raise DataError(f"{name}: expected the settings of a run: {error}") from error
+        return require_keys(settings, Settings, name)
 
     def rows(self, name: str, model: type[_Row]) -> Iterator[_Row]:
         """Read the rows of a short file of the attempt; errors as in `blocks`."""

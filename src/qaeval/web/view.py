@@ -98,8 +98,8 @@ class RunPages:
         async def endpoint(request: Request) -> Response:
             try:
                 return await run_in_threadpool(respond, request)
-            except QaevalError as error:
-                return _error(str(error))
+            except (QaevalError, OSError) as error:
+                return _error(_reason(error))
 
         return endpoint
 
@@ -120,15 +120,16 @@ class RunPages:
         return page("view_runs.html.j2", lines=lines, folder=visible(str(self._folder)))
 
     def _line(self, name: str, path: Path) -> _RunLine:
-        when = f"{datetime.fromtimestamp(last_change(path)).astimezone():%Y-%m-%d %H:%M}"
+        changed = last_change(path)
+        when = f"{datetime.fromtimestamp(changed).astimezone():%Y-%m-%d %H:%M}" if changed else ""
         base = partial(_RunLine, name=visible(name), url=_url(name), label_url=_label_url(name), when=when)
-        if not (path / MANIFEST).is_file():
-            state = _activity(path)
-            return base(context="", verdict=state, state=state.partition(",")[0])
         try:
-            screen = _screen(path, last_change(path))
-        except QaevalError as error:
-            return base(context="", verdict=visible(str(error)), state="unread")
+            if not (path / MANIFEST).is_file():
+                state = _activity(path)
+                return base(context="", verdict=state, state=state.partition(",")[0])
+            screen = _screen(path, changed)
+        except (QaevalError, OSError) as error:
+            return base(context="", verdict=visible(_reason(error)), state="unread")
         return base(context=visible(screen.context), verdict=visible(screen.verdict), state=screen.state)
 
     def _run(self, request: Request) -> Response:
@@ -255,6 +256,10 @@ def _activity(path: Path) -> str:
         if quiet < _WORKING_S
         else f"stopped, nothing was written for {numbers.seconds(round(quiet))}"
     )
+
+
+def _reason(error: QaevalError | OSError) -> str:
+    return f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
 
 
 def _url(name: str) -> str:

@@ -30,9 +30,11 @@ def unpack(document: Mapping[str, Any], where: str) -> list[Any] | None:
         return None
     cases = run.get("testCases")
     if not isinstance(cases, list) or not cases:
-        n = len(run.get("conversationalTestCases") or ())
+        conversations = run.get("conversationalTestCases")
+        n = len(conversations) if isinstance(conversations, list) else 0
         raise DataError(
-            f"{where}: a test run of DeepEval without test cases of one question and answer (testCases){f'; {n} conversations cannot be imported' if n else ''}"
+            f"{where}: a test run of DeepEval without a list of test cases of one question and answer (testCases)"
+            f"{f'; {n} conversations cannot be imported' if n else ''}"
         )
     parameters = run.get("hyperparameters")
     model = text_of(parameters.get("model")) if isinstance(parameters, Mapping) else ""
