@@ -4,7 +4,9 @@ Hypothesis searches anew on a developer's machine and repeats the same cases in 
 their bars: in any other run a busy machine would fail a good change.
 """
 
+import fcntl
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +42,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def nightly(pytestconfig: pytest.Config) -> bool:
     """Whether this is a nightly run."""
     return bool(pytestconfig.getoption("--nightly"))
+
+
+@pytest.fixture(scope="session")
+def embedded_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of both embedded candidates on 24 chunks, made once for all workers; take a copy of it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / "embedded-run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "embedded" / "run" / "manifest.json").is_file():
+            from qaeval import api  # noqa: PLC0415 - most tests need no run
+
+            api.compare(["embedded-lead", "embedded-salient"], n=24, out=folder / "embedded" / "run")
+    return folder / "embedded" / "run"
 
 
 @pytest.fixture

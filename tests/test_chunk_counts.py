@@ -1,13 +1,13 @@
 """Counts by chunk from Parquet: the numbers of the table of letters, whatever the batches."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from command import qaeval
 from qaeval.analysis import chunk_counts
 from qaeval.analysis.chunk_counts import count_letters
 from qaeval.cli import run as command
@@ -17,13 +17,10 @@ from qaeval.errors import DataError
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(embedded_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with letters, and with replies and letters that failed, and its export."""
     folder = tmp_path_factory.mktemp("run")
-    done = qaeval(
-        "compare", "embedded-lead", "embedded-salient", "--n", 24, "--out", folder / "run", cwd=folder
-    )
-    assert done.returncode == 0, done.stderr
+    shutil.copytree(embedded_run, folder / "run")
     path = folder / "run" / "generations.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     failed = {
@@ -50,12 +47,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     path.write_text("".join(json.dumps(row) + "\n" for row in (unread, *kept[1:])))
     (folder / "run" / "manifest.json").unlink()
-    for words in (
-        ("report", folder / "run"),
-        ("export", folder / "run", "--to", "parquet", "--out", folder / "e"),
-    ):
-        done = qaeval(*words, cwd=folder)
-        assert done.returncode == 0, done.stderr
+    assert command(["report", str(folder / "run")]) == 0
+    assert command(["export", str(folder / "run"), "--to", "parquet", "--out", str(folder / "e")]) == 0
     return folder
 
 

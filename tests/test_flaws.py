@@ -147,10 +147,8 @@ def test_the_lexical_judge_of_answers_names_a_refusal() -> None:
 
 
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("flaws") / "run"
-    assert run(["compare", "embedded-lead", "embedded-salient", "--n", "24", "--out", str(out)]) == 0
-    return out
+def graded(embedded_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(embedded_run, tmp_path_factory.mktemp("flaws") / "run")
 
 
 def test_the_report_counts_the_flaws_of_the_rows_with_intervals(graded: Path) -> None:
