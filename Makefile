@@ -76,7 +76,7 @@ promtool:  ## take promtool out of Debian's package `prometheus`, for test-k8s a
 	@tools/fetch_promtool.sh
 
 test-faults: $(VENV)/.dev  ## run servers, disks and processes that fail: needs a C compiler, about 4 minutes
-	@$(BIN)/python -m pytest $(WAITING) --dist load --maxschedchunk 1 tests/faults $(ARGS)
+	@$(BIN)/python -m pytest $(WAITING) --dist worksteal tests/faults $(ARGS)
 
 fuzz: $(VENV)/.dev  ## search for replies, rows, files and documents that break the readers; SECONDS=20 for each kind
 	@$(PIP) --require-hashes -r requirements/fuzz.txt

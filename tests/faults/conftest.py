@@ -27,17 +27,6 @@ _TABLES: Final = {
     "connections": ("command", "servers", "connections", "lookups", "outside"),
 }
 
-_LONGEST: Final = (
-    "test_replies_that_never_come_are_given_up_and_asked_again",
-    "test_a_reply_that_is_none_is_an_explained_failure_within_bounds",
-    "test_killed_at_random_moments",
-)
-"""Tests that wait for minutes: they start first, beside all others."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: getattr(item, "originalname", item.name) not in _LONGEST)
-
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
