@@ -74,7 +74,7 @@ def test_the_counts_are_those_of_the_report(
     assert {summary.facts.name for summary in report.candidates} == counts.keys()
     for summary in report.candidates:
         ours = counts[summary.facts.name]
-        assert (ours.n, ours.n_failed, ours.n_ungraded) == (
+        assert (ours.n_items, ours.n_failed, ours.n_ungraded) == (
             summary.n_expected,
             summary.failed.n,
             summary.ungraded.n,
@@ -119,7 +119,7 @@ def test_rates_weigh_by_the_probability_of_the_draw(tmp_path: Path) -> None:
     counts = count_letters([weighed], ("A", "B", "C"), items_per_sample=1).by_candidate()["a"]
     assert counts.usable.value == pytest.approx(300 / 330)
     assert counts.usable_of_graded.value == pytest.approx(300 / 330)
-    assert (counts.n, counts.usable.n, counts.letters) == (60, 60, {"A": 30, "B": 0, "C": 30})
+    assert (counts.n_items, counts.usable.n, counts.letters) == (60, 60, {"A": 30, "B": 0, "C": 30})
     assert count_letters([plain], ("A", "B", "C"), items_per_sample=1).by_candidate()[
         "a"
     ].usable.value == pytest.approx(0.5)

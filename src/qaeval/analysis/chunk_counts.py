@@ -15,6 +15,7 @@ import numpy as np
 
 from qaeval.analysis.letters import FAILED, UNGRADED
 from qaeval.errors import DataError, UsageError, install_command
+from qaeval.report.facts import Part
 from qaeval.report.measure import Measure
 from qaeval.stats.intervals import clustered_rate
 
@@ -33,27 +34,24 @@ _WEIGHED: Final = ("weight of usable", "weight of items", "weight of graded")
 """Sums of weights that the rates follow from."""
 
 
-@dataclass(frozen=True)
-class LetterCounts:
-    """Counts of one candidate.
+class LetterCounts(Part):
+    """Letters of a candidate."""
 
-    Attributes:
-        n: Items, those that failed included.
-        n_chunks: Chunks with an item.
-        letters: Items with a letter, by letter of the scale; not weighed.
-        n_failed: Items that do not exist, because the reply failed.
-        n_ungraded: Items without a letter of the judge.
-        usable: Items with the best letter among all.
-        usable_of_graded: The same among those with a letter.
-    """
-
-    n: int
+    candidate: str
+    n_items: int
+    """Items, those that failed included."""
     n_chunks: int
+    """Chunks with an item."""
     letters: dict[str, int]
+    """Items with a letter, by letter of the scale; not weighed."""
     n_failed: int
+    """Items that do not exist, because the reply failed."""
     n_ungraded: int
+    """Items without a letter of the judge."""
     usable: Measure
+    """Items with the best letter among all, by weight."""
     usable_of_graded: Measure
+    """The same among those with a letter."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class ChunkCounts:
         if self.table is None:
             return {}
         names = self.table["candidate"].unique().to_pylist()
-        return {name: _counts(_of(self.table, name), self.letters) for name in names}
+        return {name: _counts(name, _of(self.table, name), self.letters) for name in names}
 
     @property
     def is_weighted(self) -> bool:
@@ -198,7 +196,7 @@ def _of(table: Any, candidate: str) -> Any:  # noqa: ANN401 - as above
     return table.filter(pc.equal(table["candidate"], candidate))
 
 
-def _counts(table: Any, letters: Sequence[str]) -> LetterCounts:  # noqa: ANN401 - as above
+def _counts(candidate: str, table: Any, letters: Sequence[str]) -> LetterCounts:  # noqa: ANN401 - as above
     columns = {name: table[name].to_numpy() for name in table.column_names if name not in _KEYS}
     best, totals = columns[letters[0]], columns[_TOTAL]
     graded = sum(columns[name] for name in letters)
@@ -206,7 +204,8 @@ def _counts(table: Any, letters: Sequence[str]) -> LetterCounts:  # noqa: ANN401
         (columns[name] for name in _WEIGHED) if _WEIGHED[0] in columns else (best, totals, graded)
     )
     return LetterCounts(
-        n=int(totals.sum()),
+        candidate=candidate,
+        n_items=int(totals.sum()),
         n_chunks=len(totals),
         letters={name: int(columns[name].sum()) for name in letters},
         n_failed=int(columns[FAILED].sum()),

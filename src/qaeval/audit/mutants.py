@@ -98,14 +98,14 @@ def _planted(store: RunStore) -> Iterator[AuditItem]:
             yield row
 
 
-def checked_mutants(store: RunStore, best: str) -> MutantCheck | None:
+def checked_mutants(store: RunStore) -> MutantCheck | None:
     """Return what people say of the planted items of an audit; None where nobody labelled any.
 
     Args:
         store: The open directory of the audit.
-        best: The best letter of the scale.
     """
-    worst = store.settings()["grading"]["rubric"]["scale"][-1]["letter"]
+    scale = store.settings()["grading"]["rubric"]["scale"]
+    best, worst = scale[0]["letter"], scale[-1]["letter"]
     files = sorted((store.path / FOLDER / _LABELS).glob("*.jsonl"))
     labels = [label for path in files for label in read_labels(path)]
     if not labels:

@@ -290,7 +290,7 @@ def audit_of(store: RunStore, *, created: str) -> Audit:
         raters=tuple(about["raters"]),
         related=about["families"],
         not_applied=_not_applied(about, embedded=embedded),
-        check=checked_mutants(store, letters[0]),
+        check=checked_mutants(store),
         created=created,
         qaeval_version=__version__,
         git_commit=git_commit(),

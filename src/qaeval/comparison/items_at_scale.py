@@ -1,11 +1,10 @@
 """Candidates compared from exported items of more than fit into memory: rates and differences by the judge's letters alone."""
 
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Final
 
-from qaeval.analysis.chunk_counts import count_letters
+from qaeval.analysis.chunk_counts import LetterCounts, count_letters
 from qaeval.comparison.differences import compare_sums
 from qaeval.errors import DataError
 from qaeval.report import numbers
@@ -17,22 +16,6 @@ _UNLABELLED: Final = (
     "By the judge's letters alone: no label, control or audit is in these files. A report of a sample of the run says whether the judge "
     "can be trusted, and its labels correct it."
 )
-
-
-class CandidateCounts(Part):
-    """Letters of a candidate."""
-
-    candidate: str
-    n_items: int
-    """Items, those that failed included."""
-    n_chunks: int
-    letters: dict[str, int]
-    """Items by letter, not weighed."""
-    n_failed: int
-    n_ungraded: int
-    usable: Measure
-    """Items with the best letter among all, by weight."""
-    usable_of_graded: Measure
 
 
 class PairDifference(Part):
@@ -56,7 +39,7 @@ class ItemCounts(Part):
     n_files: int
     best: str
     margin: float
-    candidates: tuple[CandidateCounts, ...]
+    candidates: tuple[LetterCounts, ...]
     differences: tuple[PairDifference, ...]
 
 
@@ -102,31 +85,17 @@ def count_items(
     by_candidate = counts.by_candidate()
     if not by_candidate:
         raise DataError(f"{', '.join(map(str, paths))}: no row")
-    pairs = list(combinations(by_candidate, 2))
     compared = compare_sums(
         counts.sums(),
         candidates=list(by_candidate),
         margin=margin,
         is_weighted=counts.is_weighted,
-        pairs=pairs,
     )
     return ItemCounts(
         n_files=len(files),
         best=letters[0],
         margin=margin,
-        candidates=tuple(
-            CandidateCounts(
-                candidate=name,
-                n_items=of.n,
-                n_chunks=of.n_chunks,
-                letters=of.letters,
-                n_failed=of.n_failed,
-                n_ungraded=of.n_ungraded,
-                usable=of.usable,
-                usable_of_graded=of.usable_of_graded,
-            )
-            for name, of in by_candidate.items()
-        ),
+        candidates=tuple(by_candidate.values()),
         differences=tuple(
             PairDifference(
                 a=pair.a,
