@@ -18,7 +18,7 @@ _RARE: Final = 10
 _LOW_KAPPA_MAX: Final = 0.4
 """Below this maximum, even the best possible kappa under the given letter rates would be called poor or fair."""
 _WEIGHTED: Final = (
-    " The items were drawn with unequal probabilities: in rates and coefficients each counts by the inverse of its own, so that these "
+    " The items were drawn with unequal probabilities: rates and coefficients weight each item by the inverse of its probability and "
     "are estimates for all items of the run."
 )
 

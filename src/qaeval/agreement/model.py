@@ -143,7 +143,7 @@ class RaterAgreement(Part):
     coefficients: Coefficients | None
     """None if no label joined."""
     is_weighted: bool = Field(default=False, exclude_if=is_unset)
-    """Whether items were drawn with unequal probabilities, so that each counts by the inverse of its own in every rate and coefficient;
+    """Whether items were drawn with unequal probabilities: rates and coefficients weight each item by the inverse of its probability;
     counts are those of the labelled items."""
     majority_letter: str = ""
     majority_baseline: float | None = None

@@ -44,8 +44,8 @@ def cluster_tables(
 ) -> Ints | Floats:
     """Count the pairs of letters in each cluster, for intervals of any statistic of a table by `jackknife`.
 
-    Where items were drawn with unequal probabilities, each counts by the inverse of its own (Horvitz and Thompson 1952), scaled so
-    that the counts still add up to the number of items: statistics of the tables then estimate those of all items.
+    Items that were drawn with unequal probabilities are weighted by the inverse of their probability (Horvitz and Thompson 1952),
+    scaled so that the counts still add up to the number of items: statistics of the tables then estimate those of all items.
 
     Args:
         a: Letter of each item by the reference, shape (n,), codes in ``range(n_levels)``.
