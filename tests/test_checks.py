@@ -721,6 +721,9 @@ def test_a_nearly_impossible_card_differs_from_a_possible_one_in_what_it_lacks(
         "The prompt has 900 billion tokens.",
         "We have 3 GB of text.",
         "3 GB of image data are 12 tokens.",
+        "Serving a 0B model needs 500 GB of VRAM.",
+        "On an L4 a 0.0B model writes 90 tokens per second.",
+        "0 GB of text are 12 tokens.",
         "Der Server braucht 500 GB Speicher.",
         "",
     ],
@@ -763,6 +766,13 @@ def test_every_gpu_of_the_facts_is_priced_with_source_and_dates() -> None:
 def test_a_facts_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "facts.yaml").write_text("gpus: {}\n", encoding="utf-8")
     with pytest.raises(DataError, match="gb_per_billion"):
+        load_facts(tmp_path / "facts.yaml")
+
+
+def test_a_facts_file_has_no_memory_of_zero(tmp_path: Path) -> None:
+    memory = {**FACTS.model_dump(mode="json"), "gb_per_billion": {"inference_4bit": 0}}
+    (tmp_path / "facts.yaml").write_text(json.dumps(memory), encoding="utf-8")
+    with pytest.raises(DataError, match=r"gb_per_billion\.inference_4bit"):
         load_facts(tmp_path / "facts.yaml")
 
 

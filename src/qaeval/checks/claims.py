@@ -1,8 +1,9 @@
 """The reality check: claims about memory, price, speed and data size, compared with a facts file.
 
 Patterns extract the claims of a text. The expected figure follows from the facts by the arithmetic that a
-finding shows; a claim within a factor of two of it, or of a range of prices, is accepted. A sentence makes no claim if it does not name
-the subject of its figure, if it is a denial ("80 GB is not enough"), or if it names two subjects.
+finding shows; a claim within a factor of two of it, or of a range of prices, is accepted. A sentence makes no
+claim if it does not name the subject of its figure, if it is a denial ("80 GB is not enough"), if it names two
+subjects, or if the subject has a size of zero ("a 0B model").
 """
 
 import re
@@ -185,7 +186,7 @@ class GpuFacts(Record):
 class Facts(Record):
     """The facts that claims are compared with."""
 
-    gb_per_billion: dict[Method, float]
+    gb_per_billion: dict[Method, Annotated[float, Field(gt=0)]]
     """Least GPU memory in GB per billion parameters, by method."""
     gpus: dict[str, GpuFacts]
     bytes_per_token: float = Field(default=4.0, gt=0)
@@ -326,9 +327,10 @@ def _speed(sentence: str, facts: Facts) -> Iterator[Claim]:
 
 def _data(sentence: str, facts: Facts) -> Iterator[Claim]:
     text, token_counts = _TEXT.search(sentence), list(_TOKENS.finditer(sentence))
-    if text is None or not token_counts:
+    n_bytes = _number(text[1]) * _UNITS[text[2].casefold()] if text else 0.0
+    if text is None or not n_bytes or not token_counts:
         return
-    expected = _number(text[1]) * _UNITS[text[2].casefold()] / facts.bytes_per_token
+    expected = n_bytes / facts.bytes_per_token
     claimed = _closest(
         (_number(match[1]) * _UNITS[(match[2] or "").casefold()] for match in token_counts), expected
     )
@@ -357,8 +359,9 @@ def method_label(method: Method) -> str:
 
 
 def _billions(sentence: str) -> float | None:
+    """Return the size of the model that a sentence names; None if it names several, or a size of zero."""
     sizes = {float(size) for size in _SIZE.findall(sentence)}
-    return sizes.pop() if len(sizes) == 1 else None
+    return (sizes.pop() or None) if len(sizes) == 1 else None
 
 
 def _closest(figures: Iterable[float], expected: float) -> float:
