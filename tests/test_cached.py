@@ -111,6 +111,23 @@ async def test_a_file_that_cannot_be_used_costs_a_note_and_nothing_else(tmp_path
     assert str(tmp_path) in messages[0]
 
 
+def test_two_runs_share_the_file_also_while_one_of_them_waits(tmp_path: Path) -> None:
+    messages: list[str] = []
+    with (
+        Cache(tmp_path, on_message=messages.append) as slow,
+        Cache(tmp_path, on_message=messages.append) as fast,
+    ):
+        slow.put(b"1", b"first")
+        slow.put(b"2", b"second")  # and then nothing for minutes: a model loads
+        fast.put(b"3", b"third")
+        fast.remember("m", {"commit": "c"})
+        assert slow.get(b"1") == b"first"  # not written yet
+    with Cache(tmp_path) as later:
+        assert [later.get(key) for key in (b"1", b"2", b"3")] == [b"first", b"second", b"third"]
+        assert later.weights("m") == [{"commit": "c"}]
+    assert messages == []
+
+
 async def test_nobody_else_may_read_it(cache: Cache, tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()  # nothing was asked
     await Cached(Counting(), cache, "m").complete(ASK)

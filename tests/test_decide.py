@@ -14,7 +14,7 @@ from qaeval.agreement.model import JudgeDiscrimination
 from qaeval.comparison.decision import Decision, WeightRange, decide, weight_range, write_decision
 from qaeval.comparison.report import Report
 from qaeval.errors import UsageError
-from report_builders import Case, candidate, case
+from report_builders import Case, candidate, case, items_of, label_of
 
 approx = pytest.approx
 
@@ -52,6 +52,31 @@ def test_the_turn_of_a_weight_is_worked_by_hand() -> None:
     assert (licence.high, licence.above, licence.low) == (approx(2), "alpha", None)  # 4 x 0.5 = 2 x 1
     assert quality.is_given
     assert "(−50.0 %)" in said(found)
+
+
+def test_an_interval_by_the_judge_does_not_decide_about_scores_by_labels() -> None:
+    letters = {"alpha": ["AAB"] * 40, "beta": ["ABB"] * 40}
+    run = case(letters)
+    # one item of each chunk: enough for the rates, in no chunk enough for the difference
+    labels = tuple(
+        label_of(item, letters[name][0][place % 3])
+        for name in letters
+        for place, item in enumerate(items_of(run, name))
+        if place // 3 % 3 == place % 3
+    )
+    report = run.with_rows(labels=labels).report()
+    assert report.usable_rates()["alpha"] is not report.candidates[0].usable
+    assert report.differences[0].deciding is None
+    (rival,) = decide(report, {**ONLY, "quality": 4, "licence": 1}).rivals
+    assert (rival.standing, rival.difference and rival.difference.low) == ("not known", None)
+    assert "too few chunks are labelled" in (rival.reason or "")
+
+
+def test_a_weight_of_zero_that_would_change_the_choice_is_named() -> None:
+    # alpha is half as good and open: without a weight of quality it comes first
+    text = said(decide(open_and_good().report(), {**ONLY, "quality": 0, "licence": 1}))
+    assert "with a weight of quality above 2 in place of 0, beta comes first" in text
+    assert "No single weight" not in text
 
 
 def test_a_turn_that_is_far_away_is_told_as_a_multiple() -> None:

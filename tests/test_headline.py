@@ -20,7 +20,7 @@ def open_for(n: int | None) -> Reason:
 
 
 def labels(code: str = "labelled", *raters: str, n: int = 40, candidates: int = 1) -> Reason:
-    names = tuple(f"c{number}" for number in range(candidates))
+    names = ("beta", "gamma", "delta", "epsilon")[:candidates]
     return Reason(code=code, raters=raters or ("anna",), n_chunks=n, candidates=names)
 
 
@@ -86,6 +86,19 @@ def test_equal_candidates_are_named_up_to_three(n: int, condition: Any, sentence
         ((open_for(None),), "No winner yet: alpha leads, but not by enough."),
         ((open_for(30), labels()), "No winner yet: labels of about 30 more chunks decide."),
         ((open_for(30), labels("few_labels")), "No winner yet: labels of about 30 more chunks decide."),
+        # labels decide about another candidate than the one that is open: chunks do, with their letters
+        (
+            (Reason(code="not_enough_data", candidates=("gamma",), n_more_chunks=30), labels()),
+            "No winner yet: about 30 more chunks decide.",
+        ),
+        (
+            (Reason(code="not_enough_data", candidates=("beta", "gamma"), n_more_chunks=30), labels()),
+            "No winner yet: alpha leads, but not by enough.",
+        ),
+        (
+            (open_for(None), Reason(code="ungraded", candidates=("beta",))),
+            "No winner yet: items without a letter could change the comparison with beta.",
+        ),
         ((Reason(code="level", candidates=("beta", "gamma")),), "No winner yet: alpha and beta are level."),
         ((), "No winner yet: alpha leads, but not by enough."),
     ],

@@ -1,15 +1,22 @@
 """Hosted models: consent before anything is sent, requests in the form that the API takes, labels of a model."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 
 from command import qaeval
 from qaeval import api
 from qaeval.agreement.label_files import read_labels
+from qaeval.chat.http import HttpChat
+from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
 from qaeval.errors import DataError, EndpointError, UsageError
 from qaeval.run.consent import Disclosure
+from qaeval.serving.hosted import HostedChat, HostedServer
+from qaeval.serving.probe import probe_hosted
 from qaeval.text.visible import visible
 from replay.hosted import KEY, HostedApi
 
@@ -53,11 +60,139 @@ def test_nothing_is_sent_without_consent(tmp_path: Path) -> None:
                 )
         assert hosted.requests == []
         (disclosure,) = asked
-        assert (disclosure.host, disclosure.model, disclosure.n_requests) == (HOST, "claude", 12)
-        assert disclosure.n_reply_tokens == 12 * 512
-        # 12 rubrics and chunks at 5, 6,144 tokens of replies at 25 a million
+        # 12 items and 10 controls
+        assert (disclosure.host, disclosure.model, disclosure.n_requests) == (HOST, "claude", 22)
+        assert disclosure.n_reply_tokens == 22 * 512
+        # 22 rubrics and chunks at 5, 11,264 tokens of replies at 25 a million
         assert "USD" in disclosure.cost
         assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.slow
+def test_the_number_agreed_to_holds_repeats_and_controls(tmp_path: Path) -> None:
+    with HostedApi() as hosted:
+        config = registry(tmp_path, hosted)
+        asked: list[Disclosure] = []
+
+        def agree(disclosure: Disclosure) -> bool:
+            asked.append(disclosure)
+            return True
+
+        def n_sent() -> int:
+            return sum("Say hello." not in str(request["messages"]) for request in hosted.requests)
+
+        api.compare(
+            ["embedded-lead"],
+            judge="claude",
+            n=4,
+            repeat=3,
+            repeat_judge=2,
+            config=config,
+            consent=agree,
+            out=tmp_path / "r",
+        )
+        (disclosure,) = asked
+        # letters of the first replies, the second letters of these, items of two further replies, controls
+        assert disclosure.n_requests == 12 + 12 + 24 + 10
+        assert n_sent() == disclosure.n_requests
+
+        before = n_sent()
+        api.generate(["embedded-lead"], n=4, repeat=3, out=tmp_path / "g")
+        api.grade(tmp_path / "g", judge="claude", repeat=4, config=config, consent=agree)
+        assert n_sent() - before == asked[-1].n_requests == 4 * 12 + 24 + 10
+
+
+@pytest.mark.parametrize("addresses", [["::1", HOST], [HOST, "::1"]])
+async def test_each_address_that_was_checked_is_tried(addresses: list[str]) -> None:
+    with HostedApi(fields=()) as hosted:
+        async with HostedServer(hosted.url, KEY, addresses=addresses, max_retries=0) as server:
+            answers = [await server.ask("/chat/completions", {"messages": []}) for _ in range(2)]
+    assert [(answer.status, answer.summary) for answer in answers if answer.status != 200] == []
+    assert len(hosted.requests) == 2
+
+
+async def test_ipv4_comes_first_and_an_address_out_of_reach_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def connect(_transport: object, request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url.host)
+        if request.url.host != "127.0.0.3":
+            raise httpx2.ConnectTimeout("", request=request)
+        return httpx2.Response(200, content=b"{}", request=request)
+
+    monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", connect)
+    addresses = ["::1", "127.0.0.2", "127.0.0.3"]
+    async with HostedServer(f"http://{HOST}/v1", KEY, addresses=addresses, max_retries=0) as server:
+        for _ in range(2):
+            assert (await server.ask("/models")).status == 200
+    assert asked == ["127.0.0.2", "127.0.0.3", "127.0.0.3"]
+
+
+@pytest.mark.parametrize("secret", [f"{KEY}…", f"{KEY}\r\nX: y"])
+def test_a_key_that_no_header_may_hold_is_refused_unshown(secret: str) -> None:
+    with pytest.raises(UsageError, match="API key") as raised:
+        HostedServer("http://127.0.0.1/v1", secret, addresses=[HOST])
+    assert KEY not in str(raised.value)
+
+
+async def test_the_cause_of_a_missing_connection_is_named(unused_tcp_port: int) -> None:
+    url = f"http://{HOST}:{unused_tcp_port}/v1"
+    async with HostedServer(url, KEY, addresses=[HOST], max_retries=0) as server:
+        summary = (await server.ask("/models")).summary
+    assert summary.startswith("no connection: ")
+    assert "Connection error" not in summary
+
+
+@pytest.mark.parametrize("fields", [(), ("max_tokens",)])
+async def test_a_model_that_thinks_before_its_reply_is_probed_with_room(fields: tuple[str, ...]) -> None:
+    with HostedApi(fields=fields, min_tokens=300) as hosted:
+        async with HostedServer(hosted.url, KEY, addresses=[HOST], max_retries=0) as server:
+            facts = await probe_hosted(server, "opus-5")
+    assert facts.structured_output is True
+    assert facts.schema_refusal == ""
+    assert facts.fields == dict.fromkeys(fields, "max_completion_tokens")
+    name = "max_completion_tokens" if fields else "max_tokens"
+    limits = [request[name] for request in hosted.requests if name in request]
+    assert set(limits) == {1, 64, 2048}
+    assert limits.count(2048) == sum(limit < 300 for limit in limits)
+
+
+async def test_a_model_that_thinks_without_an_end_is_asked_twice() -> None:
+    with HostedApi(fields=(), min_tokens=10_000) as hosted:
+        async with HostedServer(hosted.url, KEY, addresses=[HOST], max_retries=0) as server:
+            with pytest.raises(EndpointError, match="Could not finish the message"):
+                await probe_hosted(server, "opus-5")
+    assert [request["max_tokens"] for request in hosted.requests] == [1, 2048]
+
+
+async def test_a_schema_over_which_a_model_thinks_without_an_end_is_not_called_refused() -> None:
+    class Ponderer(HostedApi):
+        def answer(self, body: Mapping[str, Any], key: str) -> tuple[int, dict[str, Any], dict[str, str]]:
+            self.min_tokens = 10_000 if "response_format" in body else 0
+            return super().answer(body, key)
+
+    with Ponderer(fields=()) as hosted:
+        async with HostedServer(hosted.url, KEY, addresses=[HOST], max_retries=0) as server:
+            facts = await probe_hosted(server, "opus-5")
+    assert (facts.structured_output, facts.schema_refusal) == (None, "")
+
+
+async def test_a_reply_whose_thinking_ate_the_limit_is_truncated() -> None:
+    request = ChatRequest((Message("user", "Hello"),), sampling=Sampling(max_tokens=512))
+    with HostedApi(fields=(), min_tokens=513) as hosted:
+        server = HostedServer(hosted.url, KEY, addresses=[HOST], max_retries=0)
+        chats = (
+            HostedChat(server, model="opus-5", api_key=KEY),
+            HttpChat(base_url=hosted.url, addresses=[HOST], model="opus-5", api_key=KEY),
+        )
+        for chat in chats:
+            async with chat:
+                with pytest.raises(ChatError) as raised:
+                    await chat.complete(request)
+            assert raised.value.reason == "truncated"
+            assert "Could not finish the message" in raised.value.detail
+            assert "sampling: {max_tokens" in raised.value.detail
+    assert len(hosted.requests) == 2
 
 
 def test_a_script_without_consent_ends_with_the_code_of_usage(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Items that were made elsewhere become a run: formats, kinds of rows, failures, candidates, letters, and bad input."""
 
 import csv
+import importlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,13 +17,18 @@ import pytest
 from command import qaeval
 from qaeval import api
 from qaeval.cli import run
+from qaeval.comparison.items_at_scale import count_items
 from qaeval.errors import DataError, NotComparableError, QaevalError, UsageError
+from qaeval.export import write_export
+from qaeval.export.select import failed_replies
+from qaeval.export.sheets import precomputed_rows
 from qaeval.export.tables import table_rows
 from qaeval.gate.baseline import EvidenceReader, read_baseline, write_baseline
 from qaeval.gate.evidence import Evidence
 from qaeval.importing import reading
+from qaeval.records import Generation, LostItem
 from qaeval.registry.find import find_config
-from qaeval.storage.run_directory import RunStore
+from qaeval.storage.run_directory import GENERATIONS, RunStore
 from qaeval.testing import make_run
 
 TEXTS = {
@@ -216,6 +223,8 @@ def test_fewer_items_than_the_eval_asks_for_are_no_failures(tmp_path: Path) -> N
     )  # the failed reply counts as the median reply: 2 items
     assert run.report.eval.items_per_sample == 3
     assert "up to 3 items" in run.render("md").splitlines()[2]
+    assert "of the 5 items that each candidate was asked for" in run.render("md")
+    assert "page omits" not in run.render("html")
 
 
 def test_more_items_than_the_eval_asks_for_change_the_eval_and_say_so(tmp_path: Path) -> None:
@@ -311,6 +320,34 @@ def test_an_item_without_its_chunk_is_a_failure_unless_the_rubric_needs_none(tmp
     run = api.grade(free, judge="embedded-lexical")
     assert run.report.rubric.name == "free"
     assert run.report.candidates[0].n_expected == 3
+
+
+@pytest.mark.slow
+def test_candidates_that_share_only_some_of_their_chunks_are_reported(tmp_path: Path) -> None:
+    chunks = [f"c{n}" for n in range(3)]
+    texts = {
+        name: [{**pair(chunk), "answer": f"{name} {chunk}."} for chunk in chunks]
+        for name in ("gpt", "llama", "glm")
+    }
+    texts["glm"].append({"question": "Who?", "answer": "Nobody at all."})
+    paths = [lines(tmp_path / f"{name}.jsonl", rows) for name, rows in texts.items()]
+    run = api.grade(api.import_items(paths, out=tmp_path / "three").path, judge="embedded-lexical")
+    assert sorted(place.candidate for place in run.report.ranking) == ["glm", "gpt", "llama"]
+
+    rubric = tmp_path / "free.yaml"
+    shipped = (Path(__file__).parents[1] / "rubrics" / "qa_pair_abc.yaml").read_text()
+    rubric.write_text(shipped.replace("name: qa_pair_abc", "name: free") + "needs_source: false\n")
+    apart = [
+        lines(
+            tmp_path / f"{name}-alone.jsonl",
+            [{"question": f"{name} {n}?", "answer": "Nobody at all.", "g": "AB"[n % 2]} for n in range(12)],
+        )
+        for name in ("gpt", "llama")
+    ]
+    run = api.import_items(apart, out=tmp_path / "apart", rubric=rubric, grade_field={"judge": "g"})
+    (pair_of_both,) = run.report.differences
+    assert (pair_of_both.p, pair_of_both.n_chunks_equal) == (1.0, 0)
+    assert pair_of_both.outcome not in {"a is better", "b is better"}
 
 
 @pytest.mark.slow
@@ -459,15 +496,117 @@ def test_tables_have_a_row_for_each_lost_item(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_replies_that_failed_whole_are_not_the_same_reply_for_several_chunks(tmp_path: Path) -> None:
+    texts = {f"d{n}": f"Valve {n} opens at {n + 2} bar." for n in range(8)}
+    items = [
+        {"chunk_id": chunk, "chunk": text, "error": "timeout"}
+        if n < 3
+        else {"chunk_id": chunk, "chunk": text, "question": f"What of {chunk}?", "answer": text, "g": "A"}
+        for n, (chunk, text) in enumerate(texts.items())
+    ]
+    path = lines(tmp_path / "gpt.jsonl", items)
+    run = api.import_items(path, out=tmp_path / "run", grade_field={"j": "g"})
+    with RunStore.open(run.path) as store:
+        table = table_rows(store, ())
+        assert failed_replies(store) == 3
+        write_export(store, "parquet", tmp_path / "items")
+    lost = [(row["failure"], row["position"]) for row in table if row["failure"]]
+    assert lost == [("reported", 0)] * 3
+    (counted,) = count_items(
+        [tmp_path / "items"], ("A", "B", "C"), items_per_sample=3, margin=0.02
+    ).candidates
+    (reported,) = run.report.candidates
+    assert (counted.n_items, counted.n_failed) == (reported.n_expected, reported.failed.n) == (8, 3)
+    assert counted.usable.value == reported.usable.value == 5 / 8
+
+
+@pytest.mark.slow
+def test_scores_for_inspect_count_lost_items_as_the_report_does(tmp_path: Path) -> None:
+    letters = ["A", "C", "A", "A", "A", None, None, None]
+    items: list[dict[str, Any]] = []
+    for index, letter in enumerate(letters):
+        chunk = f"c{index // 2}"
+        lost = {"chunk_id": chunk, "chunk": TEXTS[chunk], "error": "timeout"}
+        items.append(pair(chunk, index, g=letter) if letter else lost)
+    path = lines(tmp_path / "gpt.jsonl", items)
+    run = api.import_items(path, out=tmp_path / "run", grade_field={"j": "g"})
+    with RunStore.open(run.path) as store:
+        chunk_of = {sample.sample_id: sample.chunk.chunk_id for sample in store.samples()}
+        records = {chunk_of[row["id"]]: row for row in precomputed_rows(store, ())["gpt"]}
+    assert {chunk: row["value"] for chunk, row in records.items()} == {
+        "c0": 0.5,
+        "c1": 1.0,
+        "c2": 0.5,
+        "c3": 0.0,
+    }
+    assert records["c2"]["answer"] == "A"
+    assert records["c3"]["explanation"] == "reported: timeout\nreported: timeout"
+    (reported,) = run.report.candidates
+    assert sum(row["value"] for row in records.values()) / 4 == reported.usable.value
+
+
+@pytest.mark.slow
 def test_logs_of_inspect_carry_an_imported_run_and_back(tmp_path: Path) -> None:
     bridge = pytest.importorskip("qaeval.inspect_bridge")
     run = uneven(tmp_path)
+    empty_replies(run)
     with RunStore.open(run) as store:
         logs = bridge.export_logs(store, tmp_path / "logs")
     back = bridge.import_log(logs, tmp_path / "back")
     first, second = (api.load_run(path, labels=()).letters for path in (run, back))
     pd.testing.assert_frame_equal(first, second)
+    assert replies_by_task(back) == replies_by_task(run)
     assert qaeval("import", *logs, "--candidate", "x", cwd=tmp_path).returncode == 64
+    logged = importlib.import_module("inspect_ai.log").read_eval_log(str(logs[1]))
+    scores = {sample.metadata["chunk_id"]: sample.scores for sample in logged.samples}
+    assert (scores["c2"]["letters"].reason, scores["c2"]["letters"].explanation) == (
+        "placeholder",
+        "generate failed: placeholder: no text\ngenerate failed: invalid_json: cut off",
+    )
+    assert scores["c2"]["usable"].metadata == {"n_best": 0, "n_expected": 2, "n_failed": 2}
+    assert [scores["c3"][name].reason for name in ("letters", "usable")] == ["no_response"] * 2
+    results = {score.name: score for score in logged.results.scores}
+    assert [(results[name].scored_samples, results[name].unscored_samples) for name in results] == [
+        (2, 2),
+        (3, 1),
+    ]
+    assert results["usable"].metrics["usable_rate"].value == 1 / 6
+    assert results["usable"].metrics["failed"].value == 3
+
+
+def replies_by_task(run: Path) -> dict[str, Any]:
+    with RunStore.open(run) as store:
+        return {row.task_id: row for row in store.generations()}
+
+
+def empty_replies(run: Path) -> None:
+    """Take the items from two replies of the second candidate: of one both are lost, of the other nothing is known."""
+    with RunStore.open(run) as store:
+        chunk_of = {sample.sample_id: sample.chunk.chunk_id for sample in store.samples()}
+        replies = list(store.generations())
+    lost = {
+        "c2": (
+            LostItem(position=0, reason="placeholder", detail="no text"),
+            LostItem(position=1, reason="invalid_json", detail="cut off"),
+        ),
+        "c3": (),
+    }
+    changed = [
+        row.model_copy(update={"items": (), "lost": lost[chunk]})
+        if isinstance(row, Generation)
+        and row.candidate == "two"
+        and (chunk := chunk_of[row.sample_id]) in lost
+        else row
+        for row in replies
+    ]
+    removed = {item["item_id"] for row in rows(run) for item in row["items"]} - {
+        item.item_id for row in changed if isinstance(row, Generation) for item in row.items
+    }
+    lines(run / GENERATIONS, [row.model_dump(mode="json") for row in changed])
+    lines(
+        run / "grades.jsonl",
+        [row for row in rows(run, "grades.jsonl") if row["item_id"] not in removed],
+    )
 
 
 @pytest.mark.slow
@@ -589,6 +728,29 @@ def test_an_imported_candidate_joins_a_run_and_is_reported_beside_its_candidates
     )
     run.write_report()
     assert "not measured" in run.render("md")
+
+
+@pytest.mark.slow
+def test_a_join_reads_the_lines_that_every_reader_reads(base: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(base, run)
+    with RunStore.open(run) as store:
+        first, second = [row.items[0].item_id for row in store.generations() if isinstance(row, Generation)][
+            :2
+        ]
+    (run / "labels").mkdir()
+    label = {"item_id": first, "letter": "A"}
+    whole, torn = json.dumps(label), json.dumps({**label, "item_id": second})
+    (run / "labels" / "anna.jsonl").write_text(f"{whole}\n\n{torn[:20]}")
+    (run / "labels" / "bert.jsonl").write_text(f"{whole}\n{torn}")
+    path = lines(tmp_path / "gpt-4o.jsonl", elsewhere(run))
+    out = api.import_items(path, out=tmp_path / "all", join=run).path
+    assert (out / "labels" / "anna.jsonl").read_text() == f"{whole}\n"
+    assert (out / "labels" / "bert.jsonl").read_text() == f"{whole}\n{torn}\n"
+
+    (run / "labels" / "anna.jsonl").write_text(f"{torn[:20]}\n{whole}\n")
+    with pytest.raises(DataError, match=r"anna\.jsonl:1: not a valid row"):
+        api.import_items(path, out=tmp_path / "again", join=run)
 
 
 @pytest.mark.slow

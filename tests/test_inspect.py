@@ -723,7 +723,14 @@ KINDS = ("factual", "conceptual", "comparison")
 QA_PAIRS = str(ROOT / "evals" / "qa_pairs")
 
 
-async def scored(bridge: Any, reply: str, letters: str, *, solves: bool = True) -> tuple[Any, Any, Any]:
+async def scored(
+    bridge: Any,
+    reply: str,
+    letters: str,
+    *,
+    solves: bool = True,
+    text: str = " ".join(["The valve opens at 3 bar."] * 5),
+) -> tuple[Any, Any, Any]:
     """The state of a sample of Inspect after our solver, and the scores of our scorers; a dot is no letter."""
     from inspect_ai.model import GenerateConfig, ModelName, ModelUsage, get_model  # noqa: PLC0415
     from inspect_ai.model._model import init_active_model, init_model_roles  # noqa: PLC0415
@@ -736,7 +743,7 @@ async def scored(bridge: Any, reply: str, letters: str, *, solves: bool = True) 
     ]
     init_active_model(candidate, GenerateConfig())
     init_model_roles({"grader": get_model("mockllm/judge", custom_outputs=graded, memoize=False)})
-    sample = Sample.of(Chunk(chunk_id="c", text="The valve opens at 3 bar.", title="Valve"))
+    sample = Sample.of(Chunk(chunk_id="c", text=text, title="Valve"))
     state = TaskState(
         *(ModelName("mockllm/cand"), sample.sample_id, 0, "q", []),
         metadata=bridge.scoring.sample_metadata(sample),
@@ -773,6 +780,13 @@ async def test_a_reply_without_items_has_no_score_and_its_reason(bridge: Any, so
     assert math.isnan(score.value)
     assert (score.metadata["failure"], score.metadata["grades"]) == ("invalid_json", [])
     assert (usable.value, usable.metadata["n_failed"]) == (0.0, 3)
+
+
+async def test_a_reply_about_a_short_chunk_may_have_fewer_items(bridge: Any) -> None:
+    reply = pairs_reply([("factual", "When does it open?", "At 3 bar.")])
+    _, _, usable = await scored(bridge, reply, "A", text="The valve opens at 3 bar.")
+    assert (usable.value, usable.answer) == (1.0, "1/1")
+    assert usable.metadata == {"n_best": 1, "n_expected": 1, "n_failed": 0}
 
 
 async def test_a_judge_without_any_letter_has_no_score(bridge: Any) -> None:

@@ -106,6 +106,12 @@ def test_more_labels_are_advised_up_to_all_chunks_of_the_run(n_more: int, words:
     assert f"; {words} if the difference stays as it is" in text
 
 
+def test_no_number_of_labels_is_advised_where_none_is_known() -> None:
+    text = sentence(measured(0.01, -0.1, 0.12), "not enough data", n_more_chunks=None)
+    assert "not told apart" in text
+    assert "would decide" not in text
+
+
 @pytest.mark.parametrize(
     ("n_pairs", "p_holm", "words"),
     [

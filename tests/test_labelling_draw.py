@@ -12,7 +12,7 @@ import pytest
 
 from gate_runs import evidence
 from qaeval.agreement.label_files import read_labels
-from qaeval.agreement.label_rows import replay
+from qaeval.agreement.label_rows import LabelRow, replay
 from qaeval.comparison.correction import correct_differences, correct_rates
 from qaeval.comparison.differences import compare_candidates
 from qaeval.export import write_export
@@ -21,6 +21,7 @@ from qaeval.export.select import GradedItem
 from qaeval.export.sheets import SPREADSHEETS
 from qaeval.gate.baseline import read_baseline, write_baseline
 from qaeval.gate.correction import labelled_estimate
+from qaeval.labelling.rater_file import RaterFile
 from qaeval.records import Chunk, Item, Label, LabelDraw, Sample
 from qaeval.stats.correction import corrected_difference
 from qaeval.stats.labelling import draw_chunks, inclusion_probabilities
@@ -155,6 +156,41 @@ def test_an_item_that_no_draw_could_hold_has_no_known_probability() -> None:
 def test_a_draw_says_nothing_of_labels_by_another_rater() -> None:
     rows = [draw_row(ITEMS[:1]), label_of(ITEMS[0]), label_of(ITEMS[0], rater="bert")]
     assert [label.inclusion for label in replay(rows).labels] == [0.25, None]
+
+
+def inclusions(labels: Sequence[Label]) -> list[tuple[str, float | None]]:
+    return [(label.item_id, label.inclusion) for label in labels]
+
+
+def test_a_draw_is_not_counted_again_in_a_probability_that_a_label_states() -> None:
+    first, second = ITEMS[:2]
+    draw = draw_row([first, second], unit="item", by="random")
+    stated = label_of(first).model_copy(update={"inclusion": 0.2})
+    assert inclusions(replay([draw, stated, label_of(second)]).labels) == [
+        (first.item.item_id, approx(0.2)),
+        (second.item.item_id, 0.25),
+    ]
+    elsewhere = draw_row([second], unit="item", by="random")
+    assert replay([elsewhere, stated, label_of(second)]).labels[0].inclusion == approx(1 - 0.8 * 0.75)
+
+
+@pytest.mark.parametrize("rubric", ["", "abc/1", "abc/2"])
+def test_a_label_whose_draw_follows_replaces_the_one_that_stated_its_probability(
+    tmp_path: Path, rubric: str
+) -> None:
+    probabilities = {ITEMS[0].item.item_id: 0.2, ITEMS[1].item.item_id: 0.9}
+    draw = draw_row(ITEMS[:2], unit="item", by="random", probabilities=probabilities)
+    aa, bb = (label_of(item).model_copy(update={"rubric": rubric}) for item in ITEMS[:2])
+    (stated,) = replay([draw.model_copy(update={"rubric": rubric or draw.rubric}), aa]).labels
+    rows: tuple[LabelRow, ...] = (draw, aa, bb)
+    with RaterFile(tmp_path / "labels" / "anna.jsonl") as file:
+        for batch in ((stated,), rows, rows, (stated,)):
+            for row in file.missing(batch):
+                file.append(row)
+        read = file.rows.labels
+    expected = [(bb.item_id, None), (aa.item_id, stated.inclusion)] if rubric == "abc/2" else []
+    assert sorted(inclusions(read)) == sorted(expected or inclusions(replay(rows).labels))
+    assert stated.inclusion == approx(0.1)
 
 
 # ------------------------------------------------------------------------------ estimates

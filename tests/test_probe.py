@@ -115,6 +115,22 @@ async def test_only_a_whole_reply_proves_a_schema(
     assert (await probe(server.url, "tiny-gen", addresses=("127.0.0.1",))).structured_output is fact
 
 
+@pytest.mark.parametrize(
+    ("text", "finish", "fact"),
+    [('{"word": "quokka-7319"}', "stop", True), ("hello", "stop", False), (None, "length", None)],
+)
+async def test_a_schema_is_proved_by_the_text_of_a_reply_in_parts(
+    server: LoopbackServer, text: str | None, finish: str, fact: bool | None
+) -> None:
+    body = recorded("018_empty_content_immediate_eos")["body"]
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "A word."}]}]
+    parts += [] if text is None else [{"type": "text", "text": text}]
+    body["choices"][0] |= {"finish_reason": finish, "message": {"role": "assistant", "content": parts}}
+    server.answer(200, body)
+    server.answer(200, body)
+    assert (await probe(server.url, "tiny-gen", addresses=("127.0.0.1",))).structured_output is fact
+
+
 async def test_a_model_that_is_not_served_is_an_error_with_the_names(server: LoopbackServer) -> None:
     with pytest.raises(EndpointError, match="Did you mean 'tiny-gen'") as raised:
         await probe(server.url, "tiny-gem", addresses=("127.0.0.1",))

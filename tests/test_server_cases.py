@@ -10,7 +10,9 @@ import pytest
 from qaeval import api
 from qaeval.agreement.label_files import read_labels
 from qaeval.chat.http import HttpChat
+from qaeval.chat.logprobs import load_reply
 from qaeval.chat.protocol import Completion, Sampling
+from qaeval.chat.wire import read_completion
 from qaeval.errors import DataError, EndpointError
 from qaeval.evals.rubric import Rubric
 from qaeval.records import Chunk, Failure, Grade, GradeRow, Item, Sample
@@ -79,6 +81,8 @@ async def graded(server: CaseServer, case: str, *, structured: bool = True) -> G
         ("fence", False),
         ("prose-fence", False),
         ("think-with-other-letter", True),
+        ("finish-eos", True),
+        ("content-in-parts", True),
     ],
 )
 async def test_an_odd_extra_costs_no_letter(server: CaseServer, case: str, structured: bool) -> None:
@@ -97,6 +101,9 @@ async def test_an_odd_extra_costs_no_letter(server: CaseServer, case: str, struc
         ("error-in-200-overflow", "context_overflow"),
         ("reply-in-reasoning", "empty"),
         ("thinking-ate-the-limit", "truncated"),
+        ("thinking-part-ate-the-limit", "truncated"),
+        ("reasoning-counted-apart", "truncated"),
+        ("parts-of-another-type", "endpoint"),
         ("other-model", "rejected"),
         ("all-fenced-though-schema", "invalid_json"),
         ("think-never-closed", "empty"),
@@ -127,6 +134,7 @@ async def test_what_is_no_letter_is_a_failure_with_its_reason(
         ("error-in-200-overflow", ["9000 > 8192"]),
         ("reply-in-reasoning", ["reasoning_content", "thinking: false"]),
         ("thinking-ate-the-limit", ["thinking: false", "max_tokens"]),
+        ("thinking-part-ate-the-limit", ["thinking: false", "max_tokens"]),
         ("other-model", ["'m'", "'some-fallback-7b'", "reply_names"]),
         ("sign-in-page", ["Sign in to the gateway"]),
     ],
@@ -231,10 +239,74 @@ def test_a_usage_of_other_names_is_read() -> None:
     assert (usage.prompt_tokens, usage.completion_tokens) == (7, 3)
 
 
-def read(fields: dict[str, object]) -> Completion:
-    from qaeval.chat.wire import read_completion  # noqa: PLC0415 - of these tests alone
+@pytest.mark.parametrize("separators", [(", ", ": "), (",", ":")])
+def test_reasoning_that_only_the_total_holds_counts_as_part_of_the_reply(separators: tuple[str, str]) -> None:
+    usage = {
+        "prompt_tokens": 32,
+        "completion_tokens": 9,
+        "total_tokens": 135,
+        "completion_tokens_details": {"reasoning_tokens": 94},
+    }
+    token = {"token": "x", "logprob": -0.1, "top_logprobs": [{"token": "x", "logprob": -0.1}]}
+    choice = {"finish_reason": "length", "logprobs": {"content": [token]}, "message": {"content": "x"}}
+    body = json.dumps({"choices": [choice], "usage": usage}, separators=separators).encode()
+    assert bool(load_reply(body)[1]) == (separators == (",", ":"))  # of vLLM's form, the tokens stay bytes
+    completion = read_completion(body, latency_s=0.0, max_tokens=103)
+    assert completion.finish_reason == "length"
+    assert completion.usage is not None
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (32, 103)
 
-    choice = {"finish_reason": "stop", "message": {"content": "x"}}
+
+@pytest.mark.parametrize("total", [None, True, "135", -1, 2**40, 30, 41])
+def test_a_total_that_adds_nothing_leaves_the_count(total: object) -> None:
+    usage = read({"usage": {"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": total}}).usage
+    assert usage is not None
+    assert usage.completion_tokens == 9
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "n_thinking"),
+    [
+        ([{"type": "thinking", "thinking": "abc"}, {"type": "output_text", "text": "x"}], "x", 3),
+        (
+            [
+                {"type": "reasoning", "summary": [{"type": "summary_text", "text": "ab"}]},
+                {"type": "text", "text": "x"},
+            ],
+            "x",
+            2,
+        ),
+        ([{"type": "thinking", "thinking": [None, {"text": 1}, {"text": "abcd"}, []]}], "", 4),
+        ([{"type": "thinking"}, {"type": "thinking", "thinking": {"text": "a"}}], "", 0),
+        ([], "", 0),
+    ],
+)
+def test_content_in_parts_is_its_text_without_thinking(content: object, text: str, n_thinking: int) -> None:
+    completion = read({}, content)
+    assert (completion.text, completion.n_thinking) == (text, n_thinking)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"type": "text", "text": "x"},
+        7,
+        ["x"],
+        [None],
+        [{}],
+        [{"type": "text"}],
+        [{"type": "text", "text": ["x"]}],
+        [{"type": ["text"], "text": "x"}],
+        [{"type": "text", "text": "x"}, {"type": "image_url"}],
+    ],
+)
+def test_content_of_another_shape_is_no_text(content: object) -> None:
+    with pytest.raises(TypeError, match="content is not text"):
+        read({}, content)
+
+
+def read(fields: dict[str, object], content: object = "x") -> Completion:
+    choice = {"finish_reason": "stop", "message": {"content": content}}
     body = json.dumps({"choices": [choice], **fields}).encode()
     return read_completion(body, latency_s=0.0, max_tokens=10)
 

@@ -1,5 +1,7 @@
 """The run directory: resume, lock, torn lines, settings."""
 
+import errno
+import fcntl
 import json
 import shutil
 import tempfile
@@ -10,9 +12,10 @@ import pytest
 
 from permissions import without_privileges
 from qaeval.errors import DataError, InUseError, NotComparableError, ReadOnlyError, StoreError, UsageError
+from qaeval.labelling.rater_file import RaterFile
 from qaeval.records import Chunk, Failure, Generation, Sample
 from qaeval.storage import run_directory
-from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
+from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore, is_written
 
 SAMPLE = Sample.of(Chunk(chunk_id="c1", text="One sentence."))
 
@@ -91,6 +94,32 @@ def test_of_two_rows_of_a_task_the_last_one_says_whether_it_is_done(tmp_path: Pa
 def test_a_second_process_is_refused_while_the_first_one_writes(tmp_path: Path) -> None:
     with create(tmp_path), pytest.raises(StoreError, match="in use"):
         create(tmp_path, resume=True)
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(tmp_path).close()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for open_ in (
+        lambda: RunStore.open(tmp_path, writable=True),
+        lambda: RaterFile(tmp_path / "labels" / "anna.jsonl"),
+    ):
+        with pytest.raises(StoreError, match=r"this file system has no locks \(No locks available\)"):
+            open_()
+    RunStore.open(tmp_path).close()
+    assert not is_written(tmp_path)
+
+
+def test_a_run_has_the_name_of_its_directory_wherever_the_user_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(tmp_path / "night" / "inner").close()
+    monkeypatch.chdir(tmp_path / "night" / "inner")
+    assert RunStore.open(Path()).name == "inner"
+    assert RunStore(Path("..")).name == "night"
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:

@@ -95,6 +95,41 @@ def test_level_candidates_are_undecided_and_named_level() -> None:
     ]
 
 
+@pytest.mark.parametrize("ungraded", [["AAB", "---"] * 20, ["AAB", "-AB"] * 20], ids=["replies", "items"])
+def test_a_candidate_does_not_lose_by_items_that_the_judge_left_without_a_letter(ungraded: list[str]) -> None:
+    whole = ["AAB"] * 40  # the same letters, wherever there are any
+    report = case({"alpha": ungraded, "beta": whole}).report()
+    assert report.differences[0].outcome == "b is better"
+    assert (report.verdict.kind, report.verdict.leader) == ("undecided", "beta")
+    assert report.verdict.reason("ungraded") == Reason(code="ungraded", candidates=("alpha",))
+    assert report.verdict.reason("not_enough_data") == Reason(code="not_enough_data", candidates=("alpha",))
+
+
+def test_items_without_a_letter_that_could_change_nothing_leave_the_verdict() -> None:
+    clear = case({"alpha": ["ABB"] * 38 + ["-AB"] * 2, "beta": ["AAA"] * 40}).report().verdict
+    assert (clear.kind, clear.candidate, clear.reason("ungraded")) == ("use", "beta", None)
+    # as many on both sides: the difference stays as it is
+    same = case({"alpha": ["AB-"] * 40, "beta": ["AA-"] * 40}).report().verdict
+    assert (same.kind, same.candidate, same.reason("ungraded")) == ("use", "beta", None)
+
+
+def test_candidates_are_not_equal_by_items_that_the_judge_left_without_a_letter() -> None:
+    letters = {"alpha": ["AAB", "AA-"] * 20, "beta": ["AAB"] * 40}
+    verdict = case(letters).report(margin=0.1).verdict
+    assert (verdict.kind, verdict.reason("ungraded")) == (
+        "undecided",
+        Reason(code="ungraded", candidates=("beta",)),
+    )
+    assert case(letters).report(margin=0.4).verdict.kind == "equal"
+
+
+def test_labels_decide_also_where_the_judge_left_items_without_a_letter() -> None:
+    run = case({"alpha": ["AB", "-B"] * 6, "beta": ["AA"] * 12}, items_per_sample=2)
+    run = run.with_rows(labels=(*labelled(run, "AB", "alpha"), *labelled(run, "A", "beta")))
+    verdict = run.report().verdict
+    assert (verdict.kind, verdict.candidate, verdict.reason("ungraded")) == ("use", "beta", None)
+
+
 def test_few_chunks_are_undecided() -> None:
     letters = {"alpha": ["AB"] * 9, "beta": ["AA"] * 9}
     verdict = case(letters, items_per_sample=2).report().verdict
@@ -209,7 +244,8 @@ def test_decide_asks_for_as_many_chunks_as_a_report_with_its_margin(n_labelled: 
     decided = decide(wide, {}, margin=0.01).verdict
     assert decided == narrow.verdict
     assert (decided.kind, decided.reasons[0].code) == ("undecided", "not_enough_data")
-    assert (decided.reasons[0].n_more_chunks or 0) > 0
+    # with so small a margin labels of all chunks of the run would not do
+    assert (decided.reasons[0].n_more_chunks is None) == bool(n_labelled)
     assert decide(narrow, {}, margin=0.2).verdict == wide.verdict
 
 

@@ -1,10 +1,14 @@
 """`qaeval view` without a browser: what it lists, shows and starts, and what a request may reach."""
 
+import fcntl
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -12,6 +16,7 @@ import pytest
 from qaeval.cli import run as command
 from qaeval.comparison.headline import verdict_sentence
 from qaeval.comparison.report_file import load_report
+from qaeval.storage.run_directory import RunStore, is_written
 from qaeval.storage.runs import RowCounts, find_run, list_runs
 from qaeval.web.server import PageServer
 from qaeval.web.view import RunPages
@@ -108,7 +113,8 @@ def test_a_running_run_shows_its_rows_and_then_its_report(client: Client, folder
         return answer
 
     assert "24 of 24 rows" in client.send("GET", url("unfinished")).text
-    first = state()
+    with RunStore.open(run, writable=True):
+        first = state()
     assert (first["finished"], first["activity"]) == (False, "running")
     assert first["stages"] == [
         {"stage": "generate", "done": 24, "total": 24, "share": 1.0},
@@ -129,11 +135,36 @@ def test_a_run_whose_settings_are_damaged_says_so(client: Client, folder: Path) 
         assert (answer.status, "settings.json: damaged" in answer.text) == (404, True)
 
 
-def test_a_run_without_new_rows_is_stopped(client: Client, folder: Path) -> None:
-    for file in (folder / "unfinished").iterdir():
-        os.utime(file, (1_000_000_000, 1_000_000_000))
-    assert json.loads(client.send("GET", f"{url('unfinished')}/state").text)["activity"].startswith("stopped")
-    assert "stopped" in client.send("GET", "/").text
+@pytest.mark.parametrize("changed_s", [0, 3600])
+def test_a_run_that_no_process_writes_is_stopped_and_any_other_is_running(
+    client: Client, folder: Path, changed_s: int
+) -> None:
+    def states() -> tuple[str, bool]:
+        answer = client.send("GET", f"{url('unfinished')}/state").text
+        return json.loads(answer)["activity"], 'class="verdict stopped"' in client.send("GET", "/").text
+
+    with RunStore.open(folder / "unfinished", writable=True):
+        for file in (folder / "unfinished").iterdir():
+            os.utime(file, (time.time() - changed_s, time.time() - changed_s))
+        assert states() == ("running", False)  # also while a server loads its model, which takes minutes
+    activity, is_stopped = states()
+    assert is_stopped
+    assert re.fullmatch(
+        r"stopped, last written (59 min 5\d s|1 h.*) ago"
+        if changed_s
+        else r"stopped, last written [1-9]\.0 s ago",
+        activity,
+    )
+
+
+def test_a_writer_waits_while_a_page_asks_for_the_lock(folder: Path) -> None:
+    run = folder / "unfinished"
+    asking = (run / ".lock").open("ab")
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    Timer(0.03, asking.close).start()
+    with RunStore.open(run, writable=True):
+        assert is_written(run)
+    assert not is_written(run)
 
 
 def test_counts_start_anew_where_a_file_was_cut(tmp_path: Path) -> None:
@@ -193,6 +224,18 @@ def test_labelling_starts_on_a_page_of_the_same_server(client: Client, folder: P
     assert (folder / "first" / "labels" / "anna.jsonl").is_file()
     again = client.send("POST", "/label/first", b"rater=anna")  # the sitting goes on
     assert again.headers["location"] == "/label/first/anna/"
+
+
+def test_a_finished_sitting_is_followed_by_another(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qaeval.web.view._N_LABELS", 5)
+    asked: list[str] = []
+    for _ in range(2):
+        client.send("POST", "/label/first", b"rater=anna")
+        while item := json.loads(client.send("GET", "/label/first/anna/state").text)["item"]:
+            asked.append(item["assignment"])
+            letter = {"assignment": item["assignment"], "letter": item["scale"][0]["letter"], "seconds": 3}
+            client.send("POST", "/label/first/anna/record", json.dumps(letter).encode())
+    assert len(asked) == len(set(asked)) >= 10
 
 
 @pytest.mark.parametrize("rater", ["", "../anna", "a/b", "%00"])

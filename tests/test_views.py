@@ -282,6 +282,26 @@ def test_plan() -> None:
     check_golden("plan.md", markdown([*write_plan(run), *write_plan(assumed)]))
 
 
+def test_a_pair_that_cannot_differ_by_so_much_leaves_the_plan_of_the_others() -> None:
+    made = case({"good": ["AAB", "AAA"] * 10, "floor": ["BBC"] * 19 + ["ABC"], "floor2": ["BBC"] * 20})
+    report = plan_run(
+        made.data().table(),
+        source="results/demo",
+        candidates=["good", "floor", "floor2"],
+        best="A",
+        difference=0.05,
+        power=0.8,
+    )
+    by_pair = {(pair.a, pair.b): pair for pair in report.pairs}
+    assert by_pair["good", "floor"].needed is not None
+    impossible = by_pair["floor", "floor2"]
+    assert (impossible.needed, impossible.power, impossible.n_labelled) == (None, 0.0, None)
+    assert impossible.sentence.startswith(
+        "They cannot differ by 5.0 points: the better of the two has 1.7 % usable"
+    )
+    assert "no number" in markdown(write_plan(report))
+
+
 def test_generation() -> None:
     made = rich_case()
     report = analyse_generation(

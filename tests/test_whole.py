@@ -89,7 +89,7 @@ def test_a_pipe_is_written_directly(tmp_path: Path) -> None:
 def test_a_folder_takes_its_place_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "run"
     for text in ("first", "second"):
-        with whole_folder(target) as folder:
+        with whole_folder(target, replaces=True) as folder:
             (folder / "a.txt").write_text(text)
             assert not target.exists() or (target / "a.txt").read_text() == "first"
     assert (target / "a.txt").read_text() == "second"
@@ -97,6 +97,43 @@ def test_a_folder_takes_its_place_when_it_is_complete(tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert (target / "a.txt").read_text() == "second"
     assert names(tmp_path) == {"run"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_folder_that_another_process_made_in_the_meantime_is_not_replaced(
+    tmp_path: Path, kind: str
+) -> None:
+    target = tmp_path / "run"
+    theirs = target / "a.txt" if kind == "folder" else target
+
+    def make_both() -> None:
+        with whole_folder(target) as folder:
+            (folder / "a.txt").write_text("ours")
+            theirs.parent.mkdir(exist_ok=True)
+            theirs.write_text("theirs")
+
+    with pytest.raises(UsageError, match="in the meantime"):
+        make_both()
+    assert theirs.read_text() == "theirs"
+    assert names(tmp_path) == {"run"}
+
+
+def test_a_folder_takes_the_place_of_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with whole_folder(tmp_path / "run") as folder:
+        (folder / "a.txt").write_text("ours")
+    assert (tmp_path / "run" / "a.txt").read_text() == "ours"
+
+
+def test_a_file_system_without_locks_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    write_file(tmp_path / "a.txt", "text")
+    with whole_folder(tmp_path / "run") as folder:
+        (folder / "a.txt").write_text("text")
+    assert names(tmp_path) == {"run", "a.txt"}
 
 
 @pytest.mark.parametrize("out", [".", "ABSOLUTE", "inner/..", "/"])
@@ -158,7 +195,7 @@ def test_a_crash_before_any_operation_leaves_the_former_or_the_new_content_and_t
 
     def write(text: str) -> None:
         if is_folder:
-            with whole_folder(target) as folder:
+            with whole_folder(target, replaces=True) as folder:
                 (folder / "text").write_text(text)
         else:
             write_file(target, text)

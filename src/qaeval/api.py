@@ -536,13 +536,17 @@ def compare(
     )
     plan = plan_with_consent(plan, consent, prices=registry.hosted_prices, n_replies=n_replies)
 
-    def agreed(each: Judging) -> Judging:
-        return judging_with_consent(
-            each, consent, partial(expected_chunks, plan), prices=registry.hosted_prices
-        )
-
-    judging, *others = map(agreed, (judging, *others))
-    second = None if second is None else agreed(second)
+    agreed = partial(judging_with_consent, consent=consent, prices=registry.hosted_prices)
+    chunks_of = partial(expected_chunks, plan)
+    # controls and repeats are of the first judge alone
+    judging, others = (
+        agreed(
+            judging,
+            chunks=partial(chunks_of, n_replies=n_replies, n_letters=n_letters, controls=controls),
+        ),
+        [agreed(other, chunks=chunks_of) for other in others],
+    )
+    second = None if second is None else agreed(second, chunks=chunks_of)
     label_paths = plan.definition.label_paths if labels is None else _paths(labels)
     require_labels(label_paths)
     settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
@@ -877,14 +881,14 @@ def grade(
             panel=members,
         )
 
-        def agreed(each: Judging) -> Judging:
-            return judging_with_consent(
-                each, consent, partial(chunks_of_items, store), prices=registry.hosted_prices
-            )
-
-        judgings = [*map(agreed, judgings)]
-        second = None if second is None else agreed(second)
         first = (settings.get("grading") or judgings[0].settings())["judge"]["name"]
+
+        agreed = partial(judging_with_consent, consent=consent, prices=registry.hosted_prices)
+        chunks_of = partial(chunks_of_items, store)
+        # controls and repeats are of the judge in the settings alone
+        most = partial(chunks_of, n_letters=n_letters, controls=controls)
+        judgings = [agreed(each, chunks=most if each.judge.name == first else chunks_of) for each in judgings]
+        second = None if second is None else agreed(second, chunks=chunks_of)
         if n_letters > 1 and first not in {judging.judge.name for judging in judgings}:
             raise UsageError(
                 f"repeat: noise is measured of the run's judge, {first}, not of {judgings[0].judge.name}"

@@ -9,6 +9,10 @@ from typing import Any, Final, Self
 
 KEY: Final = "sk-hosted-not-for-logs"
 LETTERS: Final = "ABCAB"
+UNFINISHED: Final = (
+    "Could not finish the message because max_tokens or model output limit was reached. "
+    "Please try again with higher max_tokens."
+)
 
 
 class HostedApi:
@@ -19,6 +23,7 @@ class HostedApi:
         overloaded: Number of requests that are first refused with 529.
         refuses: Every so many requests the model refuses to answer; 0: never.
         fields: Sampling fields that are refused by name; ``together`` refuses temperature and top_p in one request.
+        min_tokens: Tokens that the model thinks at least: a smaller limit is refused.
 
     Attributes:
         requests: Bodies of all chat requests.
@@ -27,9 +32,16 @@ class HostedApi:
     """
 
     def __init__(
-        self, *, busy: int = 0, overloaded: int = 0, refuses: int = 0, fields: tuple[str, ...] = ("together",)
+        self,
+        *,
+        busy: int = 0,
+        overloaded: int = 0,
+        refuses: int = 0,
+        fields: tuple[str, ...] = ("together",),
+        min_tokens: int = 0,
     ) -> None:
         self.busy, self.overloaded, self.refuses, self.fields = busy, overloaded, refuses, fields
+        self.min_tokens = min_tokens
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.n_graded = self.in_flight = self.most_in_flight = 0
@@ -58,11 +70,8 @@ class HostedApi:
         self.keys.append(key)
         if key != f"Bearer {KEY}":
             return 401, _error("authentication_error", f"invalid key {key}"), {}
-        if "together" in self.fields and {"temperature", "top_p"} <= body.keys():
-            return 400, _error("invalid_request_error", "temperature and top_p cannot both be specified"), {}
-        for name in self.fields:
-            if name in body:
-                return 400, _error("invalid_request_error", f"Unsupported parameter: '{name}'"), {}
+        if refusal := self._refusal(body):
+            return 400, _error("invalid_request_error", refusal), {}
         if self.busy:
             self.busy -= 1
             return 429, _error("rate_limit_error", "slow down"), {"Retry-After": "0.05"}
@@ -70,6 +79,15 @@ class HostedApi:
             self.overloaded -= 1
             return 529, _error("overloaded_error", "Overloaded"), {}
         return 200, self._completion(body), {}
+
+    def _refusal(self, body: Mapping[str, Any]) -> str:
+        if "together" in self.fields and {"temperature", "top_p"} <= body.keys():
+            return "temperature and top_p cannot both be specified"
+        for name in self.fields:
+            if name in body:
+                return f"Unsupported parameter: '{name}'"
+        limit = body.get("max_completion_tokens", body.get("max_tokens", self.min_tokens))
+        return UNFINISHED if limit < self.min_tokens else ""
 
     def _completion(self, body: Mapping[str, Any]) -> dict[str, Any]:
         schema = (body.get("response_format") or {}).get("json_schema", {}).get("schema", {})

@@ -123,12 +123,53 @@ def replay(rows: Iterable[LabelRow], draws: Sequence[LabelDraw] = ()) -> RaterRo
             if not isinstance(row, UndoneLabel):
                 answers[row.assignment] = row
     labels += [answer for answer in answers.values() if isinstance(answer, Label)]
+    labels = _with_draw_preferred(labels, known)
     counted = [label for label in labels if not label.repeat]
     return RaterRows(
         labels=tuple(_with_inclusion(counted, known)),
         repeats=tuple(label for label in labels if label.repeat),
         answers=answers,
         draws=tuple(known),
+    )
+
+
+def states_inclusion(label: Label) -> bool:
+    """Whether a label states a probability of its own, as one of another file may."""
+    return label.inclusion is not None or label.chunk_inclusion is not None
+
+
+def drawn_labels(draws: Iterable[LabelDraw]) -> Callable[[Label], bool]:
+    """Return a function that tells whether one of the draws holds the item of a label, for its rater and rubric."""
+    held = {
+        (draw.rater, rubric, item_id)
+        for draw in draws
+        for rubric in ("", draw.rubric)
+        for item_id in draw.items
+    }
+    return lambda label: any((rater, label.rubric, label.item_id) in held for rater in ("", label.rater))
+
+
+def _with_draw_preferred(labels: list[Label], draws: Sequence[LabelDraw]) -> list[Label]:
+    """Leave out labels that state a probability where the same label comes without one and with its draw.
+
+    The stated one may be of a time when less of the draw was labelled.
+    """
+    if not draws or not any(map(states_inclusion, labels)):
+        return labels
+    is_drawn = drawn_labels(draws)
+    preferred = {_content(label) for label in labels if not states_inclusion(label) and is_drawn(label)}
+    return [label for label in labels if not (states_inclusion(label) and _content(label) in preferred)]
+
+
+def _content(label: Label) -> tuple[object, ...]:
+    return (
+        label.rater,
+        label.item_id,
+        label.letter,
+        label.flags,
+        label.rubric,
+        label.repeat,
+        label.settles,
     )
 
 
@@ -140,21 +181,25 @@ def _with_inclusion(labels: Sequence[Label], draws: Sequence[LabelDraw]) -> list
     """
     if not draws:
         return list(labels)
-    by_rater: dict[str, list[tuple[LabelDraw, float]]] = {}
+    by_rater: dict[str, list[tuple[LabelDraw, frozenset[str], float]]] = {}
     for rater in {label.rater for label in labels}:
         labelled = {label.item_id for label in labels if label.rater == rater}
-        of_rater = [draw for draw in draws if draw.rater in {"", rater}]
-        shares = [len(labelled & set(draw.items)) / len(set(draw.items)) for draw in of_rater]
-        by_rater[rater] = [(draw, share) for draw, share in zip(of_rater, shares, strict=True) if share]
+        of_rater = [(draw, frozenset(draw.items)) for draw in draws if draw.rater in {"", rater}]
+        by_rater[rater] = [
+            (draw, items, len(labelled & items) / len(items)) for draw, items in of_rater if labelled & items
+        ]
     return [_included(label, by_rater[label.rater]) for label in labels]
 
 
-def _included(label: Label, draws: Sequence[tuple[LabelDraw, float]]) -> Label:
-    # a row of another file may have a probability of its own
+def _included(label: Label, draws: Sequence[tuple[LabelDraw, frozenset[str], float]]) -> Label:
+    is_stated = states_inclusion(label)
     of_chunk = [] if label.chunk_inclusion is None else [1 - label.chunk_inclusion]
     of_item = [] if of_chunk or label.inclusion is None else [1 - label.inclusion]
-    for draw, share in draws:
+    for draw, items, share in draws:
         if draw.rubric != label.rubric and label.rubric:
+            continue
+        # the stated probability is that of the label's draw already
+        if is_stated and label.item_id in items:
             continue
         if draw.unit == "item":
             of_item.append(1 - share * draw.probability_of(label.item_id))

@@ -83,7 +83,8 @@ def fail_repeated(samples: Iterable[Sample], rows: Iterable[GenerateRow]) -> lis
             tuple((item.question, item.answer, item.parts.get(REJECTED, "")) for item in row.items),
         )
         for row in rows
-        if isinstance(row, Generation)
+        # replies that failed whole have no text that could be the same
+        if isinstance(row, Generation) and row.items
     )
     return [
         _failure(row, n_chunks)

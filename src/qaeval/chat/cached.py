@@ -20,7 +20,8 @@ from qaeval.records import Usage
 FILE: Final = "replies.sqlite"
 
 _COMMIT_S: Final = 0.5
-"""Replies are committed together; a killed process loses those of this time."""
+"""Replies are written together; a killed process loses those since the last time. No transaction is open in between: it would
+lock out the runs of other processes, for minutes while a model loads."""
 _BUSY_S: Final = 2.0
 """Longest wait for another process that writes the file; it holds up all requests of this one."""
 
@@ -38,7 +39,8 @@ class Cache:
         self._on_message = on_message
         self._file: sqlite3.Connection | None = None
         self._is_usable = True
-        self._committed_at = perf_counter()
+        self._unwritten: dict[bytes, bytes] = {}
+        self._written_at = perf_counter()
 
     def __enter__(self) -> Self:
         return self
@@ -46,7 +48,7 @@ class Cache:
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             try:
-                self._file.commit()
+                self._write(self._file)
             except sqlite3.Error as error:
                 self._give_up(error)
         if self._file is not None:
@@ -56,6 +58,8 @@ class Cache:
         """Return the reply to a request; None where there is none."""
         try:
             file = self._opened()
+            if file and key in self._unwritten:
+                return self._unwritten[key]
             row = file and file.execute("SELECT reply FROM reply WHERE question = ?", (key,)).fetchone()
         except (OSError, sqlite3.Error) as error:
             self._give_up(error)
@@ -63,15 +67,20 @@ class Cache:
         return row[0] if row else None
 
     def put(self, key: bytes, reply: bytes) -> None:
-        """Keep a reply; it is committed with a later one, after half a second, or at the end."""
+        """Keep a reply; it is written with a later one, after half a second, or at the end."""
         try:
             if file := self._opened():
-                file.execute("INSERT OR REPLACE INTO reply VALUES (?, ?)", (key, reply))
-                if perf_counter() - self._committed_at >= _COMMIT_S:
-                    file.commit()
-                    self._committed_at = perf_counter()
+                self._unwritten[key] = reply
+                if perf_counter() - self._written_at >= _COMMIT_S:
+                    self._write(file)
         except (OSError, sqlite3.Error) as error:
             self._give_up(error)
+
+    def _write(self, file: sqlite3.Connection) -> None:
+        with file:  # one transaction
+            file.executemany("INSERT OR REPLACE INTO reply VALUES (?, ?)", self._unwritten.items())
+        self._unwritten.clear()
+        self._written_at = perf_counter()
 
     def weights(self, model: str) -> list[dict[str, str]]:
         """Return what identified the weights of a model in earlier runs, the last one at the end."""

@@ -26,8 +26,10 @@ from qaeval.chat.wire import (
     FIXED_FIELDS,
     TransientError,
     as_sent,
+    checked_key,
     encode,
     is_overflow,
+    is_unfinished,
     masked,
     read_answer,
     retry_after_s,
@@ -132,7 +134,7 @@ class HttpChat:
         if fixed := sorted(FIXED_FIELDS & set(extra_body)):
             raise UsageError(f"{model}: extra fields must not set {fixed}; qaeval sets and records these")
         self._servers = [Transport(*server) for server in ((base_url, addresses), *replicas)]
-        self._api_key = _checked_key(api_key)
+        self._api_key = checked_key(api_key)
         self._model = model
         self._structured = structured == "json_schema"
         self._merge_system = system_role == "merge"
@@ -411,6 +413,8 @@ class HttpChat:
             )
         if is_overflow(content):
             return ChatError("context_overflow", f"{got} {message}")
+        if is_unfinished(content):
+            return ChatError("truncated", f"{got} {message}; set a larger `sampling: {{max_tokens: …}}`")
         return ChatError("rejected", f"{got} {message}; {self._advice(status, content)}")
 
     def _advice(self, status: int, content: bytes) -> str:
@@ -432,12 +436,3 @@ def _n_bytes(request: ChatRequest) -> int:
     """Count the bytes of the messages."""
     texts = (turn.content for turn in request.messages)
     return sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
-
-
-def _checked_key(api_key: str | None) -> str | None:
-    key = (api_key or "").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise UsageError(
-            "the API key has characters that an HTTP header cannot have; check its environment variable"
-        )
-    return key or None

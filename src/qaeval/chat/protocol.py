@@ -125,7 +125,7 @@ class ChatError(Exception):
     """A request that has no reply; the stage turns it into a failure row.
 
     Attributes:
-        reason: ``context_overflow``, ``rejected``, ``interrupted`` or ``endpoint``.
+        reason: ``context_overflow``, ``truncated``, ``rejected``, ``interrupted`` or ``endpoint``.
         detail: where, what was expected, what was received.
     """
 

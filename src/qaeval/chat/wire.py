@@ -14,6 +14,7 @@ import orjson
 
 from qaeval.chat.logprobs import NOT_READABLE, alternatives, joint_probability, load_reply
 from qaeval.chat.protocol import Alternatives, ChatError, ChatRequest, Completion, FinishReason, Message
+from qaeval.errors import UsageError
 from qaeval.records import FailureReason, Usage
 
 FIXED_FIELDS: Final = frozenset(
@@ -23,6 +24,7 @@ FIXED_FIELDS: Final = frozenset(
 
 _COMPLETE: Final[Mapping[str, FinishReason]] = {
     "stop": "stop",
+    "eos": "stop",
     "eos_token": "stop",
     "length": "length",
     "repetition": "repetition",
@@ -41,6 +43,8 @@ _OVERFLOW: Final = re.compile(
     r"|longer than .{0,40}context length|`inputs` tokens \+ ",
     re.IGNORECASE | re.DOTALL,
 )
+_UNFINISHED: Final = re.compile(r"max_tokens or model output limit was reached", re.IGNORECASE)
+"""OpenAI's words where thinking alone reached the limit: a refusal in place of a reply that was cut."""
 _THINKING: Final = re.compile(r"\s*<(think|thinking)>.*?(?:</\1>\s*|\Z)", re.DOTALL)
 _HARMONY: Final = re.compile(
     r"\s*(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)\b.*?(?:<\|channel\|>final\b[^<]*<\|message\|>|\Z)",
@@ -206,11 +210,11 @@ def read_completion(
         )
         raise ChatError("context_overflow", detail)
     message = choice["message"]
-    if isinstance(refusal := message.get("refusal"), str) and refusal and not message.get("content"):
+    text, finish = content_text(message.get("content")), _COMPLETE[finish_reason]
+    if isinstance(refusal := message.get("refusal"), str) and refusal and not text:
         raise ChatError(
             "rejected", f"the model refuses to answer: {masked(refusal, secret)[:_MESSAGE_EXCERPT]!r}"
         )
-    text, finish = _text(message), _COMPLETE[finish_reason]
     if len(text) > (limit := max_tokens * _MAX_TOKEN):
         text, finish = text[:limit], "length"
     return Completion(
@@ -333,16 +337,43 @@ def without_thinking(text: str) -> str:
 
 
 def _n_thinking(message: Mapping[str, Any]) -> int:
-    """Count the characters of thinking that a server's parser took out of the text."""
-    parts = (message.get(name) for name in ("reasoning_content", "reasoning", "thinking"))
-    return next((len(part) for part in parts if isinstance(part, str) and part), 0)
-
-
-def _text(message: Mapping[str, Any]) -> str:
+    """Count the characters of thinking that a server's parser took out of the text, or gave as parts beside it."""
+    fields = (message.get(name) for name in ("reasoning_content", "reasoning", "thinking"))
+    apart = next((len(field) for field in fields if isinstance(field, str) and field), 0)
     content = message.get("content")
-    if content is not None and not isinstance(content, str):
+    return apart or (sum(map(_n_thinking_of_part, content)) if isinstance(content, list) else 0)
+
+
+def _n_thinking_of_part(part: object) -> int:
+    match part:
+        case {"type": "thinking", "thinking": str(text)}:
+            return len(text)
+        case {"type": "thinking", "thinking": list(texts)} | {"type": "reasoning", "summary": list(texts)}:
+            nested = (text.get("text") for text in texts if isinstance(text, dict))
+            return sum(len(text) for text in nested if isinstance(text, str))
+    return 0
+
+
+def content_text(content: object) -> str:
+    """Return the text of a message's content: a string, or a list of parts, of which thinking is left out.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
         raise TypeError("content is not text")
-    return content or ""
+    return "".join(map(_text_of_part, content))
+
+
+def _text_of_part(part: object) -> str:
+    match part:
+        case {"type": "text" | "output_text", "text": str(text)}:
+            return text
+        case {"type": "thinking" | "reasoning"}:
+            return ""
+    raise TypeError("content is not text")
 
 
 _PROMPT_TOKENS: Final = ("prompt_tokens", "input_tokens")
@@ -361,6 +392,9 @@ def _usage(usage: Any, remarks: list[str]) -> Usage | None:  # noqa: ANN401 - an
     if prompt is None or completion is None:
         remarks.append("usage without counts of tokens")
         return None
+    total = counts.get("total_tokens")
+    if isinstance(total, int) and _is_count(total):  # some count reasoning in the total alone
+        completion = max(completion, total - prompt)
     details = counts.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
     return Usage(
@@ -417,6 +451,20 @@ def server_message(content: bytes, *, secret: str | None) -> str:
     return repr(masked(text, secret)[:limit])
 
 
+def checked_key(api_key: str | None) -> str | None:
+    """Return an API key without spaces around it; None for an empty one.
+
+    Raises:
+        UsageError: it cannot be part of a header.
+    """
+    key = (api_key or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(
+            "the API key has characters that an HTTP header cannot have; check its environment variable"
+        )
+    return key or None
+
+
 def masked(text: str, secret: str | None) -> str:
     """Replace the secret in a text by asterisks."""
     return text.replace(secret, "***") if secret else text
@@ -425,6 +473,11 @@ def masked(text: str, secret: str | None) -> str:
 def is_overflow(content: bytes) -> bool:
     """Return whether a refusal is about a context that is too small."""
     return _OVERFLOW.search(content.decode(errors="replace")) is not None
+
+
+def is_unfinished(content: bytes) -> bool:
+    """Return whether a refusal is about a limit of tokens that the model reached before its reply began."""
+    return _UNFINISHED.search(content.decode(errors="replace")) is not None
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:

@@ -22,7 +22,7 @@ from qaeval.calibration.analysis import soft_grades
 from qaeval.calibration.cascade import mode_agreement
 from qaeval.calibration.model import Escalation
 from qaeval.comparison.correction import correct_differences, correct_rates
-from qaeval.comparison.differences import by_refuted_judge, compare_candidates, rank_candidates
+from qaeval.comparison.differences import by_doubted_judge, compare_candidates, rank_candidates
 from qaeval.comparison.findings import gather_findings, near_duplicates, summarise_pairs
 from qaeval.comparison.headline import write_headline
 from qaeval.comparison.items import ChunkItems, count_review, gather_items
@@ -257,8 +257,9 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         panel, probable = summarise_panel(table, votes, rows.grades, rubric)
         further |= {DAWID_SKENE: probable} if probable else {}
     verdict = decide_verdict(summaries, differences, agreement, controls, margin=options.margin)
-    if verdict.reason("judge_refuted"):
-        differences = by_refuted_judge(differences)
+    if not verdict.trusts_judge:
+        is_refuted = verdict.reason("judge_refuted") is not None
+        differences = by_doubted_judge(differences, is_refuted=is_refuted)
     labels = comparable_labels(rows.labels, rubric, judge_tuned=data.judge_tuned)
     soft = soft_grades(table, labels, letters=rubric.letters)
     checks = gather_findings(table, data.eval_facts.checks, names)

@@ -305,13 +305,23 @@ def _rival(
 def _difference(report: Report, leader: str, rival: str) -> Measure | None:
     """Return the usable rate of the choice minus the rival's, on the same chunks; None where they were not compared.
 
-    By labels where those decide, else by the judge's letters.
+    By labels where those decide, else by the judge's letters. Where labels measure the rates and not the difference, the interval
+    of the judge's difference says nothing about the choice, and is left out.
     """
+    judged = {candidate.facts.name: candidate.usable for candidate in report.candidates}
+    is_labelled = any(judged[name] is not rate for name, rate in report.usable_rates().items())
+
+    def of(pair: Difference) -> Measure:
+        if pair.deciding or not is_labelled:
+            return pair.effective
+        reason = "the scores of quality are by labels, and too few chunks are labelled for the difference"
+        return pair.effective.model_copy(update={"low": None, "high": None, "reason": reason})
+
     for pair in report.differences:
         if (pair.a, pair.b) == (rival, leader):
-            return pair.effective
+            return of(pair)
         if (pair.a, pair.b) == (leader, rival):
-            return pair.effective.scaled(-1)
+            return of(pair).scaled(-1)
     return None
 
 
@@ -458,6 +468,15 @@ def _closest(decision: Decision) -> tuple[str, ...]:
         for bounds in decision.ranges
         for end, to in _ends(bounds)
     ]
+    unweighted = [bounds for bounds in decision.ranges if not bounds.weight and bounds.high is not None]
+    if not turns and unweighted:
+        first = min(unweighted, key=lambda bounds: bounds.high or 0.0)
+        return (
+            (
+                f"No change of a weight above 0 changes the choice; with a weight of {first.criterion} above "
+                f"{_weight(first.high or 0.0)} in place of 0, {first.above} comes first."
+            ),
+        )
     if not turns:
         return (
             (f"No single weight changes the choice: {decision.choice} stays first.",)

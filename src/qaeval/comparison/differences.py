@@ -18,7 +18,6 @@ from qaeval.stats.estimate import MIN_CLUSTERS, Estimate
 from qaeval.stats.margins import equivalence
 from qaeval.stats.paired import (
     agreeing_with_test,
-    chunk_differences,
     holm,
     paired_difference,
     sign_flip_test,
@@ -204,7 +203,7 @@ def rank_candidates(table: pd.DataFrame, *, candidates: Sequence[str], best: str
     sums, names = _sums_by_chunk(table, best), list(candidates)
     rates = (sums["counted"] / sums["weight"])[names].to_numpy(float)
     ahead = np.sign(np.round(rates[:, :, None] - rates[:, None, :], 9))
-    wins = (ahead + 1) / 2
+    wins = np.nan_to_num((ahead + 1) / 2)  # a candidate without items in a chunk did not play there
     wins[:, np.arange(len(candidates)), np.arange(len(candidates))] = 0.0
     # a chunk counts once, whatever its items, and for all chunks that it stands for
     weight, n = (np.nansum(sums[name].to_numpy(float), axis=1) for name in ("weight", "n"))
@@ -237,8 +236,14 @@ def _crossed(
 
 
 def _p(mean_a: np.ndarray, mean_b: np.ndarray) -> float:
-    d, _ = chunk_differences(mean_a, mean_b)
-    return sign_flip_test(d, rng=np.random.default_rng(_SEED))
+    d = _shared_differences(mean_a, mean_b)
+    return sign_flip_test(d, rng=np.random.default_rng(_SEED)) if len(d) else 1.0
+
+
+def _shared_differences(mean_a: np.ndarray, mean_b: np.ndarray) -> np.ndarray:
+    """Return the differences of the chunks in which both candidates have items; none for runs that share no chunk."""
+    d = mean_b - mean_a
+    return np.asarray(d[~np.isnan(d)])
 
 
 def _difference(
@@ -256,8 +261,7 @@ def _difference(
 ) -> Difference:
     estimate, within = estimates
     measure = _within_one(Measure.of(agreeing_with_test(estimate, p)))
-    d, _ = chunk_differences(mean_a, mean_b)
-    d = np.round(d, 9)
+    d = np.round(_shared_differences(mean_a, mean_b), 9)
     outcome = outcome_of(measure, p_holm, margin=margin)
     is_open = outcome == "not enough data" and not is_judge_blind
     n_more = more_chunks(measure, margin, n_pairs) if is_open else None
@@ -326,14 +330,13 @@ def judged_sentence(
     return f"{a} and {b}: no difference shown; {seen}. A difference above {limit} either way is ruled out at the {level(measure)} level."
 
 
-def by_refuted_judge(differences: Sequence[Difference]) -> tuple[Difference, ...]:
-    """Say of differences that they are by the judge's letters alone, where labels refute the judge."""
+def by_doubted_judge(differences: Sequence[Difference], *, is_refuted: bool) -> tuple[Difference, ...]:
+    """Say of differences that they are by the judge's letters alone, where labels refute the judge or it tells nothing apart."""
+    judge = "a judge that labels refute" if is_refuted else "a judge that tells nothing apart"
     return tuple(
         pair
         if pair.deciding
-        else pair.model_copy(
-            update={"sentence": f"By the letters of a judge that labels refute: {pair.sentence}"}
-        )
+        else pair.model_copy(update={"sentence": f"By the letters of {judge}: {pair.sentence}"})
         for pair in differences
     )
 
@@ -358,13 +361,13 @@ def labelled_sentence(pair: Difference, estimate: LabelledDifference, *, n_pairs
         limit = size(max(abs(measure.low or 0), abs(measure.high or 0)))
         result = f"{a} and {b} show no difference: {b} − {a} is {shown(measure)} ({test}), and one above {limit} is ruled out"
     else:
-        more = estimate.n_more_chunks or 0
-        enough = (
-            f"labels of about {plural(two_digits_up(more), 'more chunk', 'more chunks')} would decide"
-            if more <= n_all - estimate.n_chunks
-            else "more labelled chunks than the run has would decide"
-        )
-        result = f"{a} and {b} are not told apart: {b} − {a} is {shown(measure)} ({test}); {enough} if the difference stays as it is"
+        result = f"{a} and {b} are not told apart: {b} − {a} is {shown(measure)} ({test})"
+        more = estimate.n_more_chunks
+        if more is not None and more <= n_all - estimate.n_chunks:
+            chunks = plural(two_digits_up(more), "more chunk", "more chunks")
+            result += f"; labels of about {chunks} would decide if the difference stays as it is"
+        elif more is not None:
+            result += "; more labelled chunks than the run has would decide if the difference stays as it is"
     favoured, error = (b if (estimate.error.value or 0) > 0 else a), estimate.error
     favour = ""
     if error.value == 0:

@@ -167,11 +167,20 @@ def _labels(reason: Reason) -> str:
 def _undecided(verdict: Verdict) -> str:
     if verdict.reason("too_few_chunks"):
         return f"No winner yet: fewer than {MIN_CLUSTERS} chunks give no interval."
+    if ungraded := verdict.reason("ungraded"):
+        return f"No winner yet: items without a letter could change the comparison with {listed(ungraded.candidates[:2])}."
     unclear = verdict.reason("not_enough_data")
     n_more = unclear.n_more_chunks if unclear else None
-    by_labels = verdict.reason("labelled") or verdict.reason("few_labels")
-    if n_more is not None and n_more <= _MAX_MORE:
-        of = "labels of " if by_labels else ""
+    labelled = {
+        name
+        for code in ("labelled", "few_labels")
+        if (reason := verdict.reason(code))
+        for name in reason.candidates
+    }
+    # of labels and of further chunks there is no common number
+    by_labels = {name in labelled for name in unclear.candidates} if unclear else set()
+    if n_more is not None and n_more <= _MAX_MORE and len(by_labels) == 1:
+        of = "labels of " if by_labels == {True} else ""
         return (
             f"No winner yet: {of}about {plural(two_digits_up(n_more), 'more chunk', 'more chunks')} decide."
         )

@@ -188,7 +188,7 @@ def _menu(report: Report) -> tuple[tuple[str, str], ...]:
 def _left_out(report: Report, items: Sequence[ChunkItems]) -> int:
     """Count the expected items that are not among those shown."""
     shown = sum(len(candidate.items) for chunk in items for candidate in chunk.candidates)
-    return report.eval.n_expected * len(report.candidates) - shown
+    return sum(candidate.n_expected for candidate in report.candidates) - shown
 
 
 def _differs(chunk: ChunkItems) -> bool:

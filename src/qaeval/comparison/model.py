@@ -271,6 +271,7 @@ ReasonCode: TypeAlias = Literal[
     "embedded_only",
     "too_few_chunks",
     "not_enough_data",
+    "ungraded",
     "level",
     "better",
     "no_difference",
@@ -289,6 +290,7 @@ judge_tells_nothing_apart  by planted controls, or by one letter for nearly all 
 embedded_only              every candidate is embedded: none of them can be hosted
 too_few_chunks             there is no interval of the difference between the leader and `candidates`
 not_enough_data            more chunks are needed to tell the leader from `candidates`
+ungraded                   the interval does not decide about `candidates` if items without a letter are usable
 level                      the leader and the first of `candidates` have the same usable rate
 better                     the leader is better than `candidates`
 no_difference              a difference that matters between the leader and `candidates` is ruled out

@@ -123,6 +123,16 @@ def plan_run(
     items_per_chunk = max(1, round(float(owed.mean())))
     counts = (rates * items_per_chunk).round()
     pairs = list(combinations(candidates, 2))
+
+    def plan_pair(a: str, b: str) -> PairPlan:
+        pilot = Pilot.of(counts[a], counts[b], items_per_chunk)
+        shared = {"power": power, "alpha": ALPHA / len(pairs)}
+        n = n_chunks or len(counts)
+        if not doubts and difference > pilot.rates[0]:
+            return _impossible(a, b, pilot, difference, n_chunks=n)
+        pair = _pair(a, b, pilot, difference, n_chunks=n, is_judge_trusted=not doubts, **shared)
+        return _with_labels(pair, by_pair.get((a, b)), difference, is_judge_trusted=not doubts, **shared)
+
     return PlanReport(
         source=source,
         difference=difference,
@@ -132,26 +142,7 @@ def plan_run(
         spreads=tuple(
             _spread(name, usable[usable["candidate"] == name], items_per_chunk) for name in candidates
         ),
-        pairs=tuple(
-            _with_labels(
-                _pair(
-                    a,
-                    b,
-                    Pilot.of(counts[a], counts[b], items_per_chunk),
-                    difference,
-                    n_chunks=n_chunks or len(counts),
-                    power=power,
-                    alpha=ALPHA / len(pairs),
-                    is_judge_trusted=not doubts,
-                ),
-                by_pair.get((a, b)),
-                difference,
-                power=power,
-                alpha=ALPHA / len(pairs),
-                is_judge_trusted=not doubts,
-            )
-            for a, b in pairs
-        ),
+        pairs=tuple(plan_pair(a, b) for a, b in pairs),
         doubts=tuple(doubts),
         controls=controls,
     )
@@ -206,7 +197,7 @@ def _pair(
             a=a,
             b=b,
             n_chunks=n_chunks,
-            sd=float(((pilot.usable_b - pilot.usable_a) / pilot.size).std(ddof=1)),
+            sd=_sd(pilot),
             detectable=None,
             needed=None,
             power=0.0,
@@ -224,6 +215,24 @@ def _pair(
         sentence=_sentence(difference, power, planned.needed, planned.detectable, n_chunks)
         + _apart(pilot, difference),
     )
+
+
+def _impossible(a: str, b: str, pilot: Pilot, difference: float, *, n_chunks: int) -> PairPlan:
+    """Plan a pair that cannot differ by so much: the better of the two has fewer usable items."""
+    return PairPlan(
+        a=a,
+        b=b,
+        n_chunks=n_chunks,
+        sd=_sd(pilot),
+        detectable=None,
+        needed=None,
+        power=0.0,
+        sentence=f"They cannot differ by {size(difference)}: the better of the two has {percent(pilot.rates[0])} usable items.",
+    )
+
+
+def _sd(pilot: Pilot) -> float:
+    return float(((pilot.usable_b - pilot.usable_a) / pilot.size).std(ddof=1))
 
 
 def _with_labels(
@@ -353,7 +362,9 @@ def _pairs(report: PlanReport) -> Table:
 def _needed(pair: PairPlan, *, is_judge_trusted: bool) -> str:
     if not is_judge_trusted:
         return "no number"
-    return "over a million" if pair.needed is None else f"{pair.needed:,}"
+    if pair.needed is None:
+        return "over a million" if pair.power else "no number"
+    return f"{pair.needed:,}"
 
 
 def _spreads(report: PlanReport) -> Table:

@@ -16,13 +16,20 @@ REPEATED: Final = ("Repeated questions", "nearly repeated")
 """Columns of `repeated`; only where candidates write their questions."""
 
 
+def _expected(report: Report) -> str:
+    """Name the items that rates are of; those of an import may differ by candidate, and be fewer than the eval asks for."""
+    n = {candidate.n_expected for candidate in report.candidates}
+    if len(n) > 1:
+        return "items that each candidate was asked for"
+    return f"{numbers.plural(n.pop(), 'item')} that each candidate was asked for"
+
+
 def quality(report: Report) -> Section:
     """Usable rates, letters and properties of the items."""
     best, level = report.rubric.best, _level(report)
     paragraphs = (
         (
-            f"Usable means graded {best}, of the {numbers.plural(report.eval.n_expected, 'item')} that each candidate was asked "
-            f"for: an item that failed or got no letter is not usable. Brackets hold {level} intervals; the chunk is the unit "
+            f"Usable means graded {best}, of the {_expected(report)}: an item that failed or got no letter is not usable. Brackets hold {level} intervals; the chunk is the unit "
             f"that was sampled."
         ),
     )

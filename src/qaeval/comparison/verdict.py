@@ -55,9 +55,16 @@ def decide_verdict(
     pairs = {
         name: next(pair for pair in differences if {pair.a, pair.b} == {leader, name}) for name in names[1:]
     }
+    shares = {
+        each.facts.name: each.usable_if_ungraded_were - (each.usable.value or 0.0) for each in candidates
+    }
     rivals: dict[ReasonCode, list[str]] = {}
+    ungraded = []
     for name, pair in pairs.items():
         outcome = pair.effective_outcome(margin)
+        if _depends_on_ungraded(pair, outcome, shares, margin):
+            outcome = "not enough data"
+            ungraded.append(name)
         rivals.setdefault(_code(outcome, is_leader_a=pair.a == leader), []).append(name)
     if all(candidate.facts.is_embedded for candidate in order):
         better = _reason("better", rivals.get("better", ())) if set(rivals) == {"better"} else ()
@@ -66,7 +73,12 @@ def decide_verdict(
     for code in ("too_few_chunks", "not_enough_data"):
         if unclear := rivals.get(code):
             level = abs(_lead(pairs[names[1]], leader)) < _SAME and code == "not_enough_data"
-            reasons = (_open(code, unclear, pairs), *(_reason("level", names[1:2]) if level else ()), *basis)
+            reasons = (
+                _open(code, unclear, {} if ungraded else pairs),
+                *_reason("ungraded", ungraded),
+                *(_reason("level", names[1:2]) if level else ()),
+                *basis,
+            )
             return Verdict(kind="undecided", leader=leader, reasons=reasons)
     equal = rivals.get("no_difference", [])
     return Verdict(
@@ -92,14 +104,48 @@ def ordered(
 
 
 def _open(code: ReasonCode, unclear: Sequence[str], pairs: Mapping[str, Difference]) -> Reason:
-    """Say which differences are open, and how many more chunks would decide all of them."""
-    estimates = [pairs[name].deciding or pairs[name] for name in unclear]
-    needed = [estimate.n_more_chunks for estimate in estimates]
+    """Say which differences are open, and how many more chunks would decide all of them; without pairs that is not known."""
+    needed = [_n_more(pair) for name in unclear if (pair := pairs.get(name))] or [None]
     known = [n for n in needed if n is not None]
     return Reason(
         code=code,
         candidates=tuple(unclear),
         n_more_chunks=max(known) if len(known) == len(needed) else None,
+    )
+
+
+def _n_more(pair: Difference) -> int | None:
+    """Return how many more chunks would decide a pair; None where more labels would than the run has chunks for."""
+    first = pair.deciding
+    if first is None:
+        return pair.n_more_chunks
+    n_left = pair.difference.n_clusters - first.n_chunks
+    return first.n_more_chunks if (first.n_more_chunks or 0) <= n_left else None
+
+
+def _depends_on_ungraded(
+    pair: Difference, outcome: Outcome, shares: Mapping[str, float], margin: float
+) -> bool:
+    """Whether the judge's difference would show something else if the items without a letter were usable.
+
+    They count as not usable, so a candidate whose items the judge failed to grade would lose by the judge's failures. The interval
+    grows by the difference of the two shares, as that of a gate does (`qaeval.gate.estimates.with_ungraded_items`).
+
+    Args:
+        pair: The leader and another candidate.
+        outcome: What the difference shows with these items as not usable.
+        shares: Of each candidate, the items without a letter among all of its items.
+        margin: Smallest difference that matters, in (0, 1).
+    """
+    measure = pair.difference
+    if pair.deciding is not None or measure.low is None or measure.high is None:
+        return False
+    shift = shares[pair.b] - shares[pair.a]
+    low, high = measure.low + min(0.0, shift), measure.high + max(0.0, shift)
+    if outcome == "no difference shown":
+        return shift != 0 and max(-low, high) > margin
+    return (outcome == "b is better" and shift < 0 and low <= 0) or (
+        outcome == "a is better" and shift > 0 and high >= 0
     )
 
 

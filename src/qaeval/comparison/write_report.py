@@ -73,7 +73,7 @@ def read_report(stores: Sequence[RunStore], options: ReportOptions) -> Analysis:
         DataError: a run is not finished, or a label file is not readable.
     """
     runs = {
-        store.path.name: read_run(
+        store.name: read_run(
             store, label_paths=options.label_paths, decide_by=options.decide_by, panel=options.panel
         )
         for store in stores

@@ -147,7 +147,8 @@ def sheet_content(
             for item, name in _file_names(records)
         )
         letters = (
-            "Values range from 0 (lowest letter) to 1 (best letter); the mean over the items of a reply."
+            "Values range from 0 (lowest letter) to 1 (best letter); the mean over the items of a reply, in which a lost "
+            "item counts 0."
         )
     else:
         items = graded_items(store, [])

@@ -51,7 +51,7 @@ def write_folder(out: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
         StoreError: the folder cannot be written.
     """
     require_free(out)
-    with whole_folder(out) as folder:
+    with whole_folder(out, replaces=True) as folder:
         for name, data in files.items():
             (folder / name).write_bytes(data)
     return tuple(out / name for name in files)

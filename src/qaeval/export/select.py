@@ -169,8 +169,8 @@ def graded_items(store: RunStore, labels: Iterable[Label], *, model_labels: bool
 
 
 def failed_replies(store: RunStore) -> int:
-    """Count the replies without items."""
-    return sum(isinstance(row, Failure) for row in replies_of(store))
+    """Count the replies that failed whole, imported ones of which every item is lost included."""
+    return sum(isinstance(row, Failure) or (not row.items and bool(row.lost)) for row in replies_of(store))
 
 
 def replies_of(store: RunStore) -> list[GenerateRow]:

@@ -14,9 +14,11 @@ from qaeval.records import (
     REJECTED,
     TRANSIENT_REASONS,
     Failure,
+    GenerateRow,
     Label,
     LabelDraw,
     LabelPlan,
+    author,
     record_id,
 )
 from qaeval.storage.run_directory import RunStore
@@ -162,8 +164,9 @@ def precomputed_rows(
     """Return the records of Inspect's ``precomputed_scores`` by candidate, one per sample.
 
     The value of a record is the mean over the items of a reply, from 0 (lowest letter) to 1 (best letter):
-    Inspect reads the text "C" as correct, and accepts only one record per sample. A reply without items has
-    the value 0; a sample whose items have no letter has no record, and is unscored in Inspect.
+    Inspect reads the text "C" as correct, and accepts only one record per sample. A lost item has the value 0,
+    and so has a reply without items; an item without a letter has none. A sample without a value has no record,
+    and is unscored in Inspect.
 
     Args:
         store: A graded run.
@@ -171,35 +174,52 @@ def precomputed_rows(
         candidates: Candidates to include; empty: all.
     """
     scale = Grading.of(store).scale
-    records: dict[str, list[dict[str, Any]]] = {}
-    items_by_reply: dict[tuple[str, str], list[GradedItem]] = {}
+    slots_by_reply: dict[tuple[str, str], list[_Slot]] = {}
     for item in graded_items(store, labels):
-        if item.letter and (not candidates or item.candidate in candidates):
-            items_by_reply.setdefault((item.candidate, item.sample.sample_id), []).append(item)
-    for (name, sample_id), items in items_by_reply.items():
-        values = [1 - scale.index(item.letter) / max(len(scale) - 1, 1) for item in items]
+        if item.letter:
+            slot = _Slot(
+                item.item.position,
+                1 - scale.index(item.letter) / max(len(scale) - 1, 1),
+                item.letter,
+                f"{item.letter}: {item.reason}".strip(),
+            )
+            slots_by_reply.setdefault((item.candidate, item.sample.sample_id), []).append(slot)
+    for row in replies_of(store):
+        if slots := _lost_slots(row):
+            slots_by_reply.setdefault((author(row), row.sample_id), []).extend(slots)
+    records: dict[str, list[dict[str, Any]]] = {}
+    for (name, sample_id), slots in slots_by_reply.items():
+        if candidates and name not in candidates:
+            continue
+        slots.sort(key=lambda slot: slot.position)
         records.setdefault(name, []).append(
             {
                 "id": sample_id,
-                "value": round(sum(values) / len(values), 6),
-                "answer": " ".join(item.letter for item in items),
-                "explanation": "\n".join(f"{item.letter}: {item.reason}".strip() for item in items),
+                "value": round(sum(slot.value for slot in slots) / len(slots), 6),
+                "answer": " ".join(slot.letter for slot in slots if slot.letter),
+                "explanation": "\n".join(slot.explanation for slot in slots),
             }
         )
-    for row in replies_of(store):
-        if (
-            isinstance(row, Failure)
-            and row.reason not in TRANSIENT_REASONS
-            and (not candidates or row.model in candidates)
-        ):
-            lost = {
-                "id": row.sample_id,
-                "value": 0.0,
-                "answer": "",
-                "explanation": f"{row.reason}: {row.detail}",
-            }
-            records.setdefault(row.model, []).append(lost)
     return {name: sorted(rows, key=lambda row: str(row["id"])) for name, rows in sorted(records.items())}
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """What an item of a reply adds to the precomputed score of its sample."""
+
+    position: int
+    value: float
+    letter: str
+    """Empty: there is no item."""
+    explanation: str
+
+
+def _lost_slots(row: GenerateRow) -> list[_Slot]:
+    """Return the items of a reply that do not exist; a reply that failed whole is one."""
+    if isinstance(row, Failure):
+        # what a server did not answer says nothing of the candidate
+        return [] if row.reason in TRANSIENT_REASONS else [_Slot(0, 0.0, "", f"{row.reason}: {row.detail}")]
+    return [_Slot(item.position, 0.0, "", f"{item.reason}: {item.detail}") for item in row.lost or ()]
 
 
 def _sheet_row(graded: GradedItem, grading: Grading, flags: Sequence[str], scale: str) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def _write(store: RunStore, to: ExportFormat, out: Path, grading: Grading, conte
     card = render_card(
         CardFacts(
             to=to,
-            run=store.path.resolve().name,
+            run=store.name,
             settings=grading.settings,
             files=content.files,
             counts=content.tables,

@@ -4,6 +4,7 @@ For a million rows some bytes each are held: an id is 64 bits, a reply is its of
 """
 
 import errno
+import fcntl
 import os
 import re
 from abc import ABC, abstractmethod
@@ -61,6 +62,32 @@ def explained(path: Path, doing: str) -> Iterator[None]:
         }.get(error.errno or 0, "check the path, then run the same command again (with --resume for a run)")
         kind = ReadOnlyError if is_refused else StoreError
         raise kind(f"{path}: {doing} failed: {error.strerror or error}; {advice}") from error
+
+
+def lock(file: IO[bytes], path: Path, *, shared: bool = False) -> bool:
+    """Lock a file for this process, without waiting; the lock ends when the file is closed.
+
+    Args:
+        file: The open file.
+        path: What it keeps two processes apart for; messages name it.
+        shared: Let other processes hold shared locks.
+
+    Returns:
+        Whether it is locked; not where another process holds it.
+
+    Raises:
+        StoreError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise StoreError(
+            f"{path}: this file system has no locks ({error.strerror}), which keep two processes from writing the same files; "
+            "choose a folder on another disk"
+        ) from error
+    return True
 
 
 class Closable(ABC):

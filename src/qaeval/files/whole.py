@@ -4,6 +4,7 @@ Content goes to a temporary name in the same folder and is on disk before a rena
 file is locked while its process lives, so that the next write of the same path removes what a killed process left.
 """
 
+import errno
 import fcntl
 import os
 import secrets
@@ -53,7 +54,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         temporary = _temporary(path)
         with open(os.open(temporary, _NEW, 0o666), "wb") as file:  # noqa: PTH123 - of a descriptor
             try:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                _mark_alive(file.fileno())
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -65,13 +66,16 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill, which takes the place of the path when the block ends.
+def whole_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder to fill, which takes the place of the path when the block ends. Files are synced to disk.
 
-    An existing folder is replaced: callers refuse a folder that holds the work of a user. Files are synced to disk.
+    Args:
+        path: The folder.
+        replaces: Replace an existing folder; callers refuse one that holds the work of a user. Otherwise the path is absent or an
+            empty folder, also at the end: another process may have made the same in the meantime.
 
     Raises:
-        UsageError: the path is the working directory.
+        UsageError: the path is the working directory, or a folder with files that is not to be replaced.
         StoreError: the folder cannot be written; the former one is unchanged.
     """
     with explained(path, "writing"):
@@ -82,14 +86,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         lock = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _mark_alive(lock)
             yield temporary
             for entry in sorted(temporary.rglob("*"), reverse=True):
                 _sync(entry)
             os.fsync(lock)
-            if target.exists():
+            if replaces and target.exists():
                 target.rename(former)
-            temporary.rename(target)
+            _rename_folder(temporary, target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             if former.exists() and not target.exists():
@@ -99,6 +103,19 @@ def whole_folder(path: Path) -> Iterator[Path]:
             os.close(lock)
         shutil.rmtree(former, ignore_errors=True)
         sync_folder(target.parent)
+
+
+def _rename_folder(folder: Path, target: Path) -> None:
+    """Rename a folder to a path that is absent or an empty folder: the rename itself tells, with nothing between test and act."""
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+            raise UsageError(
+                f"{target}: was made by another process in the meantime; nothing of it was replaced. Run the command again with "
+                f"another name or folder"
+            ) from error
+        raise
 
 
 def replaceable(path: Path) -> Path:
@@ -134,6 +151,12 @@ def _temporary(path: Path) -> Path:
 
 def _prefix(path: Path) -> str:
     return f".{path.name[:_MAX_NAME]}."
+
+
+def _mark_alive(descriptor: int) -> None:
+    """Lock a temporary file or folder; where the file system has no locks nothing of a killed process is removed."""
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -309,7 +309,7 @@ def _gate_sequentially(
         grading = orjson.loads(orjson.dumps(judging.settings()))  # as it will be read from the run directory
 
         def read() -> Evidence:
-            return reader.of_store(store, name=store.path.name, grading=grading)
+            return reader.of_store(store, name=store.name, grading=grading)
 
         inputs = inputs_of(request, reader, read())
         if inputs.policy.drift != "off":

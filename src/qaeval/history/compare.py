@@ -33,7 +33,7 @@ def compare_runs(
         UsageError: two of the directories have the same name.
         DataError: a run is not finished, or a label file is not readable.
     """
-    runs = {store.path.name: read_run(store, label_paths=label_paths) for store in stores}
+    runs = {store.name: read_run(store, label_paths=label_paths) for store in stores}
     if len(runs) < len(stores):
         raise UsageError("two run directories have the same name, which identifies a run; rename one of them")
     first_name, *names = runs
@@ -71,7 +71,7 @@ def compare_runs(
         name: rate_by_cluster(group, group["letter"] == best)
         for name, group in table.groupby("candidate", sort=False)
     }
-    settings = {store.path.name: store.settings() for store in stores}
+    settings = {store.name: store.settings() for store in stores}
     return RunComparison(
         runs=tuple(runs),
         pairs=tuple(

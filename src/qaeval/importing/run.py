@@ -948,14 +948,24 @@ def _copy_rows(path: Path, target: Path, kept: set[str], item_ids: set[str]) -> 
     with explained(target, "writing"):
         target.parent.mkdir(exist_ok=True)
         with path.open("rb") as old, target.open("wb") as new:
-            for line in old:
-                row = orjson.loads(line)
+            for number, line in enumerate(old, 1):
+                if line.isspace():
+                    continue
+                try:
+                    row = orjson.loads(line)
+                except orjson.JSONDecodeError as error:
+                    if not line.endswith(b"\n"):  # a killed process did not finish it
+                        break
+                    raise DataError(f"{path}:{number}: not a valid row: {error}") from error
+                if not isinstance(row, dict):  # a file of a labelling tool: no row of ours
+                    new.write(line.rstrip(b"\n") + b"\n")
+                    continue
                 if row.get("sample_id", next(iter(kept))) not in kept:
                     continue
                 item_ids.update(item["item_id"] for item in row.get("items") or ())
                 is_of_item = "item_id" in row and not {"sample_id", "rater"} & row.keys()
                 if not is_of_item or row["item_id"] in item_ids:
-                    new.write(line)
+                    new.write(line.rstrip(b"\n") + b"\n")
 
 
 # ---------------------------------------------------------------- settings

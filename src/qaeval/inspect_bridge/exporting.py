@@ -203,8 +203,8 @@ class _LogBuilder:
             task=name,
             task_registry_name=f"{PROVIDER}/{name}",
             task_version=settings["eval"]["digest"][:12],
-            run_id=self.store.path.name,
-            eval_id=f"{self.store.path.name}-{candidate}-{part.partition('/')[0]}",
+            run_id=self.store.name,
+            eval_id=f"{self.store.name}-{candidate}-{part.partition('/')[0]}",
             dataset=EvalDataset(
                 name=name, samples=len(samples), sample_ids=[sample.sample_id for sample in samples]
             ),
@@ -249,15 +249,10 @@ class _LogBuilder:
             ),
             scores={
                 LETTERS: letters,
-                USABLE: usable_score(letters, self._scale[0], self._n_expected(row)),
+                USABLE: usable_score(letters, self._scale[0], self.definition.items_per_sample),
             },
             metadata=sample_metadata(sample),
         )
-
-    def _n_expected(self, row: GenerateRow) -> int:
-        if isinstance(row, Failure) or row.lost is None:
-            return self.definition.items_per_sample
-        return len(row.items) + len(row.lost)
 
 
 def _metric_value(metric: Any, scores: Sequence[SampleScore]) -> float:  # noqa: ANN401 - Inspect's union

@@ -20,11 +20,12 @@ CLUSTER: Final = "chunk_id"
 """Metadata key of the cluster of dependent samples."""
 
 _NO_LETTER_MARK: Final = "-"
+_NO_RESPONSE: Final = "no_response"
 _INSPECT_REASONS: Final[Mapping[FailureReason, str]] = {
     "invalid_json": "invalid_response_format",
     "missing_field": "invalid_response_format",
     "wrong_item_count": "invalid_response_format",
-    "empty": "no_response",
+    "empty": _NO_RESPONSE,
 }
 """Inspect's names of failure reasons; other reasons keep their names."""
 
@@ -67,20 +68,22 @@ def letters_score(
         raise DataError(f"item {missing[0]} has neither grade nor failure; run `qaeval grade`")
     rows = [grades[item.item_id] for item in items]
     given_letters = [row.letter for row in rows if isinstance(row, Grade)]
-    failures = [row for row in (generation, *rows) if isinstance(row, Failure)]
+    failures = [
+        (row.stage, row.reason, row.detail) for row in (generation, *rows) if isinstance(row, Failure)
+    ]
+    if isinstance(generation, Generation):
+        failures += [("generate", item.reason, item.detail) for item in generation.lost or ()]
     metadata = {
         "generation": generation.model_dump(mode="json", exclude={"items"}),
         "grades": [_entry(item, row) for item, row in zip(items, rows, strict=True)],
-        "failure": failures[0].reason if failures else None,
+        "failure": failures[0][1] if failures else None,
         "hosts": dict(hosts or {}),
     }
-    explanation = "\n".join(f"{row.stage} failed: {row.reason}: {row.detail}" for row in failures)
+    explanation = "\n".join(f"{stage} failed: {reason}: {detail}" for stage, reason, detail in failures)
     if not given_letters:
-        first = failures[0]
-        reason = (
-            "grader_failed" if first.stage == "grade" else _INSPECT_REASONS.get(first.reason, first.reason)
+        return Score.unscored(
+            reason=_unscored_reason(failures), explanation=explanation or None, metadata=metadata
         )
-        return Score.unscored(reason=reason, explanation=explanation, metadata=metadata)
     table = points(scale)
     return Score(
         value=sum(table[letter] for letter in given_letters) / len(given_letters),
@@ -93,21 +96,36 @@ def letters_score(
     )
 
 
-def usable_score(score: Score, best: str, expected: int) -> Score:
+def _unscored_reason(failures: Sequence[tuple[str, FailureReason, str]]) -> str:
+    """Return Inspect's name of the first failure, given as stage, reason and detail."""
+    if not failures:
+        return _NO_RESPONSE
+    stage, reason, _ = failures[0]
+    return "grader_failed" if stage == "grade" else _INSPECT_REASONS.get(reason, reason)
+
+
+def usable_score(score: Score, best: str, items_per_sample: int) -> Score:
     """Return the share of the expected items with the best letter; failures count as not usable.
 
     Args:
         score: The `letters_score` of the same sample.
         best: The best letter.
-        expected: Number of expected items.
+        items_per_sample: Number of items that a whole reply has.
+
+    Returns:
+        The score; unscored where the reply has no expected item.
     """
-    letters = [grade["letter"] for grade in (score.metadata or {})["grades"]]
+    scored = score.metadata or {}
+    letters = [grade["letter"] for grade in scored["grades"]]
+    # as in the table of letters: a reply that states its lost items has those and its own, and no others
+    lost = scored["generation"].get("lost")
+    expected = items_per_sample if lost is None else len(letters) + len(lost)
     n_best, n_graded = letters.count(best), sum(letter is not None for letter in letters)
-    return Score(
-        value=n_best / expected if expected else math.nan,
-        answer=f"{n_best}/{expected}",
-        metadata={"n_best": n_best, "n_expected": expected, "n_failed": expected - n_graded},
-    )
+    answer = f"{n_best}/{expected}"
+    metadata = {"n_best": n_best, "n_expected": expected, "n_failed": expected - n_graded}
+    if not expected:
+        return Score.unscored(reason=_NO_RESPONSE, answer=answer, metadata=metadata)
+    return Score(value=n_best / expected, answer=answer, metadata=metadata)
 
 
 def _entry(item: Item, row: GradeRow) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The label file of a rater: rows appended and synced one by one, locked while it is open, read again when it was edited."""
 
-import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,9 +8,16 @@ from typing import IO, Final
 
 import orjson
 
-from qaeval.agreement.label_rows import LabelRow, RaterRows, parse_row, replay
+from qaeval.agreement.label_rows import (
+    LabelRow,
+    RaterRows,
+    drawn_labels,
+    parse_row,
+    replay,
+    states_inclusion,
+)
 from qaeval.errors import InUseError, StoreError
-from qaeval.files.rows import Closable, end_of_last_line, read_rows
+from qaeval.files.rows import Closable, end_of_last_line, lock, read_rows
 from qaeval.files.whole import sync_folder
 from qaeval.records import Label, LabelDraw
 
@@ -52,20 +58,21 @@ class RaterFile(Closable):
         lock_path = self.path.with_name(f".{self.path.stem}.lock")
         try:
             self.path.parent.mkdir(exist_ok=True)
-            lock = lock_path.open("ab")
+            file = lock_path.open("ab")
         except OSError as error:
             raise StoreError(
                 f"{self.path.parent}: labels cannot be written: {error.strerror}. Labels are stored in the run: copy it to a directory "
                 f"that can be written"
             ) from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise InUseError(
-                f"{self.path}: in use: another process labels as {self.path.stem}; close it, or choose another rater's name"
-            ) from error
-        return lock
+            if not lock(file, self.path):
+                raise InUseError(
+                    f"{self.path}: in use: another process labels as {self.path.stem}; close it, or choose another rater's name"
+                )
+        except StoreError:
+            file.close()
+            raise
+        return file
 
     def _cut_incomplete_line(self) -> None:
         """Cut off a last line that a killed process did not finish; complete one that only lacks its newline."""
@@ -112,13 +119,27 @@ class RaterFile(Closable):
         return tuple(self._rows)
 
     def missing(self, rows: Iterable[LabelRow]) -> list[LabelRow]:
-        """Return the rows that the file does not have, in their order; a label that counts here already is not missing."""
+        """Return the rows that the file does not have, in their order.
+
+        A label that counts here already is not missing, unless it only states its probability here and its draw is known now:
+        the stated one may be of a time when less of the draw was labelled.
+        """
+        rows = list(rows)
         counted = self.rows
         present = {*map(_key, self._rows), *map(_content, (*counted.labels, *counted.repeats))}
+        labels = [row for row in self._rows if isinstance(row, Label)]
+        stated = {_content(label) for label in labels if states_inclusion(label)}
+        stated -= {_content(label) for label in labels if not states_inclusion(label)}
+        is_drawn = drawn_labels(row for row in (*self._rows, *rows) if isinstance(row, LabelDraw))
+
+        def replaces(label: Label) -> bool:
+            return _content(label) in stated and not states_inclusion(label) and is_drawn(label)
+
         return [
             row
             for row in rows
-            if _key(row) not in present and not (isinstance(row, Label) and _content(row) in present)
+            if _key(row) not in present
+            and not (isinstance(row, Label) and _content(row) in present and not replaces(row))
         ]
 
     def refresh(self) -> bool:

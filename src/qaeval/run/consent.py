@@ -12,9 +12,11 @@ from qaeval.records import Generation, Sample
 from qaeval.registry.config import HostedPrice
 from qaeval.registry.model import ModelSpec
 from qaeval.report.numbers import plural
+from qaeval.run.controls import N_CONTROLS
+from qaeval.run.generate import definition_for
 from qaeval.run.grade import SAMPLING
 from qaeval.run.plan import Judging, Plan
-from qaeval.storage.run_directory import RunStore
+from qaeval.storage.run_directory import GENERATION_REPEATS, RunStore
 
 _CHARS_PER_TOKEN: Final = 4
 _PAIR_CHARS: Final = 400
@@ -159,10 +161,11 @@ def plan_with_consent(
     def agreed(spec: ModelSpec) -> ModelSpec:
         if spec.kind != "hosted":
             return spec
+        prompt = definition_for(spec, definition).prompt
         disclosure = generation_disclosure(
             spec,
             plan.samples,
-            prompt=f"{definition.prompt.system}{definition.prompt.user}",
+            prompt=f"{prompt.system}{prompt.user}",
             sampling=Sampling(**definition.sampling.model_dump()),
             prices=prices,
             n_replies=n_replies,
@@ -198,15 +201,37 @@ def judging_with_consent(
     return replace(judging, judge=consented(spec, disclosure, consent))
 
 
-def expected_chunks(plan: Plan) -> list[str]:
-    """Return the text of the chunk of each item that the candidates of a plan are to write."""
-    n = plan.definition.items_per_sample * len(plan.candidates)
-    return [sample.chunk.text for sample in plan.samples for _ in range(n)]
+def expected_chunks(
+    plan: Plan, *, n_replies: int = 1, n_letters: int = 1, controls: bool = False
+) -> list[str]:
+    """Return the text of the chunk of each item that a judge of a run is to grade, as often as it is asked.
+
+    Args:
+        plan: The candidates' work.
+        n_replies: Replies of each candidate to each sample; the judge grades the items of all of them.
+        n_letters: Letters for each item of the first replies.
+        controls: Add the planted controls.
+    """
+    n = plan.definition.items_per_sample * len(plan.candidates) * (n_replies + n_letters - 1)
+    texts = [sample.chunk.text for sample in plan.samples]
+    return [*(text for text in texts for _ in range(n)), *_chunks_of_controls(texts, controls=controls)]
 
 
-def chunks_of_items(store: RunStore) -> list[str]:
-    """Return the text of the chunk of each item of a run."""
+def chunks_of_items(store: RunStore, *, n_letters: int = 1, controls: bool = False) -> list[str]:
+    """Return the text of the chunk of each item of a run, as often as a judge is asked; arguments as in `expected_chunks`."""
     texts = {sample.sample_id: sample.chunk.text for sample in store.samples()}
-    return [
-        texts[row.sample_id] for row in store.generations() if isinstance(row, Generation) for _ in row.items
+    chunks = [
+        texts[row.sample_id]
+        for row in store.generations()
+        if isinstance(row, Generation)
+        for _ in range(len(row.items) * n_letters)
     ]
+    with store.replies(GENERATION_REPEATS) as repeats:
+        for sample_id, text in texts.items():
+            chunks += [text for row in repeats.of(sample_id) for _ in row.items]
+    return [*chunks, *_chunks_of_controls(texts.values(), controls=controls)]
+
+
+def _chunks_of_controls(texts: Iterable[str], *, controls: bool) -> list[str]:
+    """Return the longest chunk for each control: what is agreed to is the most that is sent."""
+    return [max(texts, key=len, default="")] * N_CONTROLS if controls else []

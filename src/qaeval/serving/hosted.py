@@ -16,8 +16,10 @@ import orjson
 from qaeval.chat.protocol import ChatError, ChatRequest, Completion
 from qaeval.chat.wire import (
     TransientError,
+    checked_key,
     encode,
     is_overflow,
+    is_unfinished,
     masked,
     read_answer,
     server_message,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 _MAX_RETRIES: Final = 8
 _TIMEOUT_S: Final = 600.0
+_CONNECT_S: Final = 10.0
 _EXCERPT: Final = 200
 _OK: Final = 200
 _KEY_REFUSED: Final = frozenset({401, 403})
@@ -42,11 +45,11 @@ class HostedServer:
     Args:
         base_url: Up to and with ``/v1``.
         api_key: Sent as bearer token, masked in answers.
-        addresses: The only addresses to connect to: those that the guard checked.
+        addresses: The only addresses to connect to: those that the guard checked. IPv4 is tried first.
         max_retries: Further attempts of a request, after the wait for which the API asks (``Retry-After``).
 
     Raises:
-        UsageError: The SDK is not installed.
+        UsageError: The SDK is not installed, or the key cannot be part of a header.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class HostedServer:
         max_retries: int = _MAX_RETRIES,
     ) -> None:
         self.base = base_url.rstrip("/")
-        self._api_key = (api_key or "").strip()
+        self._api_key = checked_key(api_key) or ""
         self._client = _client(self.base, self._api_key, addresses, max_retries)
 
     async def __aenter__(self) -> Self:
@@ -82,7 +85,8 @@ class HostedServer:
         except APIStatusError as error:
             return HttpAnswer(error.status_code, self._masked(error.response.content))
         except APIConnectionError as error:
-            return HttpAnswer(0, problem=masked(f"no connection: {error}", self._api_key or None)[:_EXCERPT])
+            cause = str(error.__cause__ or "") or error  # the SDK's own words are "Connection error."
+            return HttpAnswer(0, problem=masked(f"no connection: {cause}", self._api_key or None)[:_EXCERPT])
         return HttpAnswer(response.status_code, self._masked(response.content))
 
     def _masked(self, content: bytes) -> bytes:
@@ -100,17 +104,29 @@ def _client(base_url: str, api_key: str, addresses: Sequence[str], max_retries: 
     # its lines at level INFO would name every request
     for name in ("openai", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    allowed = [str(ip_address(address)) for address in addresses]
+    # IPv4 first: many machines have no route for IPv6
+    allowed = [str(ip) for ip in sorted(map(ip_address, addresses), key=lambda ip: ip.version)]
 
     class Pinned(httpx2.AsyncHTTPTransport):
-        """Connects to a checked address; the host stays in the header and in the check of the certificate."""
+        """Connects to a checked address; the host stays in the header and in the check of the certificate.
+
+        An address that cannot be reached is the last one from then on.
+        """
 
         async def handle_async_request(self, request: "httpx2.Request") -> "httpx2.Response":
             host = request.url.host
             if host != httpx2.URL(base_url).host:
                 raise httpx2.ConnectError(f"{host} is not the host that was checked", request=request)
             request.extensions = {**request.extensions, "sni_hostname": host}
-            request.url = request.url.copy_with(host=allowed[0])
+            *others, last = allowed
+            for address in others:
+                request.url = request.url.copy_with(host=address)
+                try:
+                    return await super().handle_async_request(request)
+                except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                    allowed.remove(address)
+                    allowed.append(address)
+            request.url = request.url.copy_with(host=last)
             return await super().handle_async_request(request)
 
     return AsyncOpenAI(
@@ -119,7 +135,7 @@ def _client(base_url: str, api_key: str, addresses: Sequence[str], max_retries: 
         organization="",
         project="",
         max_retries=max_retries,
-        timeout=_TIMEOUT_S,
+        timeout=httpx2.Timeout(_TIMEOUT_S, connect=_CONNECT_S),
         http_client=httpx2.AsyncClient(transport=Pinned(), trust_env=False, follow_redirects=False),
     )
 
@@ -216,6 +232,8 @@ def _refusal(where: str, answer: HttpAnswer) -> ChatError:
     got = f"{where}: expected HTTP 200, got {answer.status} {said}"
     if is_overflow(answer.content):
         return ChatError("context_overflow", got)
+    if is_unfinished(answer.content):
+        return ChatError("truncated", f"{got}; set a larger `sampling: {{max_tokens: …}}`")
     if answer.status in _KEY_REFUSED:
         return ChatError("rejected", f"{got}; check the environment variable that `api_key_env` names")
     is_transient = answer.status in {408, 409, 429} or answer.status >= 500

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import Field
 
-from qaeval.chat.wire import another_model, rename_fields, server_message
+from qaeval.chat.wire import another_model, content_text, is_unfinished, rename_fields, server_message
 from qaeval.errors import EndpointError, closest
 from qaeval.records import Record
 from qaeval.registry.levers import REPETITION_DETECTION
@@ -33,6 +33,8 @@ _NOT_FOUND: Final = 404
 _SERVER_ERROR: Final = range(500, 600)
 _START: Final = re.compile(rb"(?m)^process_start_time_seconds ([0-9.e+]{1,30})$")
 _LOGPROB_LIMITS: Final = (20, 5, 1)
+_ROOM_FOR_THINKING: Final = 2048
+"""Limit of tokens for models that think before they reply to any question."""
 
 _WORD: Final = "quokka-7319"
 """A model writes this only if the schema forces it to."""
@@ -345,9 +347,17 @@ class _Asker:
     fields: Mapping[str, str]
 
     async def chat(self, messages: Sequence[Mapping[str, str]], **extras: object) -> HttpAnswer:
-        """Send a request; transient errors are retried, because a wrong fact would change all requests of the run."""
+        """Send a request, and again with room for thinking where the model reached its limit before the reply began."""
         fixed = {"temperature": 0, "top_p": 1, "seed": 0, "max_tokens": 1}
         body = {"model": self.model, "messages": messages, **fixed, **extras}
+        answer = await self._sent(body)
+        if answer.refused and is_unfinished(answer.content):
+            answer = await self._sent({**body, "max_tokens": _ROOM_FOR_THINKING})
+        return answer
+
+    async def _sent(self, body: dict[str, Any]) -> HttpAnswer:
+        """Send a request; transient errors are retried, because a wrong fact would change all requests of the run."""
+        body = dict(body)
         rename_fields(body, self.fields)
         start_s = asyncio.get_running_loop().time()
         for attempt in range(_MAX_ATTEMPTS):
@@ -385,7 +395,7 @@ async def _plain(
         refused = next(
             (name for name in _SAMPLING if name not in fields and re.search(rf"\b{name}\b", said)), None
         )
-        if refused is None:
+        if refused is None or is_unfinished(answer.content):  # which names a field that the server knows
             raise EndpointError(f"{server.base}: the server refuses a plain request: {said}{_advice(said)}")
         fields[refused] = _OTHER_LIMIT if refused == "max_tokens" else ""
     answered = answer.body.get("model") if answer.status == _OK and isinstance(answer.body, dict) else None
@@ -430,7 +440,7 @@ async def _structured(ask: _Asker) -> tuple[bool | None, str]:
     if choice is None:
         said = server_message(answer.content, secret=None)
         if answer.refused:
-            return False, said
+            return (None, "") if is_unfinished(answer.content) else (False, said)
         fails = answer.status in _SERVER_ERROR and (await ask.chat([_USER])).status == _OK
         return (
             (False, f"HTTP {answer.status} {said}, while plain requests are answered")
@@ -438,8 +448,10 @@ async def _structured(ask: _Asker) -> tuple[bool | None, str]:
             else (None, "")
         )
     message = choice.get("message")
-    content = message.get("content") if isinstance(message, dict) else None
-    text = "".join(content.split()) if isinstance(content, str) else ""
+    try:
+        text = "".join(content_text(message.get("content") if isinstance(message, dict) else None).split())
+    except TypeError:
+        text = ""
     expected = f'{{"word":"{_WORD}"}}'
     if choice.get("finish_reason") == "length" and expected.startswith(text):
         return None, ""  # cut off on the way to the constant: neither proved nor refuted

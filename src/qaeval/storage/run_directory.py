@@ -25,10 +25,10 @@ takes no lock and changes nothing: it reads each file up to its last whole row a
 letters before the replies that they belong to, so that it sees every reply of a letter.
 """
 
-import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +37,7 @@ from typing import IO, Any, Final
 import orjson
 from pydantic import BaseModel, TypeAdapter
 
-from qaeval.errors import DataError, InUseError, NotComparableError, UsageError
+from qaeval.errors import DataError, InUseError, NotComparableError, StoreError, UsageError
 from qaeval.files.kinds import hint
 from qaeval.files.rows import (
     Closable,
@@ -48,6 +48,7 @@ from qaeval.files.rows import (
     RowWriter,
     end_of_last_line,
     explained,
+    lock,
     read_rows,
 )
 from qaeval.files.whole import write_file
@@ -90,10 +91,24 @@ _GRADE_ROWS: Final[TypeAdapter[GradeRow]] = TypeAdapter(GradeRow)
 
 
 _LOCK: Final = ".lock"
+_PROBE_S: Final = 0.1
+"""How long a writer waits for the lock: `is_written` takes it for a moment."""
 _BEGUN: Final = {SAMPLES, SETTINGS, COMMAND, _LOCK}
 """Files of a run before its first row."""
 _MAX_DIFFERENCES: Final = 5
 """Differences that a message names."""
+
+
+def is_written(path: Path) -> bool:
+    """Return whether a process has a run open for writing, by its lock.
+
+    A process on another machine is seen where the file system shares locks, as NFS does.
+    """
+    try:
+        with (path / _LOCK).open("rb") as file:
+            return not lock(file, path, shared=True)
+    except (OSError, StoreError):  # no lock, or none that can be read
+        return False
 
 
 class RunStore(Closable):
@@ -111,6 +126,11 @@ class RunStore(Closable):
         self._ends: dict[str, int] | None = None
         self._made: tuple[Path, ...] = ()
         """Directories that `create` made, the innermost first."""
+
+    @property
+    def name(self) -> str:
+        """Name of the run: that of its directory, also where the path is ``.``."""
+        return self.path.resolve().name
 
     # ---------------------------------------------------------------- opening
 
@@ -188,16 +208,20 @@ class RunStore(Closable):
     def _acquire(self) -> None:
         lock_path = self.path / _LOCK
         with explained(lock_path, "opening the lock"):
-            self._lock = lock_path.open("ab")
+            file = lock_path.open("ab")
+        deadline = time.monotonic() + _PROBE_S
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            self._lock = None
-            raise InUseError(
-                f"{self.path}: in use: this or another process is writing the run; wait for it, or choose "
-                f"another --out"
-            ) from error
+            while not lock(file, self.path):
+                if time.monotonic() >= deadline:
+                    raise InUseError(
+                        f"{self.path}: in use: this or another process is writing the run; wait for it, or choose "
+                        f"another --out"
+                    )
+                time.sleep(_PROBE_S / 10)
+        except StoreError:
+            file.close()
+            raise
+        self._lock = file
 
     def _begin(self, settings: Mapping[str, Any], samples: Iterable[Sample], *, resume: bool) -> None:
         exists = (self.path / SETTINGS).is_file()

@@ -86,4 +86,4 @@ def grading_load(store: RunStore, judging: Judging) -> Load:
         )
     if not prompts:
         raise DataError(f"{store.path}: no items to grade: every generation failed")
-    return Load(spec=spec, stage="grade", source=store.path.name, noun="letter", prompts=prompts)
+    return Load(spec=spec, stage="grade", source=store.name, noun="letter", prompts=prompts)

@@ -169,7 +169,7 @@ class Sweeper:
         Raises:
             StoreError: a file cannot be written.
         """
-        sweep = describe(measured, self._store.path.name, machine=machine, command=command)
+        sweep = describe(measured, self._store.name, machine=machine, command=command)
         self._store.write_text("sweep.json", model_json(sweep))
         for chart in sweep_charts(sweep):
             self._store.write_text(f"charts/{chart.name}.svg", chart.svg())

@@ -123,6 +123,11 @@ class LabelPage:
             Route("/undo", self._write(_Undo, self._undo), methods=["POST"]),
         ]
 
+    def is_finished(self) -> bool:
+        """Return whether every item has an answer."""
+        with self._lock:
+            return self._session.current() is None
+
     def _page(self, request: Request) -> Response:
         chosen = request.query_params.get("lang")
         language = chosen if chosen in LANGUAGES else _language(request)

@@ -28,15 +28,13 @@ from qaeval.history.read import read_runs
 from qaeval.history.sections import render_history
 from qaeval.labelling import Sitting
 from qaeval.report import numbers
-from qaeval.storage.run_directory import MANIFEST, RunStore
+from qaeval.storage.run_directory import MANIFEST, RunStore, is_written
 from qaeval.storage.runs import RowCounts, last_change, list_runs
 from qaeval.text.visible import visible
 from qaeval.web.app import body_of, page
 from qaeval.web.label import LabelPage
 from qaeval.web.summary import summary_sections
 
-_WORKING_S: Final = 120.0
-"""Seconds without a new row after which a run counts as stopped."""
 _MAX_REPORTS: Final = 8
 """Rendered reports in the cache."""
 _MAX_SCREENS: Final = 1000
@@ -193,8 +191,12 @@ class RunPages:
     def _sit(self, name: str, rater: str) -> None:
         path = self._path(name)
         with self._lock:
-            if (name, rater) in self._sittings:
-                return
+            known = self._sittings.get((name, rater))
+            if known is not None:
+                if not known.page.is_finished():
+                    return
+                known.sitting.close()  # the next one asks for what is left
+                del self._sittings[name, rater]
             sitting = self._open.enter_context(Sitting.open(path, rater, n=_N_LABELS))
             label_page = LabelPage(
                 sitting,
@@ -202,13 +204,15 @@ class RunPages:
                 run=path.resolve().name,
                 rater=sitting.rater,
             )
-            self._sittings[name, rater] = _OpenSitting(Router(label_page.routes()))
+            self._sittings[name, rater] = _OpenSitting(sitting, label_page, Router(label_page.routes()))
 
 
 @dataclass(frozen=True)
 class _OpenSitting:
     """A sitting of this server."""
 
+    sitting: Sitting
+    page: LabelPage
     pages: Router
 
 
@@ -249,13 +253,11 @@ def _stamp(path: Path) -> float:
 
 
 def _activity(path: Path) -> str:
-    """Say whether a run without a report is being written, by the time of its last row."""
+    """Say whether a process writes a run without a report."""
+    if is_written(path):
+        return "running"
     quiet = max(0.0, datetime.fromisoformat(now()).timestamp() - last_change(path))
-    return (
-        "running"
-        if quiet < _WORKING_S
-        else f"stopped, nothing was written for {numbers.seconds(round(quiet))}"
-    )
+    return f"stopped, last written {numbers.seconds(max(1, round(quiet)))} ago"
 
 
 def _reason(error: QaevalError | OSError) -> str:
