@@ -77,7 +77,8 @@ def scripted() -> Iterator[Callable[[Words], dict[str, ScriptedModel]]]:
 
             def judge(request: ChatRequest) -> str:
                 name, index, kind = re.split(r"[ :]", request.inputs["question"])[:3]
-                return grade_reply(words[name][int(index)][TYPES.index(kind)] if name in words else "C")
+                letter = words[name][int(index)][TYPES.index(kind)] if name in words else "C"
+                return grade_reply(letter) if letter != "-" else "I cannot say."
 
             models = {name: ScriptedModel(candidate(name)) for name in words} | {
                 "the-judge": ScriptedModel(judge)
@@ -134,6 +135,19 @@ def test_a_clear_gap_stops_early_and_the_report_says_so(chunks: Path, tmp_path: 
     manifest = json.loads((run.path / "manifest.json").read_text())
     assert manifest["stopping"]["n_chunks"] == 20
     assert api.load_run(run.path).report.stopping == stopping
+
+
+@pytest.mark.slow
+def test_items_without_a_letter_do_not_stop_a_run(chunks: Path, tmp_path: Path, scripted: Any) -> None:
+    whole = letters(0.7, 1)
+    scripted({"one": whole, "two": [f"{word[0]}-{word[2]}" for word in whole]})
+    report = compare(["one", "two"], chunks, tmp_path / "run").report
+    assert report.differences[0].outcome == "a is better"
+    assert report.stopping is not None
+    assert not any(look.is_decided for look in report.stopping.looks)
+    assert report.stopping.n_chunks == N_CHUNKS
+    assert report.verdict.kind == "undecided"
+    assert report.verdict.reason("ungraded") is not None
 
 
 @pytest.mark.slow

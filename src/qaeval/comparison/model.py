@@ -164,6 +164,26 @@ def outcome_of(
     return "no difference shown" if within else "not enough data"
 
 
+def depends_on_ungraded(measure: Measure, outcome: Outcome, shift: float, margin: float) -> bool:
+    """Whether a difference by the judge's letters would show something else if the items without a letter were usable.
+
+    They count as not usable, so a candidate whose items the judge failed to grade would lose by the judge's failures. The interval
+    grows by the difference of the two shares, as that of a gate does (`qaeval.gate.estimates.with_ungraded_items`).
+
+    Args:
+        measure: Difference of the usable rates, `b` minus `a`.
+        outcome: What it shows with these items as not usable.
+        shift: Share of the items of `b` that have no letter minus that of `a`.
+        margin: Smallest difference that matters, in (0, 1).
+    """
+    if not shift or measure.low is None or measure.high is None:
+        return False
+    low, high = measure.low + min(0.0, shift), measure.high + max(0.0, shift)
+    if outcome == "no difference shown":
+        return max(-low, high) > margin
+    return (outcome == "b is better" and low <= 0) or (outcome == "a is better" and high >= 0)
+
+
 class LookPair(Part):
     """What the chunks up to a look show of two candidates."""
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from qaeval.analysis.letters import UNGRADED
 from qaeval.comparison.correction import ChunkRates, precedence
 from qaeval.comparison.differences import judged_sentence, labelled_sentence, more_chunks
 from qaeval.comparison.model import (
@@ -24,6 +25,7 @@ from qaeval.comparison.model import (
     Outcome,
     Stopping,
     StoppingTiming,
+    depends_on_ungraded,
     outcome_of,
 )
 from qaeval.corpus.sampling import random_order
@@ -83,6 +85,8 @@ class _Shown:
     rater: str = ""
     rank: tuple[Any, ...] = ()
     method: str = _METHOD
+    shift: float = 0.0
+    """Share of the items of the second candidate that have no letter minus that of the first; 0 of labels."""
 
     @property
     def p(self) -> float:
@@ -117,6 +121,9 @@ class _Chunks:
         self.order = list(plan.order(map(str, means.index)))
         self.names = [(pair.a, pair.b) for pair in pairs]
         self.judged = np.array([(means[b] - means[a])[self.order] for a, b in self.names], dtype=float)
+        missing = table.assign(missing=(table["status"] == UNGRADED).astype(float))
+        missing = missing.pivot_table("missing", "cluster", "candidate", aggfunc="mean", sort=False)
+        self._ungraded = np.array([(missing[b] - missing[a])[self.order] for a, b in self.names], dtype=float)
         samples = table.groupby("cluster", sort=False)["sample_id"].nunique()[self.order].to_numpy(float)
         mean = plan.n_samples / plan.n_chunks
         self.weights, self.max_weight = samples / mean, plan.max_samples / mean
@@ -137,7 +144,13 @@ class _Chunks:
         """What the judge's letters show of each pair at each look; by look, then pair."""
         return [
             [
-                _Shown(look, pair, float(np.average(self.judged[pair, :n], weights=self.weights[:n])), n)
+                _Shown(
+                    look,
+                    pair,
+                    float(np.average(self.judged[pair, :n], weights=self.weights[:n])),
+                    n,
+                    shift=float(np.average(self._ungraded[pair, :n], weights=self.weights[:n])),
+                )
                 for pair in range(len(self.names))
             ]
             for n, look in zip(looks, sequential_looks(self.judged, **self._options(looks)), strict=True)
@@ -317,6 +330,9 @@ def _look(
     pairs = []
     for pair, shown, (p_holm, p_equivalent) in zip(differences, deciding, _adjusted(deciding), strict=True):
         measure = shown.measure()
+        outcome = _outcome(measure, p_holm, p_equivalent, n, margin)
+        if depends_on_ungraded(measure, outcome, shown.shift, margin):
+            outcome = "not enough data"
         pairs.append(
             LookPair(
                 a=pair.a,
@@ -325,7 +341,7 @@ def _look(
                 difference=measure,
                 p_holm=p_holm,
                 p_equivalent=p_equivalent,
-                outcome=_outcome(measure, p_holm, p_equivalent, n, margin),
+                outcome=outcome,
             )
         )
     return _decided(tuple(pairs), n, candidates)

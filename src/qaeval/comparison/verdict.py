@@ -14,6 +14,7 @@ from qaeval.comparison.model import (
     Reason,
     ReasonCode,
     Verdict,
+    depends_on_ungraded,
     outcome_of,
 )
 
@@ -62,7 +63,8 @@ def decide_verdict(
     ungraded = []
     for name, pair in pairs.items():
         outcome = pair.effective_outcome(margin)
-        if _depends_on_ungraded(pair, outcome, shares, margin):
+        shift = shares[pair.b] - shares[pair.a]
+        if not pair.deciding and depends_on_ungraded(pair.difference, outcome, shift, margin):
             outcome = "not enough data"
             ungraded.append(name)
         rivals.setdefault(_code(outcome, is_leader_a=pair.a == leader), []).append(name)
@@ -121,32 +123,6 @@ def _n_more(pair: Difference) -> int | None:
         return pair.n_more_chunks
     n_left = pair.difference.n_clusters - first.n_chunks
     return first.n_more_chunks if (first.n_more_chunks or 0) <= n_left else None
-
-
-def _depends_on_ungraded(
-    pair: Difference, outcome: Outcome, shares: Mapping[str, float], margin: float
-) -> bool:
-    """Whether the judge's difference would show something else if the items without a letter were usable.
-
-    They count as not usable, so a candidate whose items the judge failed to grade would lose by the judge's failures. The interval
-    grows by the difference of the two shares, as that of a gate does (`qaeval.gate.estimates.with_ungraded_items`).
-
-    Args:
-        pair: The leader and another candidate.
-        outcome: What the difference shows with these items as not usable.
-        shares: Of each candidate, the items without a letter among all of its items.
-        margin: Smallest difference that matters, in (0, 1).
-    """
-    measure = pair.difference
-    if pair.deciding is not None or measure.low is None or measure.high is None:
-        return False
-    shift = shares[pair.b] - shares[pair.a]
-    low, high = measure.low + min(0.0, shift), measure.high + max(0.0, shift)
-    if outcome == "no difference shown":
-        return shift != 0 and max(-low, high) > margin
-    return (outcome == "b is better" and shift < 0 and low <= 0) or (
-        outcome == "a is better" and shift > 0 and high >= 0
-    )
 
 
 def _lead(pair: Difference, name: str) -> float:
