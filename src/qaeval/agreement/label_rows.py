@@ -134,7 +134,7 @@ def replay(rows: Iterable[LabelRow], draws: Sequence[LabelDraw] = ()) -> RaterRo
 
 
 def states_inclusion(label: Label) -> bool:
-    """Whether a label states a probability of its own, as one of another file may."""
+    """Whether a label states its probability, as a row of another file may."""
     return label.inclusion is not None or label.chunk_inclusion is not None
 
 
@@ -157,20 +157,21 @@ def _with_draw_preferred(labels: list[Label], draws: Sequence[LabelDraw]) -> lis
     if not draws or not any(map(states_inclusion, labels)):
         return labels
     is_drawn = drawn_labels(draws)
-    preferred = {_content(label) for label in labels if not states_inclusion(label) and is_drawn(label)}
-    return [label for label in labels if not (states_inclusion(label) and _content(label) in preferred)]
+    preferred = {
+        (label.rater, label_content(label))
+        for label in labels
+        if not states_inclusion(label) and is_drawn(label)
+    }
+    return [
+        label
+        for label in labels
+        if not (states_inclusion(label) and (label.rater, label_content(label)) in preferred)
+    ]
 
 
-def _content(label: Label) -> tuple[object, ...]:
-    return (
-        label.rater,
-        label.item_id,
-        label.letter,
-        label.flags,
-        label.rubric,
-        label.repeat,
-        label.settles,
-    )
+def label_content(label: Label) -> tuple[object, ...]:
+    """Return what a label says, whatever its rater, question, time and note."""
+    return label.item_id, label.letter, label.flags, label.rubric, label.repeat, label.settles
 
 
 def _with_inclusion(labels: Sequence[Label], draws: Sequence[LabelDraw]) -> list[Label]:

@@ -308,11 +308,9 @@ def _difference(report: Report, leader: str, rival: str) -> Measure | None:
     By labels where those decide, else by the judge's letters. Where labels measure the rates and not the difference, the interval
     of the judge's difference says nothing about the choice, and is left out.
     """
-    judged = {candidate.facts.name: candidate.usable for candidate in report.candidates}
-    is_labelled = any(judged[name] is not rate for name, rate in report.usable_rates().items())
 
     def of(pair: Difference) -> Measure:
-        if pair.deciding or not is_labelled:
+        if pair.deciding or not report.has_labelled_rates:
             return pair.effective
         reason = "the scores of quality are by labels, and too few chunks are labelled for the difference"
         return pair.effective.model_copy(update={"low": None, "high": None, "reason": reason})

@@ -145,9 +145,8 @@ def build_overview(report: Report) -> Overview:
     order = ordered(report.candidates, report.differences)
     if not report.verdict.trusts_judge:  # then no candidate leads, and the rates shown are the judge's
         order.sort(key=lambda candidate: -(rates[candidate.facts.name].value or 0.0))
-    is_labelled = any(rates[candidate.facts.name] is not candidate.usable for candidate in order)
     source = "by the judge's letters"
-    if is_labelled:
+    if report.has_labelled_rates:
         source = "corrected by labels"
     elif not report.verdict.trusts_judge:
         source = "by a judge that is not trusted"

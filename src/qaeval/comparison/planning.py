@@ -129,7 +129,11 @@ def plan_run(
         shared = {"power": power, "alpha": ALPHA / len(pairs)}
         n = n_chunks or len(counts)
         if not doubts and difference > pilot.rates[0]:
-            return _impossible(a, b, pilot, difference, n_chunks=n)
+            best = percent(pilot.rates[0])
+            sentence = (
+                f"They cannot differ by {size(difference)}: the better of the two has {best} usable items."
+            )
+            return _without_numbers(a, b, pilot, n, sentence)
         pair = _pair(a, b, pilot, difference, n_chunks=n, is_judge_trusted=not doubts, **shared)
         return _with_labels(pair, by_pair.get((a, b)), difference, is_judge_trusted=not doubts, **shared)
 
@@ -193,16 +197,7 @@ def _pair(
     is_judge_trusted: bool = True,
 ) -> PairPlan:
     if not is_judge_trusted:
-        return PairPlan(
-            a=a,
-            b=b,
-            n_chunks=n_chunks,
-            sd=_sd(pilot),
-            detectable=None,
-            needed=None,
-            power=0.0,
-            sentence="No number of chunks decides by this judge's letters.",
-        )
+        return _without_numbers(a, b, pilot, n_chunks, "No number of chunks decides by this judge's letters.")
     planned = plan(pilot, difference, n_chunks=n_chunks, alpha=alpha, power=power)
     return PairPlan(
         a=a,
@@ -217,22 +212,18 @@ def _pair(
     )
 
 
-def _impossible(a: str, b: str, pilot: Pilot, difference: float, *, n_chunks: int) -> PairPlan:
-    """Plan a pair that cannot differ by so much: the better of the two has fewer usable items."""
+def _without_numbers(a: str, b: str, pilot: Pilot, n_chunks: int, sentence: str) -> PairPlan:
+    """Plan a pair about which no number of chunks decides."""
     return PairPlan(
         a=a,
         b=b,
         n_chunks=n_chunks,
-        sd=_sd(pilot),
+        sd=float(((pilot.usable_b - pilot.usable_a) / pilot.size).std(ddof=1)),
         detectable=None,
         needed=None,
         power=0.0,
-        sentence=f"They cannot differ by {size(difference)}: the better of the two has {percent(pilot.rates[0])} usable items.",
+        sentence=sentence,
     )
-
-
-def _sd(pilot: Pilot) -> float:
-    return float(((pilot.usable_b - pilot.usable_a) / pilot.size).std(ddof=1))
 
 
 def _with_labels(

@@ -175,6 +175,12 @@ class Report(Part):
             return by_labels
         return {candidate.facts.name: candidate.usable for candidate in self.candidates}
 
+    @property
+    def has_labelled_rates(self) -> bool:
+        """Whether `usable_rates` are by labels."""
+        rates = self.usable_rates()
+        return any(rates[candidate.facts.name] is not candidate.usable for candidate in self.candidates)
+
     def measured(
         self, sessions: Sequence[Session], readings: Sequence[Reading], *, priced_at: str
     ) -> MeasuredRun:

@@ -12,6 +12,7 @@ from qaeval.agreement.label_rows import (
     LabelRow,
     RaterRows,
     drawn_labels,
+    label_content,
     parse_row,
     replay,
     states_inclusion,
@@ -126,20 +127,20 @@ class RaterFile(Closable):
         """
         rows = list(rows)
         counted = self.rows
-        present = {*map(_key, self._rows), *map(_content, (*counted.labels, *counted.repeats))}
+        present = {*map(_key, self._rows), *map(label_content, (*counted.labels, *counted.repeats))}
         labels = [row for row in self._rows if isinstance(row, Label)]
-        stated = {_content(label) for label in labels if states_inclusion(label)}
-        stated -= {_content(label) for label in labels if not states_inclusion(label)}
+        stated = {label_content(label) for label in labels if states_inclusion(label)}
+        stated -= {label_content(label) for label in labels if not states_inclusion(label)}
         is_drawn = drawn_labels(row for row in (*self._rows, *rows) if isinstance(row, LabelDraw))
 
         def replaces(label: Label) -> bool:
-            return _content(label) in stated and not states_inclusion(label) and is_drawn(label)
+            return label_content(label) in stated and not states_inclusion(label) and is_drawn(label)
 
         return [
             row
             for row in rows
             if _key(row) not in present
-            and not (isinstance(row, Label) and _content(row) in present and not replaces(row))
+            and not (isinstance(row, Label) and label_content(row) in present and not replaces(row))
         ]
 
     def refresh(self) -> bool:
@@ -195,11 +196,6 @@ class RaterFile(Closable):
 
 def _key(row: LabelRow) -> str:
     return row.draw_id if isinstance(row, LabelDraw) else row.model_dump_json()
-
-
-def _content(label: Label) -> str:
-    """Return what a label says, whatever its question, time and note."""
-    return label.model_dump_json(include={"item_id", "letter", "flags", "rubric", "repeat", "settles"})
 
 
 @contextmanager
