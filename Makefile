@@ -5,13 +5,14 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gate test test-slow test-k8s test-ray checkov promtool test-vllm vllm-cpu test-faults test-newcomer test-image fuzz mutation bench bench-gpu dist check ci-fast ci ci-nightly format docs example lock clean small-model test-small-model
+.PHONY: help install demo gate test test-slow test-all test-k8s test-ray checkov promtool test-vllm vllm-cpu test-faults test-newcomer test-image fuzz mutation bench bench-gpu dist check ci-fast ci ci-nightly format docs example lock clean small-model test-small-model
 
 # Python keeps what it compiled, and pytest the asserts that it rewrote: without, each start takes twice as long.
 export PYTHONDONTWRITEBYTECODE :=
 
 # Suites that wait more than they work: more workers than cores, and time for what a busy core puts off.
 WAITING := -n 4 --timeout 900
+ALL     := $(WAITING) --dist loadfile -o "norecursedirs=.* distributed faults k8s vllm"
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,7 +50,10 @@ test: $(VENV)/.dev  ## run the fast tests (under 3 minutes)
 	@$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.dev  ## run the slow tests: browser, kill -9, stores, simulations
-	@$(BIN)/python -m pytest $(WAITING) --dist loadfile -m slow -o "norecursedirs=.* distributed faults k8s vllm" $(ARGS)
+	@$(BIN)/python -m pytest $(ALL) -m slow $(ARGS)
+
+test-all: $(VENV)/.dev  ## run the fast and the slow tests in one pass, which takes less time than one after the other
+	@$(BIN)/python -m pytest $(ALL) $(ARGS)
 
 test-k8s: $(VENV)/.dev checkov promtool  ## render and check the Kubernetes manifests
 	@$(BIN)/python -m pytest -n auto tests/k8s $(ARGS)

@@ -105,11 +105,13 @@ def joint_probability(
 
 def _in_bytes(tokens: bytes, pattern: re.Pattern[str]) -> Alternatives | None:
     """Find the token from the end of the list."""
+    pieces: list[bytes] = [tokens]
+    texts: list[str] = []
     for n_read in (_TAIL, -1):
         # each piece but the last one ends with a token, without its alternatives
-        pieces = tokens.rsplit(_TOP, n_read)
-        literals = [piece[piece.rindex(_TOKEN) + _AFTER : piece.rindex(_LOGPROB)] for piece in pieces[:-1]]
-        texts = orjson.loads(b"[%b]" % b",".join(literals))
+        earlier = pieces[0].rsplit(_TOP, n_read)
+        literals = [piece[piece.rindex(_TOKEN) + _AFTER : piece.rindex(_LOGPROB)] for piece in earlier[:-1]]
+        pieces[:1], texts[:0] = earlier, orjson.loads(b"[%b]" % b",".join(literals))
         if place := _place(texts, pattern):
             index, at = place
             rest = pieces[index + 1]

@@ -8,7 +8,7 @@ run's items alone, and is written down before the first request: a resumed run g
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Final
+from typing import Final, Self
 
 from qaeval.analysis.letters import cluster_of
 from qaeval.chat.protocol import ChatModel
@@ -36,16 +36,16 @@ class _Source:
 
     sample: Sample
     item: Item
+    pair: Pair
 
-    @property
-    def pair(self) -> Pair:
-        """Its texts."""
-        item = self.item
-        return Pair(
-            source=self.sample.chunk.text,
-            question=item.question,
-            answer=item.answer,
-            declines=refuses(item.answer),
+    @classmethod
+    def of(cls, sample: Sample, item: Item) -> Self:
+        """Take the texts of an item and its chunk."""
+        declines = refuses(item.answer)
+        return cls(
+            sample,
+            item,
+            Pair(source=sample.chunk.text, question=item.question, answer=item.answer, declines=declines),
         )
 
 
@@ -72,7 +72,7 @@ def _sources(sample: Sample, replies: ReplyIndex) -> list[_Source]:
     items = {item.item_id: item for row in replies.of(sample.sample_id) for item in row.items}
     order = sorted(items, key=lambda item_id: record_id("control", item_id))
     whole = (items[item_id] for item_id in order)
-    return [_Source(sample, item) for item in whole if not (is_dots(item.answer) or is_dots(item.question))]
+    return [_Source.of(sample, item) for item in whole if not (is_dots(item.answer) or is_dots(item.question))]
 
 
 def _planted(judge: str, sources: Sequence[_Source], defect: ControlDefect) -> Iterator[Control]:
