@@ -1,9 +1,11 @@
 """The name under which qaeval is installed: on the index, `qaeval` is another project."""
 
+import json
 import re
 import subprocess
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,7 +27,29 @@ def names_another_project(text: str) -> list[str]:
 def test_the_project_file_and_the_package_agree() -> None:
     assert (PROJECT["name"], PROJECT["version"]) == (DISTRIBUTION, qaeval.__version__)
     assert PROJECT["scripts"] == {"qaeval": "qaeval.cli:main"}
-    assert install_command("s3") == "pip install 'qaeval-harness[s3]'"
+
+
+@pytest.mark.parametrize(
+    ("record", "command"),
+    [
+        (None, "pip install 'qaeval-harness[s3]'"),
+        (
+            {"url": "file:///src/qaeval", "dir_info": {}},
+            "pip install 'qaeval-harness[s3] @ file:///src/qaeval'",
+        ),
+        ({"url": "file:///my%20src", "dir_info": {"editable": True}}, "pip install -e '/my src[s3]'"),
+        (
+            {"url": "file:///q.whl", "archive_info": {}},
+            "pip install 'qaeval-harness[s3] @ file:///q.whl'",
+        ),
+    ],
+)
+def test_extra_is_installed_from_where_qaeval_came(
+    record: dict[str, object] | None, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = SimpleNamespace(read_text=lambda _name: None if record is None else json.dumps(record))
+    monkeypatch.setattr("importlib.metadata.distribution", lambda _name: installed)
+    assert install_command("s3") == command
 
 
 def test_nothing_in_the_repository_installs_the_other_project_of_the_name() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from command import sockets_of
 from qaeval.cli import run
-from qaeval.errors import DataError, EndpointError, StoreError
+from qaeval.errors import DataError, EndpointError, StoreError, install_command
 from qaeval.registry.find import find_config
 from qaeval.run.plan import find_judging, make_plan
 from qaeval.storage.location import Folder
@@ -272,7 +272,7 @@ def test_without_s3fs_it_is_said_what_to_install(
     monkeypatch.delitem(sys.modules, "qaeval.storage.s3", raising=False)
     monkeypatch.setitem(sys.modules, "s3fs", None)
     assert compare(store, "0/1") == 64
-    assert "pip install 'qaeval-harness[s3]'" in capsys.readouterr().err
+    assert install_command("s3") in capsys.readouterr().err
 
 
 @pytest.mark.slow

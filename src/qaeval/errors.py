@@ -82,5 +82,19 @@ def closest(name: str, candidates: Iterable[str]) -> str:
 
 
 def install_command(extra: str) -> str:
-    """Return the shell command that installs qaeval with an extra."""
-    return f"pip install '{DISTRIBUTION}[{extra}]'"
+    """Return the shell command that adds an extra to this installation, from where it was installed (PEP 610)."""
+    import json  # noqa: PLC0415 - every command loads this module, few print the command
+    from importlib.metadata import PackageNotFoundError, distribution  # noqa: PLC0415 - the same
+    from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - the same
+
+    try:
+        record = distribution(DISTRIBUTION).read_text("direct_url.json")
+    except PackageNotFoundError:
+        record = None
+    requirement = f"{DISTRIBUTION}[{extra}]"
+    if record is None:  # from an index
+        return f"pip install '{requirement}'"
+    origin = json.loads(record)
+    if origin.get("dir_info", {}).get("editable"):
+        return f"pip install -e '{unquote(urlsplit(origin['url']).path)}[{extra}]'"
+    return f"pip install '{requirement} @ {origin['url']}'"

@@ -153,9 +153,7 @@ def _print_project(folder: Path, name: str, chunks: "ProjectChunks", models: "Pr
     if all(spec.in_process for spec in models.candidates):
         say("embedded candidates are not language models: they show how a comparison works")
     if len(chunks.rows) < MIN_CLUSTERS:
-        say(
-            f"{plural(len(chunks.rows), 'chunk')} give no interval and no verdict: at least {MIN_CLUSTERS} are needed"
-        )
+        say(f"{plural(len(chunks.rows), 'chunk')}: an interval and a verdict need at least {MIN_CLUSTERS}")
 
 
 def _described(spec: "ModelSpec") -> str:

@@ -44,7 +44,9 @@ LabelModel: TypeAlias = Annotated[
         help="Have a model of the registry label the items, for example a hosted one, in place of a person on the page.",
     ),
 ]
-Number: TypeAlias = Annotated[int, typer.Option("--n", min=1, help="Number of items to label.")]
+Number: TypeAlias = Annotated[
+    int, typer.Option("--n", min=1, help="Number of items to label, rounded up to whole chunks.")
+]
 By: TypeAlias = Annotated[
     str,
     typer.Option(

@@ -166,7 +166,7 @@ def _labels(reason: Reason) -> str:
 
 def _undecided(verdict: Verdict) -> str:
     if verdict.reason("too_few_chunks"):
-        return f"No winner yet: fewer than {MIN_CLUSTERS} chunks give no interval."
+        return f"No winner yet: an interval needs at least {MIN_CLUSTERS} chunks."
     if ungraded := verdict.reason("ungraded"):
         return f"No winner yet: items without a letter could change the comparison with {listed(ungraded.candidates[:2])}."
     unclear = verdict.reason("not_enough_data")

@@ -139,6 +139,7 @@ def count_review(table: pd.DataFrame, labels: Iterable[Label]) -> ReviewCounts:
         n_chunks_different=int(_apart(marks).sum()),
         n_unsure=int(marks["unsure"].sum()),
         n_mismatched=int(marks["mismatched"].sum()),
+        n_labelled=int((marks["labelled"] & ~marks["lost"]).sum()),
         n_lost=int(marks["lost"].sum()),
         n_with_findings=int(table["findings"].notna().sum()),
     )
@@ -160,6 +161,7 @@ def _marks(table: pd.DataFrame, labels_by_item: Mapping[str, list[tuple[str, str
             "candidate": table["candidate"],
             "outcome": table["letter"].where(table["status"] == GRADED, table["status"]),
             "lost": table["status"] != GRADED,
+            "labelled": table["item_id"].isin(labelled.keys()),
             "mismatched": [
                 bool(letter) and bool(letters := labelled.get(item)) and letters != {letter}
                 for item, letter in zip(table["item_id"], table["letter"], strict=True)

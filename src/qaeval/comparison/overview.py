@@ -292,7 +292,7 @@ def _judge(report: Report) -> Badge:
     joined = [rater for rater in report.agreement if rater.coefficients is not None]
     controls = report.controls
     defects = (
-        f"{controls.n_graded - controls.n_best} of {plural(controls.n_graded, 'planted defect')} noticed"
+        f"{controls.n_graded - controls.n_best} of {plural(controls.n_graded, 'planted control')} noticed"
         if controls is not None and controls.n_graded
         else ""
     )
@@ -459,10 +459,11 @@ def _lines(pair: Difference, leader: str, *, trusts_judge: bool) -> Iterator[Dif
 def _ways(report: Report, pairs: Sequence[Difference]) -> Iterator[WayOn]:
     if (review := report.review) is not None:
         judge = report.judge.facts.name
+        labelled = f", of {review.n_labelled:,} labelled" if review.n_labelled else ""
         counts = (
             (review.n_chunks_different, "chunk", "where they differ", "different"),
             (review.n_unsure, "item", f"{judge} is unsure of", "unsure"),
-            (review.n_mismatched, "item", "where judge and label differ", "mismatch"),
+            (review.n_mismatched, "item", f"where judge and label differ{labelled}", "mismatch"),
             (review.n_lost, "item", "failed or without letter", "failed"),
             (review.n_with_findings, "item", "with a check's finding", "found"),
         )

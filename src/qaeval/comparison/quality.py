@@ -77,7 +77,7 @@ def _at_a_glance(report: Report) -> Table:
     )
     header = (
         "Candidate",
-        "Usable",
+        "Usable, corrected by labels" if report.has_labelled_rates else "Usable",
         f"Against {leader}",
         "Time",
         "Items",
@@ -90,11 +90,12 @@ def _at_a_glance(report: Report) -> Table:
 
 
 def _behind(report: Report, leader: str, name: str) -> str:
-    """Print the difference from the leader that decides."""
+    """Print the difference from the leader that decides; say so where the rates beside it are by labels, and it is not."""
     pair = next((pair for pair in report.differences if {pair.a, pair.b} == {leader, name}), None)
     if pair is None:
         return "–"
-    return numbers.difference(pair.effective if pair.b == name else pair.effective.scaled(-1))
+    source = ", by the judge" if report.has_labelled_rates and pair.deciding is None else ""
+    return numbers.difference(pair.effective if pair.b == name else pair.effective.scaled(-1)) + source
 
 
 def _rates(report: Report) -> Table:

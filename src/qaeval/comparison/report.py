@@ -93,6 +93,8 @@ class ReviewCounts(Part):
     """Items to whose letter the judge gives a probability below 0.8."""
     n_mismatched: int
     """Items with a label of another letter than the judge's."""
+    n_labelled: int = 0
+    """Items with a letter and a label; 0 in reports of versions without the number."""
     n_lost: int
     """Expected items that failed or got no letter."""
     n_with_findings: int

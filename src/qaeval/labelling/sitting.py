@@ -230,12 +230,22 @@ class Sitting(Closable):
                 until_decided=until_decided,
                 settings=grading.settings,
             )
-            if earlier is not None:
-                sitting._note_resumed(n=n, by=by)
+            sitting._note_questions() if earlier is None else sitting._note_resumed(n=n, by=by)
         except BaseException:
             file.close()
             raise
         return sitting
+
+    def _note_questions(self) -> None:
+        """Say why there are more questions than items were asked for."""
+        n_items = len({item_id for item_id, _ in self._order.values()})
+        reasons = []
+        if n_items > self._draw.n:
+            reasons.append(f"{n_items} items, because whole chunks are labelled")
+        if n_repeats := len(self._order) - n_items:
+            reasons.append(f"{n_repeats} shown twice, to measure how consistent the labels are")
+        if reasons:
+            self.notes.append(f"{len(self._order)} questions for --n {self._draw.n}: {'; '.join(reasons)}")
 
     def _note_resumed(self, *, n: int, by: LabelPlan) -> None:
         left, draw = len(self._open()), self._draw

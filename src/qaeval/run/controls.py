@@ -72,7 +72,9 @@ def _sources(sample: Sample, replies: ReplyIndex) -> list[_Source]:
     items = {item.item_id: item for row in replies.of(sample.sample_id) for item in row.items}
     order = sorted(items, key=lambda item_id: record_id("control", item_id))
     whole = (items[item_id] for item_id in order)
-    return [_Source.of(sample, item) for item in whole if not (is_dots(item.answer) or is_dots(item.question))]
+    return [
+        _Source.of(sample, item) for item in whole if not (is_dots(item.answer) or is_dots(item.question))
+    ]
 
 
 def _planted(judge: str, sources: Sequence[_Source], defect: ControlDefect) -> Iterator[Control]:

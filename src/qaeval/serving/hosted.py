@@ -24,7 +24,7 @@ from qaeval.chat.wire import (
     read_answer,
     server_message,
 )
-from qaeval.errors import UsageError
+from qaeval.errors import UsageError, install_command
 from qaeval.serving.client import HttpAnswer
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _client(base_url: str, api_key: str, addresses: Sequence[str], max_retries: 
         from openai import AsyncOpenAI  # noqa: PLC0415
     except ImportError as error:
         raise UsageError(
-            "a model of `kind: hosted` needs the openai SDK: pip install 'qaeval-harness[hosted]'"
+            f"a model of `kind: hosted` needs the openai SDK: {install_command('hosted')}"
         ) from error
     # its lines at level INFO would name every request
     for name in ("openai", "httpx2", "httpcore2"):

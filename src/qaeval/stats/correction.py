@@ -50,7 +50,7 @@ drawn differ (docs/validity.md)."""
 WORTH = 0.95
 """A corrected interval must be shorter than so much of the labels' own, else the judge adds nothing."""
 _NOTHING = "everything is labelled, or fewer than 10 clusters are: there is nothing to correct"
-_NO_HELP = "the judge adds nothing: the estimate is that of the labels alone"
+_NO_HELP = "the judge's letters do not narrow the interval: it is that of the labels alone"
 _DRAWN = "labelled chunks weighted by probability, t"
 _SEED = 20_240_229
 """Of the sign patterns, drawn only where the test cannot be exact."""
