@@ -1,4 +1,4 @@
-"""What GitHub's API of comments answers, for the stand-ins of the tests; imports nothing that takes time."""
+"""Responses of GitHub's comments API, for the test doubles; imports nothing slow."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ BOT = "github-actions[bot]"
 
 
 def answer(comments: list[dict[str, Any]], method: str, path: str, body: Any) -> tuple[int, Any]:
-    """Answer like GitHub's API of comments; a pull request with the number 9 may not be written."""
+    """Answer like GitHub's comments API; pull request 9 is not writable."""
     if method == "GET":
         page = int(re.findall(r"[?&]page=(\d+)", path)[0])
         return 200, comments[100 * (page - 1) : 100 * page]
@@ -16,6 +16,6 @@ def answer(comments: list[dict[str, Any]], method: str, path: str, body: Any) ->
     if method == "POST":
         comments.append({"id": len(comments) + 1, "user": {"login": BOT}, **body})
         return 201, comments[-1]
-    (one,) = [one for one in comments if path.endswith(f"/issues/comments/{one['id']}")]
-    one.update(body)
-    return 200, one
+    (comment,) = [comment for comment in comments if path.endswith(f"/issues/comments/{comment['id']}")]
+    comment.update(body)
+    return 200, comment

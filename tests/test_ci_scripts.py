@@ -1,4 +1,4 @@
-"""The GitHub Action and the GitLab job: their scripts in a plain shell, and the files that call them."""
+"""The GitHub Action and the GitLab job: their shell scripts, and the files that call them."""
 
 import json
 import os
@@ -26,23 +26,23 @@ BASH = shutil.which("bash") or "bash"
 TOOLS = (
     "bash", "cat", "cp", "curl", "cut", "mkdir", "mktemp", "rm", "sed", "seq", "tail", "tr"
 )  # fmt: skip
-"""What a runner has."""
+"""Programs of a CI runner."""
 
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
-    """A path with what a runner has, and nothing else."""
+    """A PATH folder that has only the programs of a CI runner."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in TOOLS:
-        found = shutil.which(name)
-        assert found, f"{name} is needed by the scripts"
-        (folder / name).symlink_to(found)
+        program = shutil.which(name)
+        assert program, f"{name} is needed by the scripts"
+        (folder / name).symlink_to(program)
     (folder / "python3").symlink_to(sys.executable)
     return folder
 
 
-def sh(script: str, tools: Path | str, **env: str | Path) -> "subprocess.CompletedProcess[str]":
+def run_script(script: str, tools: Path | str, **env: str | Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [BASH, str(ROOT / "ci" / script)],
         env={
@@ -62,7 +62,7 @@ def sh(script: str, tools: Path | str, **env: str | Path) -> "subprocess.Complet
 
 
 class Comments:
-    """The comments of a pull request, behind a stand-in of GitHub's API."""
+    """The comments of a pull request, behind a fake of GitHub's API."""
 
     def __init__(self, tools: Path, tmp_path: Path) -> None:
         self.tools, self.out, self.state = tools, tmp_path / "out", tmp_path / "comments.json"
@@ -72,11 +72,11 @@ class Comments:
     def write(self, report: Any, **env: str) -> str:
         if report is not None:
             (self.out / "comment.md").write_text(to_comment(report))
-        facts = {"QAEVAL_PULL": "7", "GITHUB_TOKEN": "secret", "GITHUB_REPOSITORY": "acme/models"}
-        done = sh("comment.sh", self.tools, QAEVAL_OUT=self.out, **{**facts, **self.env, **env})
-        assert done.returncode == 0, done.stderr
-        assert "secret" not in done.stdout + done.stderr
-        return done.stdout.strip()
+        defaults = {"QAEVAL_PULL": "7", "GITHUB_TOKEN": "secret", "GITHUB_REPOSITORY": "acme/models"}
+        result = run_script("comment.sh", self.tools, QAEVAL_OUT=self.out, **{**defaults, **self.env, **env})
+        assert result.returncode == 0, result.stderr
+        assert "secret" not in result.stdout + result.stderr
+        return result.stdout.strip()
 
     def all(self) -> list[dict[str, Any]]:
         return json.loads(self.state.read_text())
@@ -87,16 +87,16 @@ class Comments:
 
 @pytest.fixture
 def comments(tools: Path, tmp_path: Path) -> Iterator[Comments]:
-    made = Comments(tools, tmp_path)
-    made.put([])
+    pull_request = Comments(tools, tmp_path)
+    pull_request.put([])
 
     class Handler(BaseHTTPRequestHandler):
         def _reply(self) -> None:
             assert self.headers["Authorization"] == "Bearer secret"
             text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            found = made.all()
-            status, reply = answer(found, self.command, self.path, json.loads(text) if text else None)
-            made.put(found)
+            stored = pull_request.all()
+            status, reply = answer(stored, self.command, self.path, json.loads(text) if text else None)
+            pull_request.put(stored)
             content = json.dumps(reply).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
@@ -109,46 +109,46 @@ def comments(tools: Path, tmp_path: Path) -> Iterator[Comments]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.env = {"GITHUB_API_URL": f"http://127.0.0.1:{server.server_address[1]}"}
+    pull_request.env = {"GITHUB_API_URL": f"http://127.0.0.1:{server.server_address[1]}"}
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    yield made
+    yield pull_request
     server.shutdown()
     thread.join()
     server.server_close()
 
 
 @pytest.mark.slow
-def test_the_comment_is_written_once_and_then_brought_up_to_date(comments: Comments) -> None:
+def test_comment_is_written_once_and_then_updated(comments: Comments) -> None:
     others = [
         {"id": n, "user": {"login": "anna"}, "body": f"{MARKER} quoted by a person"} for n in range(1, 121)
     ]
     comments.put(others)
     assert comments.write(REGRESSION) == "comment: written"
     assert comments.write(PASS).startswith("comment: brought")
-    found = comments.all()
-    assert found[:120] == others
-    assert [one["body"] for one in found[120:]] == [to_comment(PASS)]
+    stored = comments.all()
+    assert stored[:120] == others
+    assert [comment["body"] for comment in stored[120:]] == [to_comment(PASS)]
 
 
-def test_a_gate_without_a_verdict_does_not_leave_the_old_one_standing(comments: Comments) -> None:
+def test_gate_without_a_verdict_replaces_the_old_comment(comments: Comments) -> None:
     comments.write(PASS)
     (comments.out / "comment.md").unlink()
     assert comments.write(None, QAEVAL_LINK="https://ci.example/1").startswith("comment: brought")
-    (found,) = comments.all()
-    assert found["body"].startswith(MARKER)
-    assert "no verdict" in found["body"]
-    assert "https://ci.example/1" in found["body"]
+    (comment,) = comments.all()
+    assert comment["body"].startswith(MARKER)
+    assert "no verdict" in comment["body"]
+    assert "https://ci.example/1" in comment["body"]
 
 
-def test_comments_without_text_or_author_are_passed_over(comments: Comments) -> None:
+def test_comments_without_text_or_author_are_ignored(comments: Comments) -> None:
     comments.put(
         [{"id": 1, "user": None, "body": MARKER}, {"id": 2, "user": {"login": "anna"}, "body": None}]
     )
     assert comments.write(PASS) == "comment: written"
 
 
-def test_an_answer_that_is_no_list_of_comments_fails_no_job(comments: Comments) -> None:
+def test_unexpected_comments_response_does_not_fail_the_job(comments: Comments) -> None:
 
     (comments.tools / "curl").unlink()
     curl = comments.tools / "curl"
@@ -157,55 +157,55 @@ def test_an_answer_that_is_no_list_of_comments_fails_no_job(comments: Comments) 
     assert "comments cannot be read" in comments.write(PASS)
 
 
-def test_a_token_that_may_not_write_fails_no_job(comments: Comments) -> None:
+def test_read_only_token_does_not_fail_the_job(comments: Comments) -> None:
     assert "pull-requests: write" in comments.write(PASS, QAEVAL_PULL="9")
     assert comments.all() == []
 
 
 @pytest.mark.parametrize(
-    ("env", "said"),
+    ("env", "message"),
     [
         ({"GITHUB_TOKEN": ""}, "no token, as for pull requests from forks"),
         ({"QAEVAL_PULL": ""}, "belongs to no pull request"),
         ({"QAEVAL_PULL": "7; touch /tmp/x"}, "expected the number of a pull request"),
     ],
 )
-def test_without_a_token_or_a_pull_request_there_is_no_comment_and_it_says_so(
-    tools: Path, tmp_path: Path, env: dict[str, str], said: str
+def test_no_comment_without_a_token_or_a_pull_request(
+    tools: Path, tmp_path: Path, env: dict[str, str], message: str
 ) -> None:
-    made = Comments(tools, tmp_path)
-    assert said in made.write(PASS, **env)
+    pull_request = Comments(tools, tmp_path)
+    assert message in pull_request.write(PASS, **env)
 
 
 # ------------------------------------------------------------------ run and gate
 
-STAND_IN = """#!{bash}
+FAKE_QAEVAL = """#!{bash}
 # a stand-in of qaeval: writes down how it was called, and ends as it is told to
 printf '%s\\n' "$@" '--' >> "{log}"
 exit {code}
 """
 
 
-def stand_in(tools: Path, tmp_path: Path, code: int = 0) -> Path:
+def install_fake_qaeval(tools: Path, tmp_path: Path, code: int = 0) -> Path:
     log = tmp_path / "called"
     path = tools / "qaeval"
-    path.write_text(STAND_IN.format(bash=BASH, log=log, code=code))
+    path.write_text(FAKE_QAEVAL.format(bash=BASH, log=log, code=code))
     path.chmod(0o755)
     return log
 
 
-def test_what_is_typed_becomes_options_and_is_never_run(tools: Path, tmp_path: Path) -> None:
-    log, trap = stand_in(tools, tmp_path), tmp_path / "trap"
-    done = sh(
+def test_inputs_become_options_and_are_never_executed(tools: Path, tmp_path: Path) -> None:
+    log, injected = install_fake_qaeval(tools, tmp_path), tmp_path / "trap"
+    result = run_script(
         "evaluate.sh",
         tools,
-        QAEVAL_MODELS=f"mistral *\n$(touch {trap})",
+        QAEVAL_MODELS=f"mistral *\n$(touch {injected})",
         QAEVAL_ENDPOINTS="mistral=http://10.0.0.5:8000\n judge=http://10.0.0.6:8000 ",
         QAEVAL_RUN=tmp_path / "run",
         QAEVAL_N="60",
         QAEVAL_JUDGE="compass judger",
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     assert log.read_text().splitlines() == [
         "compare",
         "--endpoint=mistral=http://10.0.0.5:8000",
@@ -218,43 +218,43 @@ def test_what_is_typed_becomes_options_and_is_never_run(tools: Path, tmp_path: P
         "mistral",
         "*",
         "$(touch",
-        f"{trap})",
+        f"{injected})",
         "--",
     ]
-    assert not trap.exists()
+    assert not injected.exists()
 
 
-def test_one_model_alone_is_generated_graded_and_reported(tools: Path, tmp_path: Path) -> None:
-    log = stand_in(tools, tmp_path)
-    assert sh("evaluate.sh", tools, QAEVAL_MODELS="mistral", QAEVAL_RUN="r").returncode == 0
+def test_single_model_is_generated_graded_and_reported(tools: Path, tmp_path: Path) -> None:
+    log = install_fake_qaeval(tools, tmp_path)
+    assert run_script("evaluate.sh", tools, QAEVAL_MODELS="mistral", QAEVAL_RUN="r").returncode == 0
     assert log.read_text().split("--\n")[0::1] == [
         "generate\n--yes\n--out=r\n", "mistral\n", "grade\n", "r\n", "report\n", "r\n", ""
     ]  # fmt: skip
 
 
-def test_a_sequential_gate_is_given_what_it_grades_with(tools: Path, tmp_path: Path) -> None:
-    log = stand_in(tools, tmp_path)
+def test_sequential_gate_receives_judge_and_endpoints(tools: Path, tmp_path: Path) -> None:
+    log = install_fake_qaeval(tools, tmp_path)
     env = {"QAEVAL_SEQUENTIAL": "true", "QAEVAL_JUDGE": "j", "QAEVAL_ENDPOINTS": "a=http://a\nj=http://j"}
-    assert sh("evaluate.sh", tools, QAEVAL_MODELS="a b", QAEVAL_RUN="r", **env).returncode == 0
-    served = ["--endpoint=a=http://a", "--endpoint=j=http://j"]
-    assert log.read_text().splitlines() == ["generate", *served, "--yes", "--out=r", "--", "a", "b", "--"]
+    assert run_script("evaluate.sh", tools, QAEVAL_MODELS="a b", QAEVAL_RUN="r", **env).returncode == 0
+    endpoints = ["--endpoint=a=http://a", "--endpoint=j=http://j"]
+    assert log.read_text().splitlines() == ["generate", *endpoints, "--yes", "--out=r", "--", "a", "b", "--"]
     log.unlink()
-    assert sh("gate.sh", tools, QAEVAL_RUN="r", QAEVAL_OUT=tmp_path / "out", **env).returncode == 0
-    assert log.read_text().splitlines()[4:] == ["--sequential", "--judge=j", *served, "--", "r", "--"]
+    assert run_script("gate.sh", tools, QAEVAL_RUN="r", QAEVAL_OUT=tmp_path / "out", **env).returncode == 0
+    assert log.read_text().splitlines()[4:] == ["--sequential", "--judge=j", *endpoints, "--", "r", "--"]
 
 
-def test_no_model_is_an_error_that_says_what_to_do(tools: Path, tmp_path: Path) -> None:
-    stand_in(tools, tmp_path)
-    done = sh("evaluate.sh", tools, QAEVAL_MODELS=" \n", QAEVAL_RUN="r")
-    assert (done.returncode, "set models" in done.stderr) == (64, True)
+def test_missing_models_are_an_error(tools: Path, tmp_path: Path) -> None:
+    install_fake_qaeval(tools, tmp_path)
+    result = run_script("evaluate.sh", tools, QAEVAL_MODELS=" \n", QAEVAL_RUN="r")
+    assert (result.returncode, "set models" in result.stderr) == (64, True)
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 65])
-def test_the_exit_code_of_the_gate_passes_through(tools: Path, tmp_path: Path, code: int) -> None:
-    stand_in(tools, tmp_path, code)
+def test_exit_code_of_the_gate_is_returned(tools: Path, tmp_path: Path, code: int) -> None:
+    install_fake_qaeval(tools, tmp_path, code)
     summary, output = tmp_path / "summary", tmp_path / "output"
     summary.write_text("before\n")
-    done = sh(
+    result = run_script(
         "gate.sh",
         tools,
         QAEVAL_RUN="r",
@@ -262,14 +262,14 @@ def test_the_exit_code_of_the_gate_passes_through(tools: Path, tmp_path: Path, c
         GITHUB_STEP_SUMMARY=summary,
         GITHUB_OUTPUT=output,
     )
-    assert done.returncode == code
+    assert result.returncode == code
     assert output.read_text() == f"exit-code={code}\n"
     assert summary.read_text().startswith("before\n## qaeval gate")
 
 
 @pytest.mark.parametrize("script", ["evaluate.sh", "gate.sh"])
-def test_github_obeys_nothing_that_is_printed_meanwhile(script: str, tools: Path, tmp_path: Path) -> None:
-    stand_in(tools, tmp_path, code=2)
+def test_workflow_commands_are_disabled_while_qaeval_runs(script: str, tools: Path, tmp_path: Path) -> None:
+    install_fake_qaeval(tools, tmp_path, code=2)
     (tools / "qaeval").write_text(f"#!{BASH}\necho ::add-mask::out; echo ::error::err >&2; exit 2\n")
     env = {
         "GITHUB_ACTIONS": "true",
@@ -277,81 +277,79 @@ def test_github_obeys_nothing_that_is_printed_meanwhile(script: str, tools: Path
         "QAEVAL_OUT": tmp_path / "out",
         "QAEVAL_MODELS": "a b",
     }
-    done = sh(script, tools, **env)
-    first, *said, last = done.stdout.splitlines()
+    result = run_script(script, tools, **env)
+    first, *printed, last = result.stdout.splitlines()
     token = first.removeprefix("::stop-commands::")
     assert re.fullmatch(r"\w{24}", token)
-    assert (done.returncode, said, last) == (2, ["::add-mask::out", "::error::err"], f"::{token}::")
-    assert sh(script, tools, **env).stdout.splitlines()[0] != first
+    assert (result.returncode, printed, last) == (2, ["::add-mask::out", "::error::err"], f"::{token}::")
+    assert run_script(script, tools, **env).stdout.splitlines()[0] != first
 
 
-def test_an_installation_that_is_there_already_is_used(tools: Path, tmp_path: Path) -> None:
-    assert "not on the runner" in sh("install.sh", tools, QAEVAL_INSTALL="none").stderr
-    stand_in(tools, tmp_path)
-    assert sh("install.sh", tools, QAEVAL_INSTALL="none").returncode == 0
+def test_existing_installation_is_used(tools: Path, tmp_path: Path) -> None:
+    assert "not on the runner" in run_script("install.sh", tools, QAEVAL_INSTALL="none").stderr
+    install_fake_qaeval(tools, tmp_path)
+    assert run_script("install.sh", tools, QAEVAL_INSTALL="none").returncode == 0
 
 
-def test_it_is_installed_into_an_environment_of_its_own(tools: Path, tmp_path: Path) -> None:
+def test_install_creates_a_separate_environment(tools: Path, tmp_path: Path) -> None:
     log, python = tmp_path / "called", tools / "python9"
-    made = f'#!{BASH}\nmkdir -p "$3/bin"; printf \'#!{BASH}\\necho "$@" >> {log}\\n\' > "$3/bin/python"; chmod +x "$3/bin/python"\n'
-    python.write_text(made)
+    fake_python = f'#!{BASH}\nmkdir -p "$3/bin"; printf \'#!{BASH}\\necho "$@" >> {log}\\n\' > "$3/bin/python"; chmod +x "$3/bin/python"\n'
+    python.write_text(fake_python)
     python.chmod(0o755)
     (tools / "chmod").symlink_to(shutil.which("chmod") or "")
     path = tmp_path / "path"
     env = {"RUNNER_TEMP": tmp_path, "GITHUB_PATH": path, "QAEVAL_PYTHON": "python9"}
-    done = sh("install.sh", tools, QAEVAL_INSTALL="./my wheel.whl", **env)
-    assert done.returncode == 0, done.stderr
+    result = run_script("install.sh", tools, QAEVAL_INSTALL="./my wheel.whl", **env)
+    assert result.returncode == 0, result.stderr
     assert log.read_text().endswith(" -- ./my wheel.whl\n")
     assert path.read_text() == f"{tmp_path}/qaeval/bin\n"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_whole_job_on_the_embedded_models(tools: Path, tmp_path: Path) -> None:
+def test_complete_job_with_embedded_models(tools: Path, tmp_path: Path) -> None:
     (tools / "qaeval").symlink_to(Path(sys.executable).with_name("qaeval"))
     path = f"{tools}:{os.environ['PATH']}"
     run, out = tmp_path / "run", tmp_path / "out"
     models = {"QAEVAL_MODELS": "embedded-lead embedded-salient", "QAEVAL_N": "12", "QAEVAL_SEED": "7"}
-    done = sh("evaluate.sh", path, QAEVAL_RUN=run, **models)
-    assert done.returncode == 0, done.stderr
-    asked = {"QAEVAL_RUN": run, "QAEVAL_BASELINE": ROOT / "results" / "example", "QAEVAL_OUT": out}
-    done = sh("gate.sh", path, GITHUB_STEP_SUMMARY=tmp_path / "summary", **asked)
+    result = run_script("evaluate.sh", path, QAEVAL_RUN=run, **models)
+    assert result.returncode == 0, result.stderr
+    gate_env = {"QAEVAL_RUN": run, "QAEVAL_BASELINE": ROOT / "results" / "example", "QAEVAL_OUT": out}
+    result = run_script("gate.sh", path, GITHUB_STEP_SUMMARY=tmp_path / "summary", **gate_env)
     # twelve chunks cannot rule out a loss of 5 points
-    assert done.returncode == 2, done.stderr
-    assert {one.name for one in out.iterdir()} == {
+    assert result.returncode == 2, result.stderr
+    assert {file.name for file in out.iterdir()} == {
         "junit.xml", "summary.md", "comment.md", "gate.json", "report.html"
     }  # fmt: skip
     assert (tmp_path / "summary").read_text() == (out / "summary.md").read_text()
-    first = {one.name: one.read_text() for one in out.iterdir()}
-    assert sh("gate.sh", path, **asked).returncode == 2
-    assert {one.name: one.read_text() for one in out.iterdir()} == first
-    assert sh("gate.sh", path, **{**asked, "QAEVAL_RUN": tmp_path / "nowhere"}).returncode == 65
+    first = {file.name: file.read_text() for file in out.iterdir()}
+    assert run_script("gate.sh", path, **gate_env).returncode == 2
+    assert {file.name: file.read_text() for file in out.iterdir()} == first
+    assert run_script("gate.sh", path, **{**gate_env, "QAEVAL_RUN": tmp_path / "nowhere"}).returncode == 65
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_pull_request_that_changes_a_prompt_is_gated_and_the_comment_names_it(
-    tools: Path, tmp_path: Path
-) -> None:
+def test_changed_prompt_is_gated_and_named_in_the_comment(tools: Path, tmp_path: Path) -> None:
     (tools / "qaeval").symlink_to(Path(sys.executable).with_name("qaeval"))
     path = f"{tools}:{os.environ['PATH']}"
     folder, baseline, policy = tmp_path / "ours", tmp_path / "baseline.json", tmp_path / "gate.yaml"
-    # another name: the labels of the shipped eval refute the embedded judge, and the gate would say so
+    # renamed, because the labels of the shipped eval refute the embedded judge and would change the verdict
     shutil.copytree(ROOT / "evals" / "qa_pairs", folder, ignore=shutil.ignore_patterns("labels"))
     definition = folder / "eval.yaml"
     definition.write_text(definition.read_text().replace("name: qa_pairs", "name: ours", 1))
     policy.write_text("rules: [{quantity: usable_rate, margin: 0.05}]\n")
     models = {"QAEVAL_MODELS": "embedded-lead embedded-salient", "QAEVAL_EVAL": folder}
-    assert sh("evaluate.sh", path, QAEVAL_RUN=tmp_path / "release", **models).returncode == 0
-    words = ["baseline", "set", tmp_path / "release", "--out", baseline]
-    subprocess.run([tools / "qaeval", *words], check=True, capture_output=True, timeout=300)
+    assert run_script("evaluate.sh", path, QAEVAL_RUN=tmp_path / "release", **models).returncode == 0
+    arguments = ["baseline", "set", tmp_path / "release", "--out", baseline]
+    subprocess.run([tools / "qaeval", *arguments], check=True, capture_output=True, timeout=300)
     prompt = folder / "prompt.md"
     prompt.write_text(prompt.read_text() + "\nBe brief.\n")
-    assert sh("evaluate.sh", path, QAEVAL_RUN=tmp_path / "run", **models).returncode == 0
+    assert run_script("evaluate.sh", path, QAEVAL_RUN=tmp_path / "run", **models).returncode == 0
     out = tmp_path / "out"
-    asked = {"QAEVAL_RUN": tmp_path / "run", "QAEVAL_BASELINE": baseline, "QAEVAL_POLICY": policy}
-    done = sh("gate.sh", path, QAEVAL_OUT=out, **asked)
-    assert done.returncode == 0, done.stdout + done.stderr
+    gate_env = {"QAEVAL_RUN": tmp_path / "run", "QAEVAL_BASELINE": baseline, "QAEVAL_POLICY": policy}
+    result = run_script("gate.sh", path, QAEVAL_OUT=out, **gate_env)
+    assert result.returncode == 0, result.stdout + result.stderr
     report = json.loads((out / "gate.json").read_text())
     assert [change["candidate"] for change in report["prompts"]] == ["embedded-lead", "embedded-salient"]
     for view in ("summary.md", "comment.md", "junit.xml"):
@@ -363,15 +361,15 @@ def test_a_pull_request_that_changes_a_prompt_is_gated_and_the_comment_names_it(
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 
 
-def test_the_action_has_what_github_asks_of_a_composite_action() -> None:
+def test_action_is_a_valid_composite_action() -> None:
     assert ACTION["runs"]["using"] == "composite"
     assert ACTION["name"]
     assert ACTION["description"]
     assert ACTION["inputs"]
     assert ACTION["runs"]["steps"]
-    for one in ACTION["inputs"].values():
-        assert set(one) <= {"description", "default", "required"}
-        assert isinstance(one["default"], str)
+    for action_input in ACTION["inputs"].values():
+        assert set(action_input) <= {"description", "default", "required"}
+        assert isinstance(action_input["default"], str)
     for step in ACTION["runs"]["steps"]:
         assert ("run" in step) != ("uses" in step)
         assert "run" not in step or step["shell"] == "bash"
@@ -383,7 +381,7 @@ def test_no_step_has_an_expression_in_its_script() -> None:
     assert not any("${{" in script for script in scripts)
 
 
-def test_every_input_is_used_and_every_script_is_there() -> None:
+def test_every_input_is_used_and_every_script_exists() -> None:
     text = (ROOT / "action.yml").read_text()
     used = set(re.findall(r"inputs\.([a-z-]+)", text))
     assert used == set(ACTION["inputs"])
@@ -391,7 +389,7 @@ def test_every_input_is_used_and_every_script_is_there() -> None:
     assert scripts == {path.name for path in (ROOT / "ci").glob("*.sh")}
 
 
-def test_what_scripts_read_is_what_the_action_gives() -> None:
+def test_action_provides_the_variables_of_its_scripts() -> None:
     steps = [
         (step, name)
         for step in ACTION["runs"]["steps"]
@@ -399,16 +397,16 @@ def test_what_scripts_read_is_what_the_action_gives() -> None:
     ]
     assert steps
     for step, name in steps:
-        read = set(re.findall(r"\$\{?(QAEVAL_[A-Z]+)", (ROOT / "ci" / name).read_text()))
-        assert read <= set(step["env"]), name
+        variables = set(re.findall(r"\$\{?(QAEVAL_[A-Z]+)", (ROOT / "ci" / name).read_text()))
+        assert variables <= set(step["env"]), name
 
 
 @pytest.mark.parametrize("path", [ROOT / "action.yml", *sorted((ROOT / "docs" / "examples").glob("*.yml"))])
-def test_actions_of_others_are_pinned_by_commit_with_their_version(path: Path) -> None:
+def test_third_party_actions_are_pinned_by_commit_with_version(path: Path) -> None:
     for line in path.read_text().splitlines():
-        if found := re.search(r"uses: (actions/\S+)(.*)", line):
-            assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", found[1]), line
-            assert re.fullmatch(r" # v\d+\.\d+\.\d+", found[2]), line
+        if match := re.search(r"uses: (actions/\S+)(.*)", line):
+            assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", match[1]), line
+            assert re.fullmatch(r" # v\d+\.\d+\.\d+", match[2]), line
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "ci").glob("*.sh")))
@@ -420,13 +418,13 @@ def test_scripts_stop_at_the_first_error(path: Path) -> None:
     assert subprocess.run([BASH, "-n", str(path)], check=False).returncode == 0
 
 
-def gitlab() -> tuple[dict[str, Any], dict[str, Any]]:
+def read_gitlab_job() -> tuple[dict[str, Any], dict[str, Any]]:
     spec, jobs = yaml.safe_load_all((ROOT / "ci" / "gitlab.yml").read_text())
     return spec["spec"]["inputs"], jobs["qaeval-gate"]
 
 
 def test_the_gitlab_job_takes_its_inputs_as_variables() -> None:
-    inputs, job = gitlab()
+    inputs, job = read_gitlab_job()
     (script,) = job["script"]
     assert "[[" not in script.replace("[[:space:]]", "").replace("'[:space:]'", "")
     used = re.findall(r"\$\[\[ inputs\.(\w+) \]\]", (ROOT / "ci" / "gitlab.yml").read_text())
@@ -436,24 +434,30 @@ def test_the_gitlab_job_takes_its_inputs_as_variables() -> None:
 
 
 @pytest.mark.parametrize(("models", "code"), [("mistral qwen", 3), ("mistral", 0)])
-def test_the_gitlab_job_ends_as_the_gate_does(tools: Path, tmp_path: Path, models: str, code: int) -> None:
-    log = stand_in(tools, tmp_path)
+def test_gitlab_job_returns_the_exit_code_of_the_gate(
+    tools: Path, tmp_path: Path, models: str, code: int
+) -> None:
+    log = install_fake_qaeval(tools, tmp_path)
     (tools / "qaeval").write_text(f'{(tools / "qaeval").read_text()}'.replace(
         "exit 0", f'if [ "$1" = gate ]; then exit {code}; fi'
     ))  # fmt: skip
-    _, job = gitlab()
+    _, job = read_gitlab_job()
     inputs = dict.fromkeys(job["variables"], "")
-    typed = {"QAEVAL_MODELS": models, "QAEVAL_ENDPOINTS": "judge=http://10.0.0.6", "QAEVAL_INSTALL": "none"}
-    done = subprocess.run(
+    variables = {
+        "QAEVAL_MODELS": models,
+        "QAEVAL_ENDPOINTS": "judge=http://10.0.0.6",
+        "QAEVAL_INSTALL": "none",
+    }
+    result = subprocess.run(
         [BASH, "-c", job["script"][0]],
         cwd=tmp_path,
-        env={**inputs, **typed, "PATH": str(tools), "CI_JOB_ID": "5", "QAEVAL_POLICY": "gate.yaml"},
+        env={**inputs, **variables, "PATH": str(tools), "CI_JOB_ID": "5", "QAEVAL_POLICY": "gate.yaml"},
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
     )
-    assert done.returncode == code, done.stderr
+    assert result.returncode == code, result.stderr
     commands = log.read_text().split("\n")
     first = "compare" if " " in models else "generate"
     assert commands[:5] == [first, "--endpoint=judge=http://10.0.0.6", "--yes", "--out=results/ci-5", "--"]
@@ -473,12 +477,12 @@ def test_the_gitlab_job_ends_as_the_gate_does(tools: Path, tmp_path: Path, model
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "examples").glob("*.y*ml")))
-def test_the_examples_name_inputs_that_there_are(path: Path) -> None:
+def test_examples_use_existing_inputs(path: Path) -> None:
     example = yaml.safe_load(path.read_text())
     if path.name == "gate.yaml":
         assert len(read_policy(path).rules) == 3
     elif path.name.startswith("gitlab"):
-        assert set(example["include"][0]["inputs"]) <= set(gitlab()[0])
+        assert set(example["include"][0]["inputs"]) <= set(read_gitlab_job()[0])
     else:
         steps = example["jobs"]["gate"]["steps"]
         (used,) = [step["with"] for step in steps if step.get("uses", "").startswith("YOUR-ORG")]
@@ -488,11 +492,11 @@ def test_the_examples_name_inputs_that_there_are(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_rerun_asks_the_servers_nothing_and_comes_to_the_same_verdict(tools: Path, tmp_path: Path) -> None:
+def test_rerun_makes_no_requests_and_has_the_same_verdict(tools: Path, tmp_path: Path) -> None:
     (tools / "qaeval").symlink_to(Path(sys.executable).with_name("qaeval"))
     path = f"{tools}:{os.environ['PATH']}"
     with LoopbackServer(["mistral-v0.3", "qwen2.5", "selene"]) as server:
-        asked, verdicts = [], []
+        request_counts, verdicts = [], []
         env = {
             "QAEVAL_MODELS": "mistral-v0.3 qwen2.5",
             "QAEVAL_JUDGE": "selene",
@@ -502,11 +506,15 @@ def test_a_rerun_asks_the_servers_nothing_and_comes_to_the_same_verdict(tools: P
         }
         for name in ("first", "second"):
             run = tmp_path / name / "run"
-            done = sh("evaluate.sh", path, **env, QAEVAL_RUN=run)
-            assert done.returncode == 0, done.stderr
-            # the probe says hello; a question of the eval may be answered at length
-            asked.append(sum("response_format" in one and one["max_tokens"] > 64 for one in server.requests))
+            result = run_script("evaluate.sh", path, **env, QAEVAL_RUN=run)
+            assert result.returncode == 0, result.stderr
+            # exclude the requests of the probe, which are short
+            request_counts.append(
+                sum(
+                    "response_format" in request and request["max_tokens"] > 64 for request in server.requests
+                )
+            )
             base = {"QAEVAL_BASELINE": tmp_path / "first" / "run", "QAEVAL_OUT": tmp_path / name}
-            verdicts.append(sh("gate.sh", path, QAEVAL_RUN=run, **base).returncode)
-    assert asked[0] == asked[1] > 16
+            verdicts.append(run_script("gate.sh", path, QAEVAL_RUN=run, **base).returncode)
+    assert request_counts[0] == request_counts[1] > 16
     assert verdicts == [2, 2]

@@ -36,14 +36,14 @@ SPLITS = ("train", "validation", "test")
 SHA = "f" * 64
 PROMPT = {"system": "You write pairs.", "user": "$title: $chunk for $$5"}
 
-Written_ = tuple[str, str, str]
-"""Question, answer, letter; no letter is a judge's reply that could not be read."""
+GradedPair = tuple[str, str, str]
+"""Question, answer and letter; an empty letter means an unparseable reply of the judge."""
 UNGRADED = "-"
-"""The judge was not asked yet."""
+"""Letter of an item that the judge has not graded yet."""
 
 
 def settings(candidates: Sequence[str], **licences: str) -> dict[str, Any]:
-    def about(name: str) -> dict[str, Any]:
+    def model_settings(name: str) -> dict[str, Any]:
         kind = "server" if name in licences else "embedded"
         return {"kind": kind, "hf_id": f"org/{name}", "revision": None, "licence": licences.get(name, "")}
 
@@ -54,12 +54,12 @@ def settings(candidates: Sequence[str], **licences: str) -> dict[str, Any]:
         "scale": [{"letter": letter, "name": f"level {letter}"} for letter in "ABC"],
         "flags": [],
     }
-    asked = {"items_per_sample": 1, "item_types": [], "rubric": "abc", "prompt": PROMPT}
+    task = {"items_per_sample": 1, "item_types": [], "rubric": "abc", "prompt": PROMPT}
     return {
-        "eval": {"name": "e", "title": "An eval", "digest": "e" * 64, **asked},
+        "eval": {"name": "e", "title": "An eval", "digest": "e" * 64, **task},
         "sample_set": {"n": 1, "seed": 0, "digest": "d" * 64},
-        "candidates": {name: about(name) for name in candidates},
-        "grading": {"judge": {"name": "judge", **about("judge")}, "rubric": rubric},
+        "candidates": {name: model_settings(name) for name in candidates},
+        "grading": {"judge": {"name": "judge", **model_settings("judge")}, "rubric": rubric},
     }
 
 
@@ -70,89 +70,94 @@ def sample(number: int, question: str = "", document: str = "") -> Sample:
     return Sample.of(chunk, question)
 
 
-def grade(item: Item, letter: str, **more: Any) -> Grade:
+def grade(item: Item, letter: str, **fields: Any) -> Grade:
     return Grade(
         task_id=record_id("grade", item.item_id),
         judge="judge",
         rubric_sha=SHA,
         item_id=item.item_id,
         letter=letter,
-        reason=more.pop("reason", "because"),
+        reason=fields.pop("reason", "because"),
         text="",
         latency_s=0,
-        **more,
+        **fields,
     )
 
 
-def lost_grade(one: Sample, item: Item) -> Failure:
+def grade_failure(graded_sample: Sample, item: Item) -> Failure:
     return Failure(
         task_id=record_id("grade", item.item_id),
         stage="grade",
         model="judge",
-        sample_id=one.sample_id,
+        sample_id=graded_sample.sample_id,
         item_id=item.item_id,
         reason="unparseable",
         detail="d",
     )
 
 
-def build(
+def make_run(
     path: Path,
-    replies: Mapping[str, Sequence[Sequence[Written_] | None]],
+    replies: Mapping[str, Sequence[Sequence[GradedPair] | None]],
     *,
     samples: Sequence[Sample] | None = None,
-    more: Mapping[str, Mapping[str, Any]] | None = None,
+    grade_fields: Mapping[str, Mapping[str, Any]] | None = None,
     parts: Mapping[str, str] | None = None,
     licences: Mapping[str, str] | None = None,
     item_kind: str = "qa_pair",
 ) -> RunStore:
-    """Make a run: a reply of each candidate to each sample, None for a failure; ``more`` adds to grades."""
+    """Make a run from each candidate's replies per sample, None for a failure; ``grade_fields`` adds to grades."""
     n = max(map(len, replies.values()))
     samples = samples or [sample(number) for number in range(n)]
-    about = settings(list(replies), **(licences or {}))
-    about["eval"]["item_kind"] = item_kind
-    store = RunStore.create(path, about, samples, resume=False)
-    graded: dict[str, Grade | Failure] = {}
+    run_settings = settings(list(replies), **(licences or {}))
+    run_settings["eval"]["item_kind"] = item_kind
+    store = RunStore.create(path, run_settings, samples, resume=False)
+    grades: dict[str, Grade | Failure] = {}
     with store.writer(GENERATIONS) as rows:
-        for name, own in replies.items():
-            for one, pairs in zip(samples, own, strict=True):
-                task = record_id("generate", name, one.sample_id)
+        for name, sample_replies in replies.items():
+            for run_sample, pairs in zip(samples, sample_replies, strict=True):
+                task_id = record_id("generate", name, run_sample.sample_id)
                 if pairs is None:
                     rows.append(
                         Failure(
-                            task_id=task,
+                            task_id=task_id,
                             stage="generate",
                             model=name,
-                            sample_id=one.sample_id,
+                            sample_id=run_sample.sample_id,
                             reason="invalid_json",
                             detail="d",
                         )
                     )
                     continue
                 items = []
-                for place, (question, answer, letter) in enumerate(pairs):
+                for position, (question, answer, letter) in enumerate(pairs):
                     item = Item.of(
-                        one.sample_id, place, type="factual", question=question, answer=answer, parts=parts
+                        run_sample.sample_id,
+                        position,
+                        type="factual",
+                        question=question,
+                        answer=answer,
+                        parts=parts,
                     )
-                    extra = dict((more or {}).get(question, {}))
-                    findings = extra.pop("findings", {})
+                    fields = dict((grade_fields or {}).get(question, {}))
+                    findings = fields.pop("findings", {})
                     items.append(item.model_copy(update={"findings": findings}))
                     if letter != UNGRADED:
-                        graded[item.item_id] = (
-                            grade(item, letter, **extra) if letter else lost_grade(one, item)
+                        grades[item.item_id] = (
+                            grade(item, letter, **fields) if letter else grade_failure(run_sample, item)
                         )
                 rows.append(
                     Generation(
-                        task_id=task,
+                        task_id=task_id,
                         candidate=name,
-                        sample_id=one.sample_id,
+                        sample_id=run_sample.sample_id,
                         items=tuple(items),
                         text="",
                         latency_s=0,
                     )
                 )
     with store.writer(GRADES) as rows:
-        for row in graded.values():
+        for row in grades.values():
             rows.append(row)
     return store
 
@@ -163,26 +168,26 @@ def label(item: Item, letter: str, rater: str = "ann", kind: Any = "human", rubr
     )
 
 
-def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    found = {split: folder / f"{split}.jsonl" for split in SPLITS}
+def read_splits(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    paths = {split: folder / f"{split}.jsonl" for split in SPLITS}
     return {
         split: [json.loads(line) for line in path.read_text().splitlines()]
-        for split, path in found.items()
+        for split, path in paths.items()
         if path.is_file()
     }
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [row for rows in read(folder).values() for row in rows]
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    return [row for rows in read_splits(folder).values() for row in rows]
 
 
 def front_matter(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
-    return found
+    metadata: dict[str, Any] = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+    return metadata
 
 
-def questions(folder: Path) -> list[str]:
-    return sorted(row["messages"][-2]["content"] for row in rows_of(folder))
+def exported_questions(folder: Path) -> list[str]:
+    return sorted(row["messages"][-2]["content"] for row in read_rows(folder))
 
 
 @pytest.fixture
@@ -195,69 +200,69 @@ def example(tmp_path: Path) -> Iterator[RunStore]:
 # ---------------------------------------------------------------- the example run
 
 
-def test_the_example_becomes_conversations_of_its_best_items(example: RunStore, tmp_path: Path) -> None:
-    written = write_export(example, "sft", tmp_path / "out")
-    best = {
+def test_sft_exports_only_best_items_of_the_example(example: RunStore, tmp_path: Path) -> None:
+    result = write_export(example, "sft", tmp_path / "out")
+    best_ids = {
         row.item_id
         for row in example.grades()
         if isinstance(row, Grade) and row.letter == "A" and not row.flags
     }
-    rows = rows_of(tmp_path / "out")
+    rows = read_rows(tmp_path / "out")
     assert rows
-    assert {row["id"] for row in rows} <= best
-    assert sum(written.counts.values()) == len(rows)
+    assert {row["id"] for row in rows} <= best_ids
+    assert sum(result.counts.values()) == len(rows)
     assert {row["letter"] for row in rows} == {"A"}
     assert [turn["role"] for turn in rows[0]["messages"]] == ["user", "assistant"]
 
 
 @pytest.mark.parametrize("to", ["sft", "dpo", "csv", "parquet", "labels"])
-def test_the_same_run_gives_the_same_bytes(example: RunStore, tmp_path: Path, to: Any) -> None:
-    made = [write_export(example, to, tmp_path / name, seed=3).paths for name in ("one", "two")]
-    assert [path.name for path in made[0]] == [path.name for path in made[1]]
-    assert [path.read_bytes() for path in made[0]] == [path.read_bytes() for path in made[1]]
+def test_export_is_deterministic(example: RunStore, tmp_path: Path, to: Any) -> None:
+    exports = [write_export(example, to, tmp_path / name, seed=3).paths for name in ("one", "two")]
+    assert [path.name for path in exports[0]] == [path.name for path in exports[1]]
+    assert [path.read_bytes() for path in exports[0]] == [path.read_bytes() for path in exports[1]]
 
 
 @pytest.mark.slow
-def test_datasets_loads_what_is_written(example: RunStore, tmp_path: Path) -> None:
+def test_datasets_loads_an_export(example: RunStore, tmp_path: Path) -> None:
     import datasets  # type: ignore[import-untyped]  # noqa: PLC0415 - takes seconds
 
     for to in ("sft", "dpo"):
-        written = write_export(example, to, tmp_path / to)
-        files = {split: str(tmp_path / to / f"{split}.jsonl") for split in written.counts}
+        result = write_export(example, to, tmp_path / to)
+        files = {split: str(tmp_path / to / f"{split}.jsonl") for split in result.counts}
         by_file = datasets.load_dataset("json", data_files=files, cache_dir=str(tmp_path / "cache"))
         by_folder = datasets.load_dataset(str(tmp_path / to), cache_dir=str(tmp_path / "cache"))
         for loaded in (by_file, by_folder):
-            assert {split: len(rows) for split, rows in loaded.items()} == written.counts
+            assert {split: len(rows) for split, rows in loaded.items()} == result.counts
     assert by_folder["train"][0]["prompt"][0]["role"] == "system"
 
 
-def test_the_card_lists_every_file_with_its_hash_and_every_split(example: RunStore, tmp_path: Path) -> None:
-    written = write_export(example, "sft", tmp_path / "out")
+def test_card_lists_every_file_with_its_hash_and_every_split(example: RunStore, tmp_path: Path) -> None:
+    result = write_export(example, "sft", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
-    assert {path.stem for path in written.paths[:-1]} == set(written.counts)
-    for path in written.paths[:-1]:
+    assert {path.stem for path in result.paths[:-1]} == set(result.counts)
+    for path in result.paths[:-1]:
         assert f"`{path.name}`" in card
         assert hashlib.sha256(path.read_bytes()).hexdigest() in card
     config = front_matter(tmp_path / "out")["configs"][0]
-    assert [one["split"] for one in config["data_files"]] == list(written.counts)
-    run = example.settings()
-    for known in (
-        run["eval"]["digest"],
-        run["grading"]["rubric"]["sha"],
+    assert [data_file["split"] for data_file in config["data_files"]] == list(result.counts)
+    run_settings = example.settings()
+    for excerpt in (
+        run_settings["eval"]["digest"],
+        run_settings["grading"]["rubric"]["sha"],
         "embedded-lead",
         "assistant_only_loss=True",
     ):
-        assert known in card
+        assert excerpt in card
     assert "## Personal and confidential" in card
 
 
-def test_labels_of_the_eval_fit_the_example(example: RunStore, tmp_path: Path) -> None:
+def test_model_labels_of_the_eval_do_not_change_the_default_export(example: RunStore, tmp_path: Path) -> None:
     paths = sorted((EXAMPLE.parents[1] / "evals" / "qa_pairs" / "labels").glob("*.jsonl"))
-    labels = [one for path in paths for one in read_labels(path)]
-    assert any(one.source == "label" for one in graded_items(example, labels, model_labels=True))
+    labels = [row for path in paths for row in read_labels(path)]
+    assert any(graded.source == "label" for graded in graded_items(example, labels, model_labels=True))
     write_export(example, "sft", tmp_path / "plain")
     write_export(example, "sft", tmp_path / "out", labels=labels)
-    assert read(tmp_path / "out") == read(tmp_path / "plain")
+    assert read_splits(tmp_path / "out") == read_splits(tmp_path / "plain")
     card = (tmp_path / "out" / "README.md").read_text()
     assert re.search(r"claude-1[^)]*\) were not", card)
 
@@ -265,17 +270,17 @@ def test_labels_of_the_eval_fit_the_example(example: RunStore, tmp_path: Path) -
 # ---------------------------------------------------------------- letters and filters
 
 
-def test_a_label_by_a_person_wins_over_the_grade(tmp_path: Path) -> None:
-    with build(tmp_path / "run", {"m": [[("Q one?", "a", "C"), ("Q two?", "b", "A")]]}) as store:
-        first, second = (one.item for one in graded_items(store, []))
+def test_human_label_overrides_the_grade(tmp_path: Path) -> None:
+    with make_run(tmp_path / "run", {"m": [[("Q one?", "a", "C"), ("Q two?", "b", "A")]]}) as store:
+        first, second = (graded.item for graded in graded_items(store, []))
         labels = [label(first, "A"), label(second, "C")]
         write_export(store, "sft", tmp_path / "with", labels=labels)
-    assert questions(tmp_path / "with") == ["Q one?"]
+    assert exported_questions(tmp_path / "with") == ["Q one?"]
     assert "ann (human)" in (tmp_path / "with" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
-    ("rater", "said"),
+    ("rater", "message"),
     [
         (
             "claude-2",
@@ -287,36 +292,38 @@ def test_a_label_by_a_person_wins_over_the_grade(tmp_path: Path) -> None:
         ("judge", r"judge: licence 'mrl'"),
     ],
 )
-def test_labels_by_models_decide_on_request_and_by_their_terms(tmp_path: Path, rater: str, said: str) -> None:
+def test_model_labels_count_only_on_request_and_if_licence_allows(
+    tmp_path: Path, rater: str, message: str
+) -> None:
     replies = {"m": [[("Q one?", "a", "C"), ("Q two?", "b", "A"), ("Q three?", "c", "A")]]}
     licences = {"m": "mit", "judge": "mrl"}
-    asked = Filters(model_labels=True)
-    with build(tmp_path / "run", replies, licences=licences) as store:
-        store.write_settings({**store.settings(), "grading": graded_by(store, "judge", licence="mit")})
-        first, second, third = (one.item for one in graded_items(store, []))
+    filters = Filters(model_labels=True)
+    with make_run(tmp_path / "run", replies, licences=licences) as store:
+        store.write_settings({**store.settings(), "grading": with_judge(store, "judge", licence="mit")})
+        first, second, third = (graded.item for graded in graded_items(store, []))
         labels = [label(first, "A", rater, "model"), label(second, "C", rater, "model")]
         labels.append(label(third, "A", "ann"))
         write_export(store, "sft", tmp_path / "without", labels=labels)
         if rater == "judge":
-            store.write_settings({**store.settings(), "grading": graded_by(store, "judge", licence="mrl")})
-        with pytest.raises(UsageError, match=said):
-            write_export(store, "sft", tmp_path / "with", labels=labels, filters=asked)
-        write_export(store, "sft", tmp_path / "with", labels=labels, filters=asked, accept=(rater,))
-    assert questions(tmp_path / "without") == ["Q three?", "Q two?"]
-    assert questions(tmp_path / "with") == ["Q one?", "Q three?"]
+            store.write_settings({**store.settings(), "grading": with_judge(store, "judge", licence="mrl")})
+        with pytest.raises(UsageError, match=message):
+            write_export(store, "sft", tmp_path / "with", labels=labels, filters=filters)
+        write_export(store, "sft", tmp_path / "with", labels=labels, filters=filters, accept=(rater,))
+    assert exported_questions(tmp_path / "without") == ["Q three?", "Q two?"]
+    assert exported_questions(tmp_path / "with") == ["Q one?", "Q three?"]
     card = (tmp_path / "with" / "README.md").read_text()
     assert f"{rater} (model)" in card
     assert f"Labels by models ({rater}) count" in card
     assert f"{rater} (model)" not in (tmp_path / "without" / "README.md").read_text()
 
 
-def graded_by(store: RunStore, name: str, **about: str) -> dict[str, Any]:
+def with_judge(store: RunStore, name: str, **fields: str) -> dict[str, Any]:
     grading = store.settings()["grading"]
-    return {**grading, "judge": {**grading["judge"], "name": name, "kind": "server", **about}}
+    return {**grading, "judge": {**grading["judge"], "name": name, "kind": "server", **fields}}
 
 
 @pytest.mark.parametrize(
-    ("given", "letter"),
+    ("ratings", "letter"),
     [
         ([("ann", "human", "A"), ("ben", "human", "A"), ("cy", "human", "C")], "A"),
         ([("ann", "human", "A"), ("ben", "human", "B")], "B"),
@@ -325,15 +332,17 @@ def graded_by(store: RunStore, name: str, **about: str) -> dict[str, Any]:
         ([("ann", "human", "C"), ("ann", "human", "A")], "A"),
     ],
 )
-def test_several_raters_come_to_one_letter(tmp_path: Path, given: list[Written_], letter: str) -> None:
-    with build(tmp_path, {"m": [[("Q?", "a", "B")]]}) as store:
+def test_letters_of_several_raters_are_combined(
+    tmp_path: Path, ratings: list[GradedPair], letter: str
+) -> None:
+    with make_run(tmp_path, {"m": [[("Q?", "a", "B")]]}) as store:
         item = graded_items(store, [])[0].item
-        labels = [label(item, own, rater, kind) for rater, kind, own in given]
+        labels = [label(item, rating, rater, rater_kind) for rater, rater_kind, rating in ratings]
         assert graded_items(store, labels, model_labels=True)[0].letter == letter
 
 
-def test_labels_of_another_rubric_are_passed_over_and_letters_off_the_scale_refused(tmp_path: Path) -> None:
-    with build(tmp_path, {"m": [[("Q?", "a", "B")]]}) as store:
+def test_labels_of_another_rubric_are_ignored_and_letters_off_the_scale_refused(tmp_path: Path) -> None:
+    with make_run(tmp_path, {"m": [[("Q?", "a", "B")]]}) as store:
         item = graded_items(store, [])[0].item
         assert graded_items(store, [label(item, "Z", rubric="other/1")])[0].source == "grade"
         assert graded_items(store, [label(item, "A", rubric="abc/1")])[0].letter == "A"
@@ -341,50 +350,53 @@ def test_labels_of_another_rubric_are_passed_over_and_letters_off_the_scale_refu
             graded_items(store, [label(item, "Z")])
 
 
-def test_each_filter_takes_what_it_names(tmp_path: Path) -> None:
+def test_each_filter_selects_matching_items(tmp_path: Path) -> None:
     pairs = [(f"About {word}?", f"It is {word} here.", "A") for word in ("plain", "sure", "found", "flagged")]
-    more: dict[str, dict[str, Any]] = {
+    grade_fields: dict[str, dict[str, Any]] = {
         "About sure?": {"probabilities": {"A": 0.95}},
         "About plain?": {"probabilities": {"A": 0.5}},
         "About found?": {"findings": {"language": "is not German"}},
         "About flagged?": {"flags": ("hallucination",)},
     }
 
-    def left(name: str, **filters: Any) -> list[str]:
+    def export_subjects(name: str, **filters: Any) -> list[str]:
         write_export(store, "sft", tmp_path / name, filters=Filters(**filters))
-        return [question.removeprefix("About ").removesuffix("?") for question in questions(tmp_path / name)]
+        return [
+            question.removeprefix("About ").removesuffix("?")
+            for question in exported_questions(tmp_path / name)
+        ]
 
-    with build(tmp_path / "run", {"m": [pairs]}, more=more) as store:
-        assert left("default") == ["found", "plain", "sure"]
-        assert left("checks", checks_passed=True) == ["plain", "sure"]
-        assert left("sure", min_probability=0.9) == ["sure"]
+    with make_run(tmp_path / "run", {"m": [pairs]}, grade_fields=grade_fields) as store:
+        assert export_subjects("default") == ["found", "plain", "sure"]
+        assert export_subjects("checks", checks_passed=True) == ["plain", "sure"]
+        assert export_subjects("sure", min_probability=0.9) == ["sure"]
 
 
-def test_one_candidate_alone_can_be_exported(tmp_path: Path) -> None:
+def test_a_single_candidate_can_be_exported(tmp_path: Path) -> None:
     replies = {"m": [[("Q one?", "a", "A")]], "n": [[("Q two?", "b", "A")]]}
-    with build(tmp_path / "run", replies) as store:
+    with make_run(tmp_path / "run", replies) as store:
         write_export(store, "sft", tmp_path / "out", filters=Filters(candidates=("n",)))
         with pytest.raises(UsageError, match=r"'nn'.*Did you mean 'n'"):
             write_export(store, "sft", tmp_path / "no", filters=Filters(candidates=("nn",)))
-    assert questions(tmp_path / "out") == ["Q two?"]
+    assert exported_questions(tmp_path / "out") == ["Q two?"]
 
 
-def test_the_filter_that_left_nothing_is_named(tmp_path: Path) -> None:
-    with build(tmp_path / "run", {"m": [[("Q?", "a", "B")]]}) as store:
+def test_error_names_the_filter_that_removed_the_last_items(tmp_path: Path) -> None:
+    with make_run(tmp_path / "run", {"m": [[("Q?", "a", "B")]]}) as store:
         with pytest.raises(DataError, match=r"of 1 items .*'letters A'"):
             write_export(store, "sft", tmp_path / "out")
-        unsure = Filters(letters=("B",), min_probability=0.5)
+        probability_filter = Filters(letters=("B",), min_probability=0.5)
         with pytest.raises(DataError, match=r"'probability .*0\.5'"):
-            write_export(store, "sft", tmp_path / "out", filters=unsure)
+            write_export(store, "sft", tmp_path / "out", filters=probability_filter)
         with pytest.raises(DataError, match="no pairs: 1 items"):
             write_export(store, "dpo", tmp_path / "out", filters=Filters(letters=("B",)))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_without_grades_is_refused(tmp_path: Path) -> None:
-    made = {**settings(["m"]), "grading": None}
+    run_settings = {**settings(["m"]), "grading": None}
     with (
-        RunStore.create(tmp_path / "run", made, [sample(1)], resume=False) as store,
+        RunStore.create(tmp_path / "run", run_settings, [sample(1)], resume=False) as store,
         pytest.raises(DataError, match="not graded yet"),
     ):
         write_export(store, "sft", tmp_path / "out")
@@ -393,30 +405,32 @@ def test_a_run_without_grades_is_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- rows
 
 
-def items_of(path: Path, *args: Any, **more: Any) -> list[GradedItem]:
-    with build(path, *args, **more) as store:
+def graded_items_of_run(path: Path, *args: Any, **options: Any) -> list[GradedItem]:
+    with make_run(path, *args, **options) as store:
         return graded_items(store, [])
 
 
-def test_a_pair_has_the_prompt_of_the_candidate_that_wrote_its_chosen_item(tmp_path: Path) -> None:
+def test_dpo_prompt_is_that_of_the_chosen_items_candidate(tmp_path: Path) -> None:
     replies = {"m": [[("Good?", "yes", "A")]], "n": [[("Bad?", "no", "C")]]}
-    (row,) = pairs_of(items_of(tmp_path, replies), prompt=lambda name: {"user": f"{name}: $chunk"})
+    (row,) = preference_rows(
+        graded_items_of_run(tmp_path, replies), prompt=lambda name: {"user": f"{name}: $chunk"}
+    )
     assert row["prompt"][0]["content"].startswith("m: ")
 
 
-def pairs_of(items: list[GradedItem], **more: Any) -> list[dict[str, Any]]:
-    asked = {
+def preference_rows(items: list[GradedItem], **options: Any) -> list[dict[str, Any]]:
+    defaults = {
         "best": "A",
         "scale": "ABC",
         "prompt": lambda _: PROMPT,
         "chosen": lambda _: True,
         "per_sample": PAIRS_PER_SAMPLE,
     }
-    return [one.row for one in dpo_examples(items, **{**asked, **more})]
+    return [example.row for example in dpo_examples(items, **{**defaults, **options})]
 
 
-def test_context_is_put_in_on_request(tmp_path: Path) -> None:
-    items = items_of(tmp_path, {"m": [[("Größe?", "5 € 🙂", "A")]]})
+def test_context_is_included_on_request(tmp_path: Path) -> None:
+    items = graded_items_of_run(tmp_path, {"m": [[("Größe?", "5 € 🙂", "A")]]})
     row = sft_examples(items, with_context=True)[0].row
     assert [turn["content"] for turn in row["messages"]] == ["Text of 0.\n\nGröße?", "5 € 🙂"]
     assert {key: row[key] for key in ("chunk_id", "candidate", "letter", "type")} == {
@@ -428,27 +442,25 @@ def test_context_is_put_in_on_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "context"), [("answer", True), ("qa_pair", False)])
-def test_an_answer_has_its_passage_in_the_prompt_unless_told_otherwise(
-    tmp_path: Path, kind: str, context: bool
-) -> None:
+def test_answer_prompts_include_the_passage_by_default(tmp_path: Path, kind: str, context: bool) -> None:
     replies = {"m": [[("Why?", "The text does not say.", "A")]]}
-    with build(tmp_path / "run", replies, samples=[sample(0, "Why?")], item_kind=kind) as store:
+    with make_run(tmp_path / "run", replies, samples=[sample(0, "Why?")], item_kind=kind) as store:
         write_export(store, "sft", tmp_path / "default")
         write_export(store, "sft", tmp_path / "other", with_context=not context)
-    asked = {True: ["Text of 0.\n\nWhy?"], False: ["Why?"]}
-    assert questions(tmp_path / "default") == asked[context]
-    assert questions(tmp_path / "other") == asked[not context]
+    prompts = {True: ["Text of 0.\n\nWhy?"], False: ["Why?"]}
+    assert exported_questions(tmp_path / "default") == prompts[context]
+    assert exported_questions(tmp_path / "other") == prompts[not context]
 
 
-def test_pairs_of_question_and_answer_are_preferred_under_the_prompt_that_was_asked(tmp_path: Path) -> None:
+def test_dpo_rows_of_qa_pairs_have_the_original_prompt(tmp_path: Path) -> None:
     replies = {"m": [[("Good?", "yes", "A")]], "n": [[("Bad?", "no", "C")]]}
-    (row,) = pairs_of(items_of(tmp_path, replies))
+    (row,) = preference_rows(graded_items_of_run(tmp_path, replies))
     system, user = row["prompt"]
     assert system == {"role": "system", "content": PROMPT["system"]}
     assert user["role"] == "user"
-    asked, single_pair = user["content"].split("\n\n")
+    original, single_pair = user["content"].split("\n\n")
     title, text = "Title 0", "Text of 0."
-    assert asked == f"{title}: {text} for $5"
+    assert original == f"{title}: {text} for $5"
     assert "one of type factual" in single_pair
     assert json.loads(row["chosen"][0]["content"]) == {
         "type": "factual",
@@ -459,18 +471,18 @@ def test_pairs_of_question_and_answer_are_preferred_under_the_prompt_that_was_as
     assert (row["candidate_chosen"], row["candidate_rejected"], row["letter_rejected"]) == ("m", "n", "C")
 
 
-def test_answers_are_preferred_under_chunk_and_question(tmp_path: Path) -> None:
+def test_dpo_rows_of_answers_have_chunk_and_question_as_prompt(tmp_path: Path) -> None:
     replies = {"m": [[("Why?", "so", "A")]], "n": [[("Why?", "no idea", "B")]]}
-    (row,) = pairs_of(items_of(tmp_path, replies, samples=[sample(0, "Why?")]))
+    (row,) = preference_rows(graded_items_of_run(tmp_path, replies, samples=[sample(0, "Why?")]))
     assert row["prompt"] == [{"role": "user", "content": "Text of 0.\n\nWhy?"}]
     assert row["chosen"][0]["content"] == "so"
     assert row["rejected"][0]["content"] == "no idea"
 
 
-def test_a_preference_pair_is_a_row_of_its_own(tmp_path: Path) -> None:
+def test_each_preference_pair_is_one_dpo_row(tmp_path: Path) -> None:
     replies = {"m": [[("Do it", "well", "A"), ("Do that", "well too", "C")]]}
-    items = items_of(tmp_path, replies, parts={REJECTED: "badly"})
-    (row,) = pairs_of(items, chosen=lambda item: item.letter == "A")
+    items = graded_items_of_run(tmp_path, replies, parts={REJECTED: "badly"})
+    (row,) = preference_rows(items, chosen=lambda item: item.letter == "A")
     assert row["prompt"] == [{"role": "user", "content": "Do it"}]
     assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("well", "badly")
     assert sft_examples(items[:1], with_context=True)[0].row["messages"] == [
@@ -483,57 +495,61 @@ def test_a_preference_pair_is_a_row_of_its_own(tmp_path: Path) -> None:
     ("letters", "prompts"),
     [((), ["Do A"]), (("B",), ["Do B"]), (("B", "C"), ["Do B", "Do C"]), (("A", "C"), ["Do A", "Do C"])],
 )
-def test_preference_pairs_of_the_letters_that_are_named_are_exported(
+def test_letter_option_selects_preference_pairs(
     letters: tuple[str, ...], prompts: list[str], tmp_path: Path
 ) -> None:
     replies = {"m": [[(f"Do {letter}", f"well, {letter}", letter)] for letter in "ABC"]}
-    build(tmp_path / "run", replies, parts={REJECTED: "badly"}, item_kind="preference_pair").close()
+    make_run(tmp_path / "run", replies, parts={REJECTED: "badly"}, item_kind="preference_pair").close()
     options = [word for letter in letters for word in ("--letter", letter)]
-    typed = qaeval("export", "run", "--to", "dpo", "--split", "1,0,0", "--out", "out", *options, cwd=tmp_path)
-    assert typed.returncode == 0, typed.stderr
+    result = qaeval(
+        "export", "run", "--to", "dpo", "--split", "1,0,0", "--out", "out", *options, cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
     rows = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
     assert sorted(row["prompt"][0]["content"] for row in rows) == prompts
     assert all(row["letter_chosen"] == row["prompt"][0]["content"][-1] for row in rows)
     assert all(row["rejected"][0]["content"] == "badly" for row in rows)
 
 
-def test_a_sample_gives_so_many_pairs_and_the_widest_gaps_first(tmp_path: Path) -> None:
+def test_pairs_per_sample_are_limited_with_widest_gaps_first(tmp_path: Path) -> None:
     good = [(f"Good {n}?", f"g{n}", "A") for n in range(3)]
     worse = [("Fair?", "f", "B"), ("Bad 1?", "b1", "C"), ("Bad 2?", "b2", "C")]
-    items = items_of(tmp_path, {"m": [good], "n": [worse]})
-    pairs = pairs_of(items, per_sample=3)
+    items = graded_items_of_run(tmp_path, {"m": [good], "n": [worse]})
+    pairs = preference_rows(items, per_sample=3)
     assert [row["letter_rejected"] for row in pairs] == ["C", "C", "B"]
     assert len({row["chosen"][0]["content"] for row in pairs}) == 3
-    everything = pairs_of(items, per_sample=99)
-    assert len(everything) == len({row["id"] for row in everything}) == 9
+    all_pairs = preference_rows(items, per_sample=99)
+    assert len(all_pairs) == len({row["id"] for row in all_pairs}) == 9
 
 
-def test_items_of_another_type_or_sample_are_never_paired(tmp_path: Path) -> None:
-    items = items_of(tmp_path, {"m": [[("Good?", "g", "A")], [("Bad?", "b", "C")]]})
+def test_items_of_different_type_or_sample_are_not_paired(tmp_path: Path) -> None:
+    items = graded_items_of_run(tmp_path, {"m": [[("Good?", "g", "A")], [("Bad?", "b", "C")]]})
     other = items[1].item.model_copy(update={"type": "conceptual"})
-    assert pairs_of(items) == []
-    assert pairs_of([items[0], GradedItem(items[0].sample, "m", other, "C", "grade", None, (), "")]) == []
+    assert preference_rows(items) == []
+    assert (
+        preference_rows([items[0], GradedItem(items[0].sample, "m", other, "C", "grade", None, (), "")]) == []
+    )
 
 
 # ---------------------------------------------------------------- duplicates
 
 
-def kept(*texts: tuple[str, str]) -> tuple[int, ...]:
+def deduplicated_indices(*texts: tuple[str, str]) -> tuple[int, ...]:
     return deduplicate([ComparedText(*text) for text in texts]).indices
 
 
 LONG = "the server reads the whole weights from memory for every step of each sequence and writes keys and values back"
 
 
-def test_an_item_that_two_candidates_wrote_is_one_row(tmp_path: Path) -> None:
-    same = [[("What is it?", "It is this.", "A")]]
-    with build(tmp_path / "run", {"m": same, "n": same}) as store:
-        written = write_export(store, "sft", tmp_path / "out")
-    assert [row["candidate"] for row in rows_of(tmp_path / "out")] == ["m"]
-    assert written.dropped["exact duplicates"] == 1
+def test_item_written_by_two_candidates_is_one_row(tmp_path: Path) -> None:
+    replies = [[("What is it?", "It is this.", "A")]]
+    with make_run(tmp_path / "run", {"m": replies, "n": replies}) as store:
+        result = write_export(store, "sft", tmp_path / "out")
+    assert [row["candidate"] for row in read_rows(tmp_path / "out")] == ["m"]
+    assert result.dropped["exact duplicates"] == 1
 
 
-def test_case_spaces_and_a_stray_word_do_not_make_a_new_row() -> None:
+def test_texts_that_differ_in_case_spaces_or_one_word_are_duplicates() -> None:
     unique = deduplicate(
         [
             ComparedText("What happens?", LONG),
@@ -544,17 +560,17 @@ def test_case_spaces_and_a_stray_word_do_not_make_a_new_row() -> None:
     assert (unique.indices, unique.exact, unique.near) == ((0,), 1, 1)
 
 
-def test_a_number_a_negation_or_another_question_word_makes_a_new_row() -> None:
-    assert kept(("How much?", f"{LONG} 5 times"), ("How much?", f"{LONG} 6 times")) == (0, 1)
-    assert kept(("Is it?", f"{LONG}"), ("Is it?", f"not {LONG}")) == (0, 1)
-    assert kept(("Why does it load?", LONG), ("How does it load?", LONG)) == (0, 1)
+def test_texts_that_differ_in_number_negation_or_question_word_are_distinct() -> None:
+    assert deduplicated_indices(("How much?", f"{LONG} 5 times"), ("How much?", f"{LONG} 6 times")) == (0, 1)
+    assert deduplicated_indices(("Is it?", f"{LONG}"), ("Is it?", f"not {LONG}")) == (0, 1)
+    assert deduplicated_indices(("Why does it load?", LONG), ("How does it load?", LONG)) == (0, 1)
 
 
-def test_of_duplicates_the_one_with_the_better_letter_stays(tmp_path: Path) -> None:
+def test_duplicate_with_the_better_letter_is_kept(tmp_path: Path) -> None:
     replies = {"m": [[("What happens?", f"{LONG}.", "B")]], "n": [[("What happens?", f"{LONG}!", "A")]]}
-    with build(tmp_path / "run", replies) as store:
+    with make_run(tmp_path / "run", replies) as store:
         write_export(store, "sft", tmp_path / "out", filters=Filters(letters=("A", "B")))
-    assert [row["letter"] for row in rows_of(tmp_path / "out")] == ["A"]
+    assert [row["letter"] for row in read_rows(tmp_path / "out")] == ["A"]
 
 
 WORDS = [f"word{chr(97 + n)}" for n in range(14)]
@@ -562,17 +578,17 @@ WORDS = [f"word{chr(97 + n)}" for n in range(14)]
 
 @pytest.mark.slow
 @given(st.lists(st.lists(st.sampled_from(WORDS), min_size=8, max_size=14, unique=True), max_size=12))
-def test_no_near_pair_is_left_and_none_is_dropped_without_one(bags: list[list[str]]) -> None:
+def test_deduplication_drops_exactly_the_near_duplicates(bags: list[list[str]]) -> None:
     texts = [ComparedText("What?", " ".join(bag)) for bag in bags]
     sets = [frozenset(bag) for bag in bags]
 
-    def near(one: int, other: int) -> bool:
-        return len(sets[one] & sets[other]) * 10 >= 9 * len(sets[one] | sets[other])
+    def are_near(first: int, second: int) -> bool:
+        return len(sets[first] & sets[second]) * 10 >= 9 * len(sets[first] | sets[second])
 
-    places = deduplicate(texts).indices
-    assert not any(near(one, other) for one, other in combinations(places, 2))
-    dropped = set(range(len(texts))) - set(places)
-    assert all(any(near(one, other) for other in places if other < one) for one in dropped)
+    indices = deduplicate(texts).indices
+    assert not any(are_near(first, second) for first, second in combinations(indices, 2))
+    dropped = set(range(len(texts))) - set(indices)
+    assert all(any(are_near(index, earlier) for earlier in indices if earlier < index) for index in dropped)
 
 
 # ---------------------------------------------------------------- splits
@@ -586,56 +602,56 @@ SPLIT_KEYS = st.builds(
 
 
 @given(st.lists(SPLIT_KEYS), st.integers(0, 5), st.sampled_from(["chunk", "document"]))
-def test_no_chunk_and_no_question_is_in_two_splits(places: list[SplitKey], seed: int, by: Any) -> None:
-    splits = assign(places, shares=(0.4, 0.3, 0.3), seed=seed, by=by).splits
-    for (one, its), (other, others) in combinations(zip(places, splits, strict=True), 2):
-        if one.chunk_id == other.chunk_id or one.questions == other.questions:
-            assert its == others
+def test_no_chunk_and_no_question_is_in_two_splits(keys: list[SplitKey], seed: int, by: Any) -> None:
+    splits = assign(keys, shares=(0.4, 0.3, 0.3), seed=seed, by=by).splits
+    for (first, first_split), (second, second_split) in combinations(zip(keys, splits, strict=True), 2):
+        if first.chunk_id == second.chunk_id or first.questions == second.questions:
+            assert first_split == second_split
 
 
 @given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 5))
-def test_data_that_are_added_move_nothing(n: int, more: int, seed: int) -> None:
-    places = [SplitKey(f"c{place}", f"d{place % 7}", (f"q{place}",)) for place in range(n + more)]
+def test_added_data_do_not_change_existing_splits(n: int, n_added: int, seed: int) -> None:
+    keys = [SplitKey(f"c{index}", f"d{index % 7}", (f"q{index}",)) for index in range(n + n_added)]
     for by in ("chunk", "document"):
-        assert assign(places, seed=seed, by=by).splits[:n] == assign(places[:n], seed=seed, by=by).splits
+        assert assign(keys, seed=seed, by=by).splits[:n] == assign(keys[:n], seed=seed, by=by).splits
 
 
-def test_chunks_that_share_a_question_go_to_the_earliest_side() -> None:
-    alone = [SplitKey(f"c{n}", "", (f"q{n}",)) for n in range(60)]
-    splits = assign(alone).splits
+def test_chunks_that_share_a_question_go_to_the_earliest_split() -> None:
+    keys = [SplitKey(f"c{n}", "", (f"q{n}",)) for n in range(60)]
+    splits = assign(keys).splits
     early, late = splits.index("train"), splits.index("test")
-    linked = [*alone, SplitKey(f"c{late}", "", (f" Q{early} ",))]
-    moved = assign(linked)
-    assert moved.splits[late] == moved.splits[-1] == "train"
-    assert moved.n_moved == 1
-    assert [split for n, split in enumerate(moved.splits[:60]) if n != late] == [
+    linked = [*keys, SplitKey(f"c{late}", "", (f" Q{early} ",))]
+    assignment = assign(linked)
+    assert assignment.splits[late] == assignment.splits[-1] == "train"
+    assert assignment.n_moved == 1
+    assert [split for n, split in enumerate(assignment.splits[:60]) if n != late] == [
         split for n, split in enumerate(splits) if n != late
     ]
 
 
-def test_chunks_of_one_text_go_together_and_so_do_questions_that_end_otherwise() -> None:
-    alone = [SplitKey(f"c{n}", "", (f"q{n}",), f"Text {n}.") for n in range(60)]
-    splits = assign(alone).splits
+def test_chunks_with_equal_text_or_questions_share_a_split() -> None:
+    keys = [SplitKey(f"c{n}", "", (f"q{n}",), f"Text {n}.") for n in range(60)]
+    splits = assign(keys).splits
     early, late = splits.index("train"), splits.index("test")
     for added in (
         SplitKey(f"c{late}", "", ("other",), f" text  {early}."),
         SplitKey(f"c{late}", "", (f"Q{early} ?!",), "other"),
     ):
-        moved = assign([*alone, added])
-        assert moved.splits[late] == moved.splits[-1] == "train"
-        assert moved.n_moved == 1
-    marks = [SplitKey("c1", "", ("?",)), SplitKey(f"c{late}", "", ("!",))]
-    assert assign(marks).n_moved == 0
+        assignment = assign([*keys, added])
+        assert assignment.splits[late] == assignment.splits[-1] == "train"
+        assert assignment.n_moved == 1
+    punctuation_keys = [SplitKey("c1", "", ("?",)), SplitKey(f"c{late}", "", ("!",))]
+    assert assign(punctuation_keys).n_moved == 0
 
 
-def test_documents_stay_together_when_asked() -> None:
-    places = [SplitKey(f"c{n}", f"d{n % 50}", (f"q{n}",)) for n in range(200)]
-    splits = assign(places, by="document").splits
+def test_split_by_document_keeps_documents_together() -> None:
+    keys = [SplitKey(f"c{n}", f"d{n % 50}", (f"q{n}",)) for n in range(200)]
+    splits = assign(keys, by="document").splits
     assert all(splits[n] == splits[n % 50] for n in range(200))
     assert set(splits) == set(SPLITS)
 
 
-def test_shares_are_kept_and_checked() -> None:
+def test_split_shares_are_met_and_validated() -> None:
     splits = assign([SplitKey(f"c{n}", "", ()) for n in range(5000)], shares=(0.8, 0.2, 0)).splits
     assert 3900 < splits.count("train") < 4100
     assert splits.count("test") == 0
@@ -674,22 +690,24 @@ def test_shares_are_kept_and_checked() -> None:
         ("Llama 5", "unknown"),
     ],
 )
-def test_what_a_licence_says_of_outputs(licence: str, verdict: str) -> None:
-    found = {row.verdict for row in terms_of(licence)}
-    strictest = next((one for one in ("refused", "conditions", "free") if one in found), "unknown")
+def test_licence_terms_for_outputs(licence: str, verdict: str) -> None:
+    verdicts = {row.verdict for row in terms_of(licence)}
+    strictest = next(
+        (candidate for candidate in ("refused", "conditions", "free") if candidate in verdicts), "unknown"
+    )
     assert strictest == verdict
 
 
-def test_every_licence_of_the_registry_is_known() -> None:
+def test_every_registry_licence_has_known_terms() -> None:
     registry = yaml.safe_load((EXAMPLE.parents[1] / "qaeval.yaml").read_text())
     entries = {**registry["models"], **registry["judges"]}.values()
     assert all(terms_of(entry["licence"]) for entry in entries)
 
 
-def test_an_unfit_licence_is_refused_by_name_until_it_is_named(tmp_path: Path) -> None:
+def test_restrictive_licence_is_refused_until_accepted(tmp_path: Path) -> None:
     replies = {"mini": [[("Q?", "a", "A")]]}
     licences = {"mini": "Mistral Research License", "judge": "Apache-2.0"}
-    with build(tmp_path / "run", replies, licences=licences) as store:
+    with make_run(tmp_path / "run", replies, licences=licences) as store:
         with pytest.raises(UsageError, match=r"mini.*Mistral Research License.*--accept-licence mini"):
             write_export(store, "sft", tmp_path / "out")
         write_export(store, "csv", tmp_path / "table")
@@ -697,19 +715,19 @@ def test_an_unfit_licence_is_refused_by_name_until_it_is_named(tmp_path: Path) -
     assert "terms accepted by" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_only_models_whose_words_are_in_the_data_are_asked(tmp_path: Path) -> None:
+def test_only_licences_of_models_with_exported_text_are_checked(tmp_path: Path) -> None:
     replies = {"mini": [[("Q?", "a", "A")]], "fine": [[("P?", "b", "A")]]}
     licences = {"mini": "mrl", "fine": "mit", "judge": ""}
-    with build(tmp_path / "run", replies, licences=licences) as store:
-        mine = Filters(candidates=("fine",))
+    with make_run(tmp_path / "run", replies, licences=licences) as store:
+        filters = Filters(candidates=("fine",))
         with pytest.raises(UsageError, match="judge: no licence"):
-            write_export(store, "sft", tmp_path / "out", filters=mine)
-        labels = [label(one.item, "A") for one in graded_items(store, [])]
-        write_export(store, "sft", tmp_path / "out", filters=mine, labels=labels)
-    assert questions(tmp_path / "out") == ["P?"]
+            write_export(store, "sft", tmp_path / "out", filters=filters)
+        labels = [label(graded.item, "A") for graded in graded_items(store, [])]
+        write_export(store, "sft", tmp_path / "out", filters=filters, labels=labels)
+    assert exported_questions(tmp_path / "out") == ["P?"]
 
 
-def test_conditions_are_noted_and_embedded_models_have_none() -> None:
+def test_licence_conditions_are_noted_and_embedded_models_have_none() -> None:
     llama = SourceModel("llama", "server", "Llama 3.1 Community License")
     (note,) = check_licences([llama, SourceModel("embedded-lead", "embedded", "")], ())
     assert 'begin with "Llama"' in note
@@ -720,20 +738,20 @@ def test_conditions_are_noted_and_embedded_models_have_none() -> None:
 # ---------------------------------------------------------------- tables and sheets
 
 
-def table(folder: Path) -> list[dict[str, str]]:
+def read_table(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO((folder / "items.csv").read_bytes().decode(), newline="")))
 
 
 def test_a_table_has_every_item_and_every_failure(tmp_path: Path) -> None:
     replies = {"m": [[("Q?", "=1+1", "B"), ("P?", "b", "")], None]}
-    with build(tmp_path / "run", replies) as store:
+    with make_run(tmp_path / "run", replies) as store:
         labels = [label(graded_items(store, [])[0].item, "A")]
         write_export(store, "csv", tmp_path / "csv", labels=labels)
         write_export(store, "parquet", tmp_path / "parquet", labels=labels)
-    first, second, lost = table(tmp_path / "csv")
+    first, second, failed = read_table(tmp_path / "csv")
     assert (first["letter"], first["answer"], first["labels"]) == ("B", "'=1+1", '{"ann": "A"}')
     assert (second["letter"], second["failure"]) == ("", "unparseable")
-    assert (lost["failure"], lost["item_id"], lost["chunk_id"]) == ("invalid_json", "", "c1")
+    assert (failed["failure"], failed["item_id"], failed["chunk_id"]) == ("invalid_json", "", "c1")
     frame = pd.read_parquet(tmp_path / "parquet" / "items.parquet")
     assert list(frame["answer"]) == ["=1+1", "b", ""]
     assert list(frame["position"].dropna()) == [0, 1]
@@ -747,43 +765,45 @@ def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(cell: str) -> None
     assert escape_formula("\r=1") == "'\n=1"
 
 
-def test_a_carriage_return_starts_no_row_of_its_own(tmp_path: Path) -> None:
-    evil = "fine\r=cmd|' /C calc'!A0"
-    with build(tmp_path / "run", {"m": [[("Q?", evil, "A")]]}) as store:
+def test_carriage_return_does_not_start_a_csv_row(tmp_path: Path) -> None:
+    answer = "fine\r=cmd|' /C calc'!A0"
+    with make_run(tmp_path / "run", {"m": [[("Q?", answer, "A")]]}) as store:
         write_export(store, "csv", tmp_path / "csv")
         write_export(store, "labels", tmp_path / "labels")
     for path in (tmp_path / "csv" / "items.csv", tmp_path / "labels" / "labels.csv"):
         text = path.read_bytes().decode()
         assert "\r" not in text
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
-        assert [row["answer"] for row in rows] == [evil.replace("\r", "\n")]
+        assert [row["answer"] for row in rows] == [answer.replace("\r", "\n")]
     assert escape_formula("a\r\nb\rc") == "a\nb\nc"
 
 
-def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
+def test_missing_package_error_names_the_extra() -> None:
     with pytest.raises(UsageError, match=r"pip install 'qaeval-harness\[parquet\]'"):
         require_package("no_such_package_at_all", "parquet")
 
 
 @pytest.mark.parametrize("to", ["sft", "dpo", "csv", "parquet", "labels"])
-def test_an_unfinished_run_is_refused_with_what_is_missing(tmp_path: Path, to: Any) -> None:
+def test_unfinished_run_is_refused_with_missing_counts(tmp_path: Path, to: Any) -> None:
     replies = {"m": [[("Q?", "a", "A"), ("P?", "b", UNGRADED)], [("R?", "c", "A")], None]}
-    with build(tmp_path / "run", replies) as store:
-        rows = (store.path / GENERATIONS).read_text().splitlines(keepends=True)
-        (store.path / GENERATIONS).write_text("".join(rows[:-2]))
+    with make_run(tmp_path / "run", replies) as store:
+        lines = (store.path / GENERATIONS).read_text().splitlines(keepends=True)
+        (store.path / GENERATIONS).write_text("".join(lines[:-2]))
         with pytest.raises(DataError, match=r"2 replies and 1 grades.*--resume"):
             write_export(store, to, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def many(path: Path) -> RunStore:
+def run_of_forty(path: Path) -> RunStore:
     letters = "A" * 30 + "B" * 8 + "C" * 2
-    return build(path, {"secret-model": [[(f"Q{n}?", f"a{n}", letter)] for n, letter in enumerate(letters)]})
+    return make_run(
+        path, {"secret-model": [[(f"Q{n}?", f"a{n}", letter)] for n, letter in enumerate(letters)]}
+    )
 
 
-def test_a_sheet_is_blind_and_drawn_from_every_letter(tmp_path: Path) -> None:
-    with many(tmp_path / "run") as store:
-        letters = {one.item.item_id: one.letter for one in graded_items(store, [])}
+def test_label_sheet_is_blind_and_stratified_by_letter(tmp_path: Path) -> None:
+    with run_of_forty(tmp_path / "run") as store:
+        letters = {graded.item.item_id: graded.letter for graded in graded_items(store, [])}
         write_export(store, "labels", tmp_path / "out", n=10, seed=1)
         write_export(store, "labels", tmp_path / "other", n=10, seed=2)
     text = (tmp_path / "out" / "labels.jsonl").read_text()
@@ -799,70 +819,76 @@ def test_a_sheet_is_blind_and_drawn_from_every_letter(tmp_path: Path) -> None:
     assert text != (tmp_path / "other" / "labels.jsonl").read_text()
 
 
-def test_more_items_than_there_are_cannot_be_drawn(tmp_path: Path) -> None:
-    with many(tmp_path / "run") as store, pytest.raises(UsageError, match="draw 41 of 40"):
+def test_drawing_more_items_than_exist_is_refused(tmp_path: Path) -> None:
+    with run_of_forty(tmp_path / "run") as store, pytest.raises(UsageError, match="draw 41 of 40"):
         write_export(store, "labels", tmp_path / "out", n=41)
 
 
-def test_a_sheet_that_was_filled_in_is_read_as_labels_and_never_written_over(tmp_path: Path) -> None:
+def test_filled_in_sheet_is_read_as_labels_and_never_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with many(tmp_path / "run") as store:
+    with run_of_forty(tmp_path / "run") as store:
         write_export(store, "labels", out, n=3)
         rows = [json.loads(line) for line in (out / "labels.jsonl").read_text().splitlines()]
         rows[0]["label"] = "B"
         (out / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         with pytest.raises(UsageError, match=r"labels\.jsonl .*would be\s+lost"):
             write_export(store, "labels", out, n=3)
-        (found,) = read_labels(out / "labels.jsonl")
-        assert (found.letter, found.rater, found.rater_kind, found.rubric) == (
+        (read_label,) = read_labels(out / "labels.jsonl")
+        assert (read_label.letter, read_label.rater, read_label.rater_kind, read_label.rubric) == (
             "B",
             "labels",
             "human",
             "abc/1",
         )
-        letters = [one.letter for one in graded_items(store, [found]) if one.item.item_id == found.item_id]
+        letters = [
+            graded.letter
+            for graded in graded_items(store, [read_label])
+            if graded.item.item_id == read_label.item_id
+        ]
     assert letters == ["B"]
 
 
-def test_a_row_of_a_sheet_says_who_filled_it_in_and_a_wrong_one_where_it_stands(tmp_path: Path) -> None:
+def test_sheet_rows_name_the_rater_and_errors_name_the_line(tmp_path: Path) -> None:
     path = tmp_path / "anna.jsonl"
     row = {"item_id": "1", "label": " A ", "text": "t", "flags": ["x"]}
-    whole = Label(item_id="3", rater="cy", rater_kind="human", letter="C")
-    more = [{**row, "item_id": "2", "label": None}, {**row, "rater": "m", "rater_kind": "model"}]
-    lines = [json.dumps(row), *map(json.dumps, more), whole.model_dump_json()]
+    complete = Label(item_id="3", rater="cy", rater_kind="human", letter="C")
+    other_rows = [{**row, "item_id": "2", "label": None}, {**row, "rater": "m", "rater_kind": "model"}]
+    lines = [json.dumps(row), *map(json.dumps, other_rows), complete.model_dump_json()]
     path.write_text("\n".join(lines) + "\n")
-    found = [(one.item_id, one.rater, one.rater_kind, one.letter) for one in read_labels(path)]
-    assert found == [
+    actual = [
+        (parsed.item_id, parsed.rater, parsed.rater_kind, parsed.letter) for parsed in read_labels(path)
+    ]
+    assert actual == [
         ("1", "anna", "human", "A"),
         ("1", "m", "model", "A"),
         ("3", "cy", "human", "C"),
     ]
-    for wrong in ({**row, "label": ["A"]}, {"label": "A"}, {**row, "rater_kind": "cat"}):
-        path.write_text(f"{json.dumps(row)}\n{json.dumps(wrong)}\n")
+    for invalid in ({**row, "label": ["A"]}, {"label": "A"}, {**row, "rater_kind": "cat"}):
+        path.write_text(f"{json.dumps(row)}\n{json.dumps(invalid)}\n")
         with pytest.raises(DataError, match=r"anna\.jsonl:2: "):
             read_labels(path)
     with pytest.raises(DataError, match="no such file"):
         read_labels(tmp_path / "nobody.jsonl")
 
 
-def test_the_sheet_as_csv_is_read_as_it_is(tmp_path: Path) -> None:
-    with many(tmp_path / "run") as store:
+def test_csv_sheet_is_read_as_labels(tmp_path: Path) -> None:
+    with run_of_forty(tmp_path / "run") as store:
         write_export(store, "labels", tmp_path / "out", n=3)
     path = tmp_path / "out" / "labels.csv"
     lines = path.read_text().splitlines()
     lines[1] = lines[1].replace(",,,abc/1", ",A,,abc/1", 1)
     assert ",A,,abc/1" in lines[1]
     path.write_text("\n".join(lines))
-    assert [(one.letter, one.rater) for one in read_labels(path)] == [("A", "labels")]
+    assert [(parsed.letter, parsed.rater) for parsed in read_labels(path)] == [("A", "labels")]
 
 
-def test_scores_for_inspect_are_one_number_for_each_sample(tmp_path: Path) -> None:
+def test_inspect_scores_have_one_value_per_sample(tmp_path: Path) -> None:
     replies = {"m/1": [[("Q?", "a", "A"), ("P?", "b", "C")], None, [("R?", "c", "")]]}
-    with build(tmp_path / "run", replies) as store:
-        written = write_export(store, "labels", tmp_path / "out", precomputed=True)
-        ids = [one.sample_id for one in store.samples()]
-    assert [path.name for path in written.paths] == ["m-1.jsonl", "README.md"]
-    rows = {row["id"]: row for row in map(json.loads, written.paths[0].read_text().splitlines())}
+    with make_run(tmp_path / "run", replies) as store:
+        result = write_export(store, "labels", tmp_path / "out", precomputed=True)
+        ids = [run_sample.sample_id for run_sample in store.samples()]
+    assert [path.name for path in result.paths] == ["m-1.jsonl", "README.md"]
+    rows = {row["id"]: row for row in map(json.loads, result.paths[0].read_text().splitlines())}
     assert set(rows) == set(ids[:2])
     assert rows[ids[0]]["value"] == 0.5
     assert rows[ids[0]]["answer"] == "A C"
@@ -870,19 +896,19 @@ def test_scores_for_inspect_are_one_number_for_each_sample(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("names", [["3-a-b", "a-b", "a/b"], ["2-a-b", "a-b", "a/b"], ["A-B", "a-b"]])
-def test_every_candidate_has_a_file_of_scores_of_its_own(tmp_path: Path, names: list[str]) -> None:
-    with build(tmp_path / "run", {name: [[("Q?", name, "A")]] for name in names}) as store:
-        written = write_export(store, "labels", tmp_path / "out", precomputed=True)
-    files = [path.name.casefold() for path in written.paths]
+def test_each_candidate_has_a_separate_score_file(tmp_path: Path, names: list[str]) -> None:
+    with make_run(tmp_path / "run", {name: [[("Q?", name, "A")]] for name in names}) as store:
+        result = write_export(store, "labels", tmp_path / "out", precomputed=True)
+    files = [path.name.casefold() for path in result.paths]
     assert len(set(files)) == len(files) == len(names) + 1
 
 
 # ---------------------------------------------------------------- the folder
 
 
-def test_a_former_export_is_replaced_and_its_files_with_it(tmp_path: Path) -> None:
+def test_previous_export_is_replaced_entirely(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with build(tmp_path / "run", {"m": [[("Q?", "a", "A")]]}) as store:
+    with make_run(tmp_path / "run", {"m": [[("Q?", "a", "A")]]}) as store:
         write_export(store, "csv", out)
         write_export(store, "sft", out)
     assert {path.name for path in out.iterdir()} <= {"README.md", *(f"{split}.jsonl" for split in SPLITS)}
@@ -891,11 +917,11 @@ def test_a_former_export_is_replaced_and_its_files_with_it(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["README.md", "notes.txt"])
-def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path, name: str) -> None:
+def test_folder_with_other_files_is_not_overwritten(tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / name).write_text("mine")
-    with build(tmp_path / "run", {"m": [[("Q?", "a", "A")]]}) as store:
+    with make_run(tmp_path / "run", {"m": [[("Q?", "a", "A")]]}) as store:
         with pytest.raises(UsageError, match=rf"expected an empty folder.*found {name}"):
             write_export(store, "sft", out)
         (out / name).unlink()
@@ -906,25 +932,27 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path, name: 
     assert (out / "notes.txt").read_text() == "mine"
 
 
-def test_no_chunk_is_in_two_files_and_every_row_in_one(tmp_path: Path) -> None:
+def test_splits_are_disjoint_by_chunk_and_complete(tmp_path: Path) -> None:
     pairs = [[(f"What is {n} of {k}?", f"It is {n} and {k}.", "A") for k in range(3)] for n in range(60)]
-    with build(tmp_path / "run", {"m": pairs}) as store:
-        written: ExportResult = write_export(store, "sft", tmp_path / "out", seed=4)
+    with make_run(tmp_path / "run", {"m": pairs}) as store:
+        result: ExportResult = write_export(store, "sft", tmp_path / "out", seed=4)
         grading = Grading.of(store)
-    chunks = {split: {row["chunk_id"] for row in rows} for split, rows in read(tmp_path / "out").items()}
+    chunks = {
+        split: {row["chunk_id"] for row in rows} for split, rows in read_splits(tmp_path / "out").items()
+    }
     assert sum(map(len, chunks.values())) == 60
-    assert sum(written.counts.values()) == 180
+    assert sum(result.counts.values()) == 180
     assert set(chunks) == set(SPLITS)
     assert grading.scale == ("A", "B", "C")
 
 
-def test_text_of_every_script_comes_through(tmp_path: Path) -> None:
+def test_unicode_text_is_exported_unchanged(tmp_path: Path) -> None:
     text = 'Größe – 漢字 \u2028 🙂 "quoted"\nand \\ back'
-    with build(tmp_path / "run", {"m": [[(text, text, "A")]]}) as store:
+    with make_run(tmp_path / "run", {"m": [[(text, text, "A")]]}) as store:
         write_export(store, "sft", tmp_path / "sft", with_context=True)
         write_export(store, "csv", tmp_path / "csv")
     path = next((tmp_path / "sft").glob("*.jsonl"))
     row = json.loads(path.read_bytes())
     assert row["messages"][1]["content"] == text
     assert "漢字" in path.read_text()
-    assert table(tmp_path / "csv")[0]["answer"] == text
+    assert read_table(tmp_path / "csv")[0]["answer"] == text

@@ -1,4 +1,4 @@
-"""A gate that grades while it decides: it stops early, asks for no more, and says the same however often it was stopped."""
+"""The sequential gate: it grades until it is decided, stops early, and resumes to the same verdict."""
 
 import importlib.util
 import json
@@ -44,12 +44,12 @@ CHUNKS, ITEMS = 90, 3
 USABLE = {"quantity": "usable_rate", "margin": 0.05}
 
 
-def policy(*rules: Mapping[str, Any]) -> Policy:
+def make_policy(*rules: Mapping[str, Any]) -> Policy:
     return Policy.model_validate({"name": "gate.yaml", "rules": rules or (USABLE,)})
 
 
 class Judge(LoopbackServer):
-    """Gives an A to answers that say so, else a C."""
+    """Gives an A to answers that call themselves usable, else a C."""
 
     def _reply(self, body: Mapping[str, Any]) -> web.Response:
         if not is_grading(body):
@@ -62,19 +62,19 @@ class Judge(LoopbackServer):
         )
 
     @property
-    def asked(self) -> int:
-        """Items that it was asked to grade."""
+    def n_grading_requests(self) -> int:
+        """Number of grading requests received."""
         return sum(map(is_grading, self.requests))
 
 
 def is_grading(body: Mapping[str, Any]) -> bool:
-    """Whether a request is no probe of what the server can do."""
+    """Return whether a request grades an item, and is not a probe of the server."""
     return '"letter"' in json.dumps(body.get("response_format"))
 
 
 @dataclass
 class Watcher:
-    """Counts rows, and does something after one of them."""
+    """Progress that collects rows, and calls `act` after row number `after`."""
 
     after: int = -1
     act: Callable[[], None] = lambda: None
@@ -98,7 +98,7 @@ class Watcher:
 
 @dataclass(frozen=True)
 class Bench:
-    """A judge, a registry that knows it, and runs for it to grade."""
+    """A judge server, its registry, and a folder of runs to grade."""
 
     server: Judge
     reader: EvidenceReader
@@ -106,19 +106,27 @@ class Bench:
     folder: Path
 
     def run(
-        self, name: str, share: float, *, seed: int = 0, graded: bool = False, also: tuple[str, ...] = ()
+        self,
+        name: str,
+        share: float,
+        *,
+        seed: int = 0,
+        graded: bool = False,
+        other_candidates: tuple[str, ...] = (),
     ) -> Path:
-        """Write a run with this share of usable answers, graded by hand or waiting for the judge."""
+        """Write a run with this share of usable answers, graded or not yet graded."""
         rng = np.random.default_rng(seed)
         samples = [
-            Sample.of(Chunk(chunk_id=f"c{place:03}", text=f"Chunk {place} says what it says."))
-            for place in range(CHUNKS)
+            Sample.of(Chunk(chunk_id=f"c{index:03}", text=f"Chunk {index} says what it says."))
+            for index in range(CHUNKS)
         ]
         path = self.folder / name
         path.mkdir()
-        writers = ("writer", *also)
+        writers = ("writer", *other_candidates)
         replies = [
-            _reply(sample, name, who, rng.random(ITEMS) < share) for who in writers for sample in samples
+            _reply(sample, name, candidate, rng.random(ITEMS) < share)
+            for candidate in writers
+            for sample in samples
         ]
         grades = [self.grade(item) for reply in replies for item in reply.items] if graded else []
         for file, rows in ((SAMPLES, samples), (GENERATIONS, replies), (GRADES, grades)):
@@ -128,7 +136,7 @@ class Bench:
             "format": 1,
             "eval": {**definition.model_dump(mode="json"), "digest": definition.digest},
             "sample_set": {"n": CHUNKS, "seed": 0, "digest": sample_set_digest(samples)},
-            "candidates": {who: {"kind": "server", "sampling": {}} for who in writers},
+            "candidates": {candidate: {"kind": "server", "sampling": {}} for candidate in writers},
             "grading": self.judging.settings() if graded else None,
         }
         (path / SETTINGS).write_text(json.dumps(settings))
@@ -149,7 +157,7 @@ class Bench:
         self,
         run: Path,
         baseline: Path,
-        asked: Policy | None = None,
+        gate_policy: Policy | None = None,
         *,
         seed: int = 0,
         watcher: Watcher | None = None,
@@ -158,7 +166,7 @@ class Bench:
         request = GateRequest(
             run=run,
             baseline=str(baseline),
-            policy=asked or policy(),
+            policy=gate_policy or make_policy(),
             candidates=pairs or {},
             sequential=True,
             judge="judge",
@@ -171,20 +179,20 @@ class Bench:
         return decide_gate(request, self.reader, make_runner=make_runner)
 
 
-def _reply(sample: Sample, run: str, who: str, usable: Any) -> Generation:
+def _reply(sample: Sample, run: str, candidate: str, usable: Any) -> Generation:
     items = tuple(
         Item.of(
             sample.sample_id,
-            place,
+            position,
             type="factual",
-            question=f"What does it say, {place}?",
-            answer=f"A {'usable' if good else 'poor'} answer of {who} in {run} about {sample.chunk.chunk_id}.",
+            question=f"What does it say, {position}?",
+            answer=f"A {'usable' if is_usable else 'poor'} answer of {candidate} in {run} about {sample.chunk.chunk_id}.",
         )
-        for place, good in enumerate(usable)
+        for position, is_usable in enumerate(usable)
     )
     return Generation(
-        task_id=generate.task_id(who, sample.sample_id),
-        candidate=who,
+        task_id=generate.task_id(candidate, sample.sample_id),
+        candidate=candidate,
         sample_id=sample.sample_id,
         items=items,
         text="{}",
@@ -193,7 +201,7 @@ def _reply(sample: Sample, run: str, who: str, usable: Any) -> Generation:
 
 
 @contextmanager
-def made_bench(folder: Path) -> Iterator[Bench]:
+def open_bench(folder: Path) -> Iterator[Bench]:
     with Judge(["judge"]) as server:
         registry = folder / "registry.yaml"
         registry.write_text(
@@ -213,46 +221,48 @@ def _no_labels(folder: Path) -> Path:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    with made_bench(tmp_path) as made:
-        yield made
+    with open_bench(tmp_path) as opened:
+        yield opened
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
+def read_grade_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (path / GRADES).read_text().splitlines()]
 
 
-def said(report: GateReport) -> dict[str, Any]:
-    """Return what a report says, without when the run was begun and in how many steps."""
+def comparable_content(report: GateReport) -> dict[str, Any]:
+    """Return a report without the start time of the run and the number of steps."""
     return report.model_dump(mode="json", exclude={"sequential": True, "run": {"created"}})
 
 
 @pytest.mark.slow
-def test_a_worse_run_is_found_early_and_the_rest_is_not_asked(bench: Bench) -> None:
+def test_regression_stops_grading_early(bench: Bench) -> None:
     baseline = bench.run("base", 0.9, graded=True)
     run = bench.run("worse", 0.45, seed=1)
     report = bench.gate(run, baseline)
     assert (report.outcome, report.exit_code) == ("regression", 1)
-    found = report.sequential
-    assert found is not None
-    assert found["chunks"] == CHUNKS
-    assert found["chunks_looked_at"] < CHUNKS / 2
-    # each item once; beyond the chunks that decided, no more than one item in 16 was in flight or just asked
-    assert bench.server.asked - N_CONTROLS == len(rows(run)) == found["items_graded"]
-    assert found["items_graded"] <= ITEMS * found["chunks_looked_at"] + 2 * (CHUNKS * ITEMS / 16)
+    summary = report.sequential
+    assert summary is not None
+    assert summary["chunks"] == CHUNKS
+    assert summary["chunks_looked_at"] < CHUNKS / 2
+    # each item once; beyond the deciding chunks, at most one item in 16 was in flight or just requested
+    assert (
+        bench.server.n_grading_requests - N_CONTROLS == len(read_grade_rows(run)) == summary["items_graded"]
+    )
+    assert summary["items_graded"] <= ITEMS * summary["chunks_looked_at"] + 2 * (CHUNKS * ITEMS / 16)
     assert bench.server.most_in_flight <= CHUNKS * ITEMS / 16
-    assert found["share_saved"] == 1 - found["items_graded"] / (CHUNKS * ITEMS) > 0.5
-    assert 0 <= found["power"] <= found["power_at_once"] <= 1
+    assert summary["share_saved"] == 1 - summary["items_graded"] / (CHUNKS * ITEMS) > 0.5
+    assert 0 <= summary["power"] <= summary["power_at_once"] <= 1
     (rule,) = report.rules
     assert rule.p_worse is not None
     assert rule.p_worse <= rule.alpha == 0.05
     assert rule.change is not None
     assert rule.change.high is not None
     assert rule.change.high < 0
-    assert rule.change.n_clusters == found["chunks_looked_at"]
+    assert rule.change.n_clusters == summary["chunks_looked_at"]
 
 
 @pytest.mark.slow
-def test_a_run_that_was_stopped_early_is_not_taken_for_a_complete_one(bench: Bench) -> None:
+def test_run_that_stopped_early_is_not_complete(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
     bench.gate(run, baseline)
     with pytest.raises(DataError, match=r"grades: \d+ .*`qaeval grade RUN"):
@@ -261,8 +271,8 @@ def test_a_run_that_was_stopped_early_is_not_taken_for_a_complete_one(bench: Ben
 
 
 @pytest.mark.slow
-def test_an_equal_run_passes_before_the_end(bench: Bench) -> None:
-    # the same letters everywhere: nothing differs, and a loss of 5 points is ruled out after some seventy chunks
+def test_equal_run_passes_early(bench: Bench) -> None:
+    # identical letters: a loss of 5 points is ruled out after about seventy chunks
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("same", 0.9)
     report = bench.gate(run, baseline)
     assert report.outcome == "pass"
@@ -271,7 +281,7 @@ def test_an_equal_run_passes_before_the_end(bench: Bench) -> None:
 
 
 @pytest.mark.slow
-def test_an_undecided_run_is_graded_to_its_end(bench: Bench) -> None:
+def test_undecided_run_is_graded_completely(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("bit-worse", 0.83, seed=5)
     report = bench.gate(run, baseline)
     assert report.outcome == "inconclusive"
@@ -282,48 +292,50 @@ def test_an_undecided_run_is_graded_to_its_end(bench: Bench) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_gate_goes_on_to_the_same_verdict(bench: Bench) -> None:
+def test_killed_gate_resumes_to_the_same_verdict(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
     killed = bench.folder / "killed" / "worse"
     shutil.copytree(run, killed)
-    whole = bench.gate(run, baseline)
-    # rows in the order in which the letters came, the last one torn
+    uninterrupted = bench.gate(run, baseline)
+    # rows in the order of arrival, the last one truncated
     lines = (run / GRADES).read_bytes().splitlines(keepends=True)
     (killed / GRADES).write_bytes(b"".join(lines[:20])[:-9])
     shutil.copy(run / SETTINGS, killed / SETTINGS)
-    before = bench.server.asked
-    assert said(bench.gate(killed, baseline)) == said(whole)
-    assert bench.server.asked - before == len(rows(killed)) - 19 + N_CONTROLS
+    n_before = bench.server.n_grading_requests
+    assert comparable_content(bench.gate(killed, baseline)) == comparable_content(uninterrupted)
+    assert bench.server.n_grading_requests - n_before == len(read_grade_rows(killed)) - 19 + N_CONTROLS
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_in_flight_and_the_same_call_goes_on(bench: Bench) -> None:
+def test_interrupted_gate_keeps_replies_in_flight_and_resumes(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
     stopped = bench.folder / "stopped" / "worse"
     shutil.copytree(run, stopped)
     interrupt = Watcher(after=15, act=lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(Interrupted, match="same command"):
         bench.gate(stopped, baseline, watcher=interrupt)
-    assert 15 <= len(rows(stopped)) < CHUNKS * ITEMS / 4
-    again = Watcher()
-    assert said(bench.gate(stopped, baseline, watcher=again)) == said(bench.gate(run, baseline))
-    assert len(rows(stopped)) == len(interrupt.rows) + len(again.rows)
+    assert 15 <= len(read_grade_rows(stopped)) < CHUNKS * ITEMS / 4
+    resumed = Watcher()
+    assert comparable_content(bench.gate(stopped, baseline, watcher=resumed)) == comparable_content(
+        bench.gate(run, baseline)
+    )
+    assert len(read_grade_rows(stopped)) == len(interrupt.rows) + len(resumed.rows)
 
 
 @pytest.mark.slow
-def test_letters_that_are_there_decide_without_a_question(bench: Bench) -> None:
+def test_existing_letters_decide_without_requests(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1, graded=True)
     report = bench.gate(run, baseline)
     assert report.outcome == "regression"
-    assert bench.server.asked == 0
+    assert bench.server.n_grading_requests == 0
     assert report.sequential is not None
     assert report.sequential["share_saved"] == 0
 
 
 @pytest.mark.slow
-def test_only_the_candidates_that_are_gated_are_graded(bench: Bench) -> None:
+def test_only_gated_candidates_are_graded(bench: Bench) -> None:
     baseline = bench.run("base", 0.9, graded=True)
-    run = bench.run("worse", 0.45, seed=1, also=("other",))
+    run = bench.run("worse", 0.45, seed=1, other_candidates=("other",))
     report = bench.gate(run, baseline, pairs={"writer": "writer"})
     assert report.outcome == "regression"
     assert report.sequential is not None
@@ -334,48 +346,48 @@ def test_only_the_candidates_that_are_gated_are_graded(bench: Bench) -> None:
         if (row := json.loads(line))["candidate"] == "writer"
         for item in row["items"]
     }
-    assert {row["item_id"] for row in rows(run)} < items
+    assert {row["item_id"] for row in read_grade_rows(run)} < items
 
 
 @pytest.mark.slow
-def test_the_order_is_not_chosen_by_its_result(bench: Bench) -> None:
+def test_grading_order_cannot_be_changed_after_the_start(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
     bench.gate(run, baseline, seed=3)
     with pytest.raises(NotComparableError, match="seed 3, not 4"):
         bench.gate(run, baseline, seed=4)
 
 
-def test_the_order_is_a_shuffle_fixed_by_samples_and_seed() -> None:
-    one = evidence({"alpha": ["AAA"] * 60})
-    order = grading_order(one, 0)
-    assert sorted(order) == sorted(set(one.chunks.tolist())) != list(order)
+def test_grading_order_is_a_shuffle_fixed_by_samples_and_seed() -> None:
+    run_evidence = evidence({"alpha": ["AAA"] * 60})
+    order = grading_order(run_evidence, 0)
+    assert sorted(order) == sorted(set(run_evidence.chunks.tolist())) != list(order)
     assert order == grading_order(evidence({"alpha": ["CCC"] * 60}), 0)
-    assert order != grading_order(one, 1)
-    other = evidence({"alpha": ["AAA"] * 60}, identity={"samples_digest": "f" * 64})
-    assert order != grading_order(other, 0)
+    assert order != grading_order(run_evidence, 1)
+    other_samples = evidence({"alpha": ["AAA"] * 60}, identity={"samples_digest": "f" * 64})
+    assert order != grading_order(other_samples, 0)
 
 
-def test_what_needs_all_letters_is_refused_before_a_question(bench: Bench) -> None:
+def test_rule_that_needs_all_letters_is_refused_without_requests(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("new", 0.9, seed=1)
-    wanted = policy(USABLE, {"quantity": "judge_kappa", "at_least": 0.4})
+    kappa_policy = make_policy(USABLE, {"quantity": "judge_kappa", "at_least": 0.4})
     with pytest.raises(DataError, match=r"rules\[2\]: judge_kappa"):
-        bench.gate(run, baseline, wanted)
-    assert bench.server.asked == 0
+        bench.gate(run, baseline, kappa_policy)
+    assert bench.server.n_grading_requests == 0
 
 
-def test_another_eval_is_not_comparable_before_a_question(bench: Bench) -> None:
+def test_different_eval_is_not_comparable_without_requests(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("new", 0.9, seed=1)
     settings = json.loads((run / SETTINGS).read_text())
     settings["eval"] |= {"title": "Another eval", "digest": "0" * 64}
     (run / SETTINGS).write_text(json.dumps(settings))
     assert bench.gate(run, baseline).outcome == "not comparable"
-    assert bench.server.asked == 0
+    assert bench.server.n_grading_requests == 0
 
 
 @pytest.mark.slow
-def test_rules_that_no_letter_changes_are_decided_on_all_samples(bench: Bench) -> None:
+def test_rules_independent_of_letters_use_all_samples(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("same", 0.9)
-    report = bench.gate(run, baseline, policy(USABLE, {"quantity": "valid_rate", "margin": 0.05}))
+    report = bench.gate(run, baseline, make_policy(USABLE, {"quantity": "valid_rate", "margin": 0.05}))
     usable, valid = report.rules
     assert [usable.verdict, valid.verdict] == ["pass", "pass"]
     assert usable.change is not None
@@ -384,24 +396,24 @@ def test_rules_that_no_letter_changes_are_decided_on_all_samples(bench: Bench) -
 
 
 @pytest.mark.slow
-def test_a_limit_needs_no_pairs_and_stops_early_too(bench: Bench) -> None:
+def test_absolute_limit_stops_early(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("new", 0.9, seed=1)
-    kept = bench.gate(run, baseline, policy({"quantity": "usable_rate", "at_least": 0.7}))
-    assert (kept.outcome, kept.rules[0].current is not None) == ("pass", True)
-    assert kept.sequential is not None
-    assert kept.sequential["share_saved"] > 0.3
-    assert kept.rules[0].current is not None
-    assert kept.rules[0].current.low is not None
-    assert kept.rules[0].current.low > 0.7
-    missed = bench.run("worse", 0.5, seed=2)
+    report = bench.gate(run, baseline, make_policy({"quantity": "usable_rate", "at_least": 0.7}))
+    assert (report.outcome, report.rules[0].current is not None) == ("pass", True)
+    assert report.sequential is not None
+    assert report.sequential["share_saved"] > 0.3
+    assert report.rules[0].current is not None
+    assert report.rules[0].current.low is not None
+    assert report.rules[0].current.low > 0.7
+    worse_run = bench.run("worse", 0.5, seed=2)
     assert (
-        bench.gate(missed, baseline, policy({"quantity": "usable_rate", "at_least": 0.7})).outcome
+        bench.gate(worse_run, baseline, make_policy({"quantity": "usable_rate", "at_least": 0.7})).outcome
         == "regression"
     )
 
 
 @pytest.mark.slow
-def test_the_command_says_what_was_saved_and_what_to_do_with_the_rest(
+def test_command_reports_savings_and_how_to_grade_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -423,20 +435,20 @@ def test_the_command_says_what_was_saved_and_what_to_do_with_the_rest(
     assert cli(gate) == 1
 
 
-def test_what_is_saved_and_given_up_is_printed() -> None:
+def test_sequential_line_shows_savings_and_power() -> None:
     summary = {"chunks_looked_at": 84, "chunks": 200, "items_graded": 270, "items": 600, "share_saved": 0.55}
     saved = sequential_line(summary)
-    assert all(datum in saved for datum in ("84 of 200", "270 of 600", "55.0 %"))
+    assert all(figure in saved for figure in ("84 of 200", "270 of 600", "55.0 %"))
     with_power = sequential_line({**summary, "power": 0.55, "power_at_once": 0.656})
     assert with_power.startswith(saved)
-    assert all(datum in with_power.removeprefix(saved) for datum in ("200", "55 %", "66 %"))
+    assert all(figure in with_power.removeprefix(saved) for figure in ("200", "55 %", "66 %"))
 
 
 # ---------------------------------------------------------------- letters in, verdicts out
 
 
-def graded(run: Evidence) -> dict[str, GradeRow]:
-    """Return the judge's rows that a run's letters and flags stand for."""
+def grade_rows(run: Evidence) -> dict[str, GradeRow]:
+    """Return the judge's rows for the letters and flags of a run."""
     rows: dict[str, GradeRow] = {}
     for candidate in run.candidates:
         for index in zip(*np.nonzero(candidate.delivered), strict=True):
@@ -465,15 +477,15 @@ def graded(run: Evidence) -> dict[str, GradeRow]:
     return rows
 
 
-def cases(asked: Policy, run: Evidence, baseline: Evidence) -> list[RuleCase]:
-    inputs = GateInputs(policy=asked, run=run, baseline=baseline, candidates={}, today="2026-11-21")
+def make_cases(gate_policy: Policy, run: Evidence, baseline: Evidence) -> list[RuleCase]:
+    inputs = GateInputs(policy=gate_policy, run=run, baseline=baseline, candidates={}, today="2026-11-21")
     return cases_of(inputs)
 
 
-def follow(asked: Policy, run: Evidence, baseline: Evidence) -> tuple[SequentialMonitor, int]:
-    """Look at a run's chunks in their order; return when it was decided."""
-    monitor = SequentialMonitor(cases(asked, run, baseline), pending(run), baseline, alpha=0.05)
-    letters = graded(run)
+def run_monitor(gate_policy: Policy, run: Evidence, baseline: Evidence) -> tuple[SequentialMonitor, int]:
+    """Update a monitor with the chunks of a run until decided; return it and the number of chunks seen."""
+    monitor = SequentialMonitor(make_cases(gate_policy, run, baseline), pending(run), baseline, alpha=0.05)
+    letters = grade_rows(run)
     for chunk in dict.fromkeys(run.chunks.tolist()):
         monitor.update(chunk, letters)
         if monitor.is_decided({}):
@@ -481,32 +493,32 @@ def follow(asked: Policy, run: Evidence, baseline: Evidence) -> tuple[Sequential
     return monitor, monitor.n_seen
 
 
-def test_a_rise_of_flags_is_a_regression_and_a_fall_a_pass() -> None:
-    asked = policy({"quantity": "hallucination_rate", "margin": 0.03})
-    clean, flagged = ({"alpha": [word] * 150} for word in ("AAA", "AC!C!"))
-    for before, now, verdict in ((clean, flagged, "regression"), (flagged, clean, "pass")):
-        monitor, n = follow(asked, evidence(now), evidence(before, name="base"))
+def test_more_flags_are_a_regression_and_fewer_a_pass() -> None:
+    gate_policy = make_policy({"quantity": "hallucination_rate", "margin": 0.03})
+    clean, flagged = ({"alpha": [letters] * 150} for letters in ("AAA", "AC!C!"))
+    for baseline_letters, run_letters, verdict in ((clean, flagged, "regression"), (flagged, clean, "pass")):
+        monitor, n = run_monitor(gate_policy, evidence(run_letters), evidence(baseline_letters, name="base"))
         (rule,) = verdicts_of(monitor.cases(), 0.05)
         assert rule.verdict == verdict
         assert n < 20
 
 
-def test_only_a_strata_s_own_chunks_count_for_it() -> None:
+def test_stratum_rule_uses_only_chunks_of_its_stratum() -> None:
     run, baseline = (
         evidence({"alpha": ["AAA", "CCC"] * 60}),
         evidence({"alpha": ["AAA", "AAA"] * 60}, name="base"),
     )
     strata = np.where(np.arange(120) % 2 == 0, "even", "odd")
-    run, baseline = (replace(side, strata=strata) for side in (run, baseline))
-    asked = policy({**USABLE, "stratum": "even"}, {**USABLE, "stratum": "odd"})
-    monitor, _ = follow(asked, run, baseline)
+    run, baseline = (replace(side_evidence, strata=strata) for side_evidence in (run, baseline))
+    gate_policy = make_policy({**USABLE, "stratum": "even"}, {**USABLE, "stratum": "odd"})
+    monitor, _ = run_monitor(gate_policy, run, baseline)
     even, odd = verdicts_of(monitor.cases(), 0.05)
     assert odd.verdict == "regression"
     assert even.change is not None
     assert even.change.value == 0
 
 
-def test_chunks_weigh_as_their_items_do() -> None:
+def test_chunks_are_weighted_by_their_number_of_items() -> None:
     # two samples of one chunk: it has six items, all others three
     run, baseline = (
         evidence({"alpha": letters}, name=name)
@@ -514,64 +526,64 @@ def test_chunks_weigh_as_their_items_do() -> None:
     )
     chunks = np.array(["big", "big", *run.chunks[2:]])
     run, baseline = replace(run, chunks=chunks), replace(baseline, chunks=chunks)
-    monitor = SequentialMonitor(cases(policy(), run, baseline), pending(run), baseline, alpha=0.05)
+    monitor = SequentialMonitor(make_cases(make_policy(), run, baseline), pending(run), baseline, alpha=0.05)
     for chunk in run.chunk_names:
-        monitor.update(chunk, graded(run))
+        monitor.update(chunk, grade_rows(run))
     (rule,) = verdicts_of(monitor.cases(), 0.05)
     assert rule.change is not None
     assert rule.change.value == pytest.approx(-3 / 90)
 
 
-def test_a_followed_rate_of_flags_is_none_where_most_items_failed() -> None:
+def test_sequential_flag_rate_is_inconclusive_where_most_items_failed() -> None:
     run, clean = (
         evidence({"alpha": [*["AAA", "x", "x"] * 80]}),
         evidence({"alpha": ["AAA"] * 240}, name="base"),
     )
-    monitor, n = follow(policy({"quantity": "hallucination_rate", "margin": 0.1}), run, clean)
+    monitor, n = run_monitor(make_policy({"quantity": "hallucination_rate", "margin": 0.1}), run, clean)
     (rule,) = verdicts_of(monitor.cases(), 0.05)
     assert (rule.verdict, n) == ("inconclusive", 240)
     assert "33.3 %" in rule.sentence
 
 
-def test_a_followed_loss_does_not_hide_behind_letters_that_the_baseline_lacks() -> None:
+def test_ungraded_baseline_items_do_not_hide_a_sequential_loss() -> None:
     baseline = evidence({"alpha": ["AA-", "A--"] * 100}, name="base")
-    monitor, n = follow(policy(), evidence({"alpha": ["AAB", "ABB"] * 100}), baseline)
+    monitor, n = run_monitor(make_policy(), evidence({"alpha": ["AAB", "ABB"] * 100}), baseline)
     (rule,) = verdicts_of(monitor.cases(), 0.05)
     assert (rule.verdict, n) == ("inconclusive", 200)
     assert "50.0 %" in rule.sentence
     assert " 0.0 %" in rule.sentence
 
 
-def test_a_judge_that_fails_on_the_run_is_no_followed_loss() -> None:
+def test_judge_failures_on_the_run_are_no_sequential_loss() -> None:
     run, baseline = evidence({"alpha": ["AA-"] * 200}), evidence({"alpha": ["AAA"] * 200}, name="base")
-    monitor, n = follow(policy(), run, baseline)
+    monitor, n = run_monitor(make_policy(), run, baseline)
     assert ([rule.verdict for rule in verdicts_of(monitor.cases(), 0.05)], n) == (["inconclusive"], 200)
-    monitor, n = follow(policy({"quantity": "success_rate", "margin": 0.03}), run, baseline)
+    monitor, n = run_monitor(make_policy({"quantity": "success_rate", "margin": 0.03}), run, baseline)
     assert [rule.verdict for rule in verdicts_of(monitor.cases(), 0.05)] == ["regression"]
 
 
-def test_a_candidate_has_letters_from_the_first_chunk_in_which_it_has_one() -> None:
+def test_graded_candidates_grow_with_their_first_letter() -> None:
     run = evidence({"alpha": ["AAA", "AAA"], "beta": ["x", "B-B"]})
-    monitor = SequentialMonitor(cases(policy(), run, run), pending(run), run, alpha=0.05)
-    seen = [monitor.graded_candidates.copy()]
+    monitor = SequentialMonitor(make_cases(make_policy(), run, run), pending(run), run, alpha=0.05)
+    graded_candidates = [monitor.graded_candidates.copy()]
     for chunk in run.chunks.tolist():
-        monitor.update(chunk, graded(run))
-        seen.append(monitor.graded_candidates.copy())
-    assert seen == [set(), {"alpha"}, {"alpha", "beta"}]
+        monitor.update(chunk, grade_rows(run))
+        graded_candidates.append(monitor.graded_candidates.copy())
+    assert graded_candidates == [set(), {"alpha"}, {"alpha", "beta"}]
 
 
-def test_a_missing_letter_is_an_error_and_not_a_failure() -> None:
+def test_missing_grade_row_is_an_error() -> None:
     run, baseline = evidence({"alpha": ["AAA"] * 20}), evidence({"alpha": ["AAA"] * 20}, name="base")
-    monitor = SequentialMonitor(cases(policy(), run, baseline), pending(run), baseline, alpha=0.05)
+    monitor = SequentialMonitor(make_cases(make_policy(), run, baseline), pending(run), baseline, alpha=0.05)
     with pytest.raises(DataError, match="grades: 3 items"):
         monitor.update(run.chunk_names[0], {})
     assert monitor.n_seen == 0
 
 
-def test_looking_costs_power_and_never_brings_any() -> None:
+def test_sequential_power_is_below_fixed_power() -> None:
     values = np.random.default_rng(0).choice([-1 / 3, 0, 0, 1 / 3], 60)
-    found = power_at_equality(values, n_chunks=200, margin=0.05, alpha=0.05)
-    assert 0.6 < found.sequential < found.fixed <= 1
+    power = power_at_equality(values, n_chunks=200, margin=0.05, alpha=0.05)
+    assert 0.6 < power.sequential < power.fixed <= 1
 
 
 # ---------------------------------------------------------------- the simulation of docs/gate-validity.md
@@ -585,49 +597,49 @@ _SPEC.loader.exec_module(gate_bench)
 
 
 @pytest.mark.slow
-def test_the_simulation_gives_the_gates_own_verdicts() -> None:
-    # 20 gates, some worse: letters of drawn counts through the gate's code, at once and chunk by chunk
+def test_simulation_matches_the_verdicts_of_the_gate() -> None:
+    # 20 gates, some worse: simulated counts against the code of the gate, fixed and sequential
     setting = gate_bench.Setting("", 60, 0.8)
     drawn = [
         gate_bench.draw(setting, change, 5, np.random.default_rng(number))
         for number, change in enumerate((0.0, -0.15, -0.3, 0.15))
     ]
-    for one in drawn:
-        ((before, now, _, _),) = one
-        once, looked = gate_bench.at_once(one), gate_bench.one_by_one(one)
+    for counts in drawn:
+        ((baseline_counts, run_counts, _, _),) = counts
+        fixed, sequential = gate_bench.at_once(counts), gate_bench.one_by_one(counts)
         for gate in range(5):
             run, baseline = (
                 evidence({"alpha": ["A" * hits + "B" * (3 - hits) for hits in side[0][gate]]}, name=name)
-                for side, name in ((now, "run"), (before, "base"))
+                for side, name in ((run_counts, "run"), (baseline_counts, "base"))
             )
-            (rule,) = verdicts_of(cases(policy(), run, baseline), 0.05)
-            monitor, n = follow(policy(), run, baseline)
+            (rule,) = verdicts_of(make_cases(make_policy(), run, baseline), 0.05)
+            monitor, n = run_monitor(make_policy(), run, baseline)
             (early,) = verdicts_of(monitor.cases(), 0.05)
             assert (rule.verdict == "pass", rule.verdict == "regression") == (
-                once.passes[gate],
-                once.regressions[gate],
+                fixed.passes[gate],
+                fixed.regressions[gate],
             )
             assert (early.verdict == "pass", early.verdict == "regression") == (
-                looked.passes[gate],
-                looked.regressions[gate],
+                sequential.passes[gate],
+                sequential.regressions[gate],
             )
-            assert n == round(60 * (1 - looked.saved[gate]))
+            assert n == round(60 * (1 - sequential.saved[gate]))
 
 
-def test_the_normal_mixture_of_the_benchmark_has_the_constant_of_confseq() -> None:
+def test_mixture_constant_of_the_benchmark_matches_confseq() -> None:
     assert gate_bench.mixture_rho(100, alpha=0.05) == pytest.approx(12.60056, abs=5e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rules", [1, pytest.param(3, marks=pytest.mark.nightly)])
-def test_error_rates_hold_under_stopping_and_losses_are_found(rules: int) -> None:
+def test_simulated_error_rates_and_power_of_sequential_gates(rules: int) -> None:
     setting, reps = gate_bench.Setting("", 200, 0.8, rules=rules), 2000
-    most = 0.05 + 3 * np.sqrt(0.05 * 0.95 / reps)
-    looked = gate_bench.simulate(setting, gate_bench.one_by_one, reps=reps, seed=11)
-    once = gate_bench.simulate(setting, gate_bench.at_once, reps=reps, seed=11)
-    for found in (looked, once):
-        assert max(found.false_regression, found.false_pass) < most
-    assert once.finds > 0.9
-    assert looked.finds > (0.95 if rules == 1 else 0.85)
-    assert looked.saved_worse[0] > (0.5 if rules == 1 else 0.35)
-    assert once.passes - looked.passes < 0.2
+    max_error_rate = 0.05 + 3 * np.sqrt(0.05 * 0.95 / reps)
+    sequential = gate_bench.simulate(setting, gate_bench.one_by_one, reps=reps, seed=11)
+    fixed = gate_bench.simulate(setting, gate_bench.at_once, reps=reps, seed=11)
+    for rates in (sequential, fixed):
+        assert max(rates.false_regression, rates.false_pass) < max_error_rate
+    assert fixed.finds > 0.9
+    assert sequential.finds > (0.95 if rules == 1 else 0.85)
+    assert sequential.saved_worse[0] > (0.5 if rules == 1 else 0.35)
+    assert fixed.passes - sequential.passes < 0.2
