@@ -1,4 +1,4 @@
-"""Draws of items to label: the stated probabilities are those of the draw, and estimates that weigh with them are unbiased."""
+"""Draws of items to label: stated inclusion probabilities are correct, and weighted estimates are unbiased."""
 
 import json
 from collections import Counter
@@ -35,13 +35,15 @@ approx = pytest.approx
 # ------------------------------------------------------------------------------ the draw
 
 
-def graded_items(words: Sequence[str], candidates: Sequence[str] = ("alpha", "beta")) -> list[GradedItem]:
+def graded_items(
+    letters_by_chunk: Sequence[str], candidates: Sequence[str] = ("alpha", "beta")
+) -> list[GradedItem]:
     """Make items with the judge's letters: one word per chunk, the same for each candidate."""
     items = []
-    for number, word in enumerate(words):
+    for number, chunk_letters in enumerate(letters_by_chunk):
         sample = Sample.of(Chunk(chunk_id=f"c{number:02}", text=f"Text {number}."))
         for name in candidates:
-            for position, letter in enumerate(word):
+            for position, letter in enumerate(chunk_letters):
                 item = Item.of(
                     sample.sample_id,
                     position,
@@ -68,12 +70,12 @@ def label_of(item: GradedItem, letter: str = "A", rater: str = "anna") -> Label:
 
 
 EARLIER = [label_of(item, "C" if item.letter == "B" else "A", "zoe") for item in ITEMS[::3]]
-"""Labels that make B of beta and alpha look uncertain."""
+"""Labels that make the letter B uncertain."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "how",
+    "options",
     [
         {"by": "plan", "rater": "anna"},
         {"by": "chunks", "rater": "anna"},
@@ -84,13 +86,13 @@ EARLIER = [label_of(item, "C" if item.letter == "B" else "A", "zoe") for item in
         {"by": "plan", "drawn_by_others": {label.item_id for label in EARLIER[:8]}, "rater": "anna"},
         {"by": "stratified", "drawn_by_others": {label.item_id for label in EARLIER[:8]}, "rater": "anna"},
     ],
-    ids=lambda how: f"{how['by']}-{len(how)}",
+    ids=lambda options: f"{options['by']}-{len(options)}",
 )
-def test_each_unit_is_drawn_as_often_as_its_probability_says(how: dict[str, Any]) -> None:
+def test_draw_frequency_matches_the_stated_probability(options: dict[str, Any]) -> None:
     opinions = {item.item.item_id: {"A", "C"} for item in ITEMS[:9]}
     n_draws, counts, stated = 400, Counter[str](), {}
     for seed in range(n_draws):
-        drawn = draw_items(ITEMS, EARLIER, n=24, seed=seed, scale="ABC", opinions=opinions, **how)
+        drawn = draw_items(ITEMS, EARLIER, n=24, seed=seed, scale="ABC", opinions=opinions, **options)
         units = {
             item.sample.chunk.chunk_id if drawn.unit == "chunk" else item.item.item_id for item in drawn.items
         }
@@ -102,14 +104,14 @@ def test_each_unit_is_drawn_as_often_as_its_probability_says(how: dict[str, Any]
         assert counts[unit] / n_draws == approx(probability, abs=error + 1e-9), unit
 
 
-def test_units_in_doubt_are_drawn_more_often() -> None:
+def test_uncertain_units_are_drawn_more_often() -> None:
     drawn = draw_items(ITEMS, EARLIER, by="plan", n=24, seed=0, scale="ABC", rater="anna")
     probability = {unit: drawn.probabilities.get(unit, drawn.probability) for unit in ("c00", "c02", "c04")}
     assert probability["c04"] < probability["c00"]  # one item of each instead of three
     assert len({round(value, 6) for value in drawn.probabilities.values()}) > 1
 
 
-def test_every_letter_of_every_candidate_gets_labels() -> None:
+def test_stratified_draw_covers_every_letter_of_every_candidate() -> None:
     drawn = draw_items(ITEMS, [], by="stratified", n=36, seed=0, scale="ABC", rater="anna")
     counts = Counter((item.candidate, item.letter) for item in drawn.items)
     assert min(counts[name, letter] for name in ("alpha", "beta") for letter in "ABC") >= 5
@@ -118,19 +120,19 @@ def test_every_letter_of_every_candidate_gets_labels() -> None:
 # ------------------------------------------------------------------------------ stored probabilities
 
 
-def draw_row(items: Sequence[GradedItem], **more: Any) -> LabelDraw:
-    facts = {"draw_id": "d", "rater": "anna", "by": "chunks", "n": 6, "seed": 0, "rubric": "abc/1"}
+def draw_row(items: Sequence[GradedItem], **fields: Any) -> LabelDraw:
+    defaults = {"draw_id": "d", "rater": "anna", "by": "chunks", "n": 6, "seed": 0, "rubric": "abc/1"}
     ids = tuple(item.item.item_id for item in items)
-    return LabelDraw(**{**facts, "unit": "chunk", "probability": 0.25, "items": ids, **more})
+    return LabelDraw(**{**defaults, "unit": "chunk", "probability": 0.25, "items": ids, **fields})
 
 
-def test_two_draws_are_taken_together_and_one_that_was_left_early_counts_in_part() -> None:
+def test_inclusion_combines_draws_and_counts_incomplete_ones_in_part() -> None:
     first, second = ITEMS[:6], ITEMS[6:12]
     rows = [
         draw_row(first),
         *map(label_of, first),
         draw_row(second, draw_id="e", probability=0.5, probabilities={"c00": 0.8}),
-        *map(label_of, second[:3]),  # half of it
+        *map(label_of, second[:3]),  # half of the draw
     ]
     labels = replay(rows).labels
     chunk_0 = [label.chunk_inclusion for label in labels if label.chunk_id == "c00"]
@@ -139,12 +141,12 @@ def test_two_draws_are_taken_together_and_one_that_was_left_early_counts_in_part
     assert chunk_1 == approx([1 - (1 - 0.25) * (1 - 0.5 * 0.5)] * 3)
 
 
-def test_items_drawn_one_by_one_have_no_probability_of_their_chunk() -> None:
+def test_individually_drawn_items_have_no_chunk_inclusion() -> None:
     rows = [draw_row(ITEMS[:2], unit="item", by="random"), *map(label_of, ITEMS[:2])]
     assert [(label.inclusion, label.chunk_inclusion) for label in replay(rows).labels] == [(0.25, None)] * 2
 
 
-def test_an_item_that_no_draw_could_hold_has_no_known_probability() -> None:
+def test_item_outside_every_draw_has_no_inclusion() -> None:
     draw = draw_row(ITEMS[:2], unit="item", by="random", probabilities={ITEMS[2].item.item_id: 0.0})
     assert [label.inclusion for label in replay([draw, *map(label_of, ITEMS[:3])]).labels] == [
         0.25,
@@ -153,7 +155,7 @@ def test_an_item_that_no_draw_could_hold_has_no_known_probability() -> None:
     ]
 
 
-def test_a_draw_says_nothing_of_labels_by_another_rater() -> None:
+def test_draw_does_not_apply_to_labels_of_another_rater() -> None:
     rows = [draw_row(ITEMS[:1]), label_of(ITEMS[0]), label_of(ITEMS[0], rater="bert")]
     assert [label.inclusion for label in replay(rows).labels] == [0.25, None]
 
@@ -162,7 +164,7 @@ def inclusions(labels: Sequence[Label]) -> list[tuple[str, float | None]]:
     return [(label.item_id, label.inclusion) for label in labels]
 
 
-def test_a_draw_is_not_counted_again_in_a_probability_that_a_label_states() -> None:
+def test_draw_is_not_counted_twice_in_a_stated_probability() -> None:
     first, second = ITEMS[:2]
     draw = draw_row([first, second], unit="item", by="random")
     stated = label_of(first).model_copy(update={"inclusion": 0.2})
@@ -170,26 +172,26 @@ def test_a_draw_is_not_counted_again_in_a_probability_that_a_label_states() -> N
         (first.item.item_id, approx(0.2)),
         (second.item.item_id, 0.25),
     ]
-    elsewhere = draw_row([second], unit="item", by="random")
-    assert replay([elsewhere, stated, label_of(second)]).labels[0].inclusion == approx(1 - 0.8 * 0.75)
+    other_draw = draw_row([second], unit="item", by="random")
+    assert replay([other_draw, stated, label_of(second)]).labels[0].inclusion == approx(1 - 0.8 * 0.75)
 
 
 @pytest.mark.parametrize("rubric", ["", "abc/1", "abc/2"])
-def test_a_label_whose_draw_follows_replaces_the_one_that_stated_its_probability(
+def test_label_with_its_draw_replaces_the_label_with_a_stated_probability(
     tmp_path: Path, rubric: str
 ) -> None:
     probabilities = {ITEMS[0].item.item_id: 0.2, ITEMS[1].item.item_id: 0.9}
     draw = draw_row(ITEMS[:2], unit="item", by="random", probabilities=probabilities)
-    aa, bb = (label_of(item).model_copy(update={"rubric": rubric}) for item in ITEMS[:2])
-    (stated,) = replay([draw.model_copy(update={"rubric": rubric or draw.rubric}), aa]).labels
-    rows: tuple[LabelRow, ...] = (draw, aa, bb)
+    first, second = (label_of(item).model_copy(update={"rubric": rubric}) for item in ITEMS[:2])
+    (stated,) = replay([draw.model_copy(update={"rubric": rubric or draw.rubric}), first]).labels
+    rows: tuple[LabelRow, ...] = (draw, first, second)
     with RaterFile(tmp_path / "labels" / "anna.jsonl") as file:
         for batch in ((stated,), rows, rows, (stated,)):
             for row in file.missing(batch):
                 file.append(row)
-        read = file.rows.labels
-    expected = [(bb.item_id, None), (aa.item_id, stated.inclusion)] if rubric == "abc/2" else []
-    assert sorted(inclusions(read)) == sorted(expected or inclusions(replay(rows).labels))
+        read_back = file.rows.labels
+    expected = [(second.item_id, None), (first.item_id, stated.inclusion)] if rubric == "abc/2" else []
+    assert sorted(inclusions(read_back)) == sorted(expected or inclusions(replay(rows).labels))
     assert stated.inclusion == approx(0.1)
 
 
@@ -211,11 +213,11 @@ DIFFERENCE = float((USABLE["beta"] - USABLE["alpha"]).mean())
 
 def drawn_labels(seed: int, *, with_probabilities: bool = True, n: int = 24) -> tuple[Label, ...]:
     """Label a draw of chunks with unequal probabilities."""
-    p = inclusion_probabilities(SPREADS, n)
+    probabilities = inclusion_probabilities(SPREADS, n)
     run = case(JUDGED, items_per_sample=SIZE)
-    chunks = np.flatnonzero(draw_chunks(p, np.random.default_rng(seed))).tolist()
+    chunks = np.flatnonzero(draw_chunks(probabilities, np.random.default_rng(seed))).tolist()
     return tuple(
-        label.model_copy(update={"inclusion": p[chunk], "chunk_inclusion": p[chunk]})
+        label.model_copy(update={"inclusion": probabilities[chunk], "chunk_inclusion": probabilities[chunk]})
         if with_probabilities
         else label
         for chunk in chunks
@@ -224,44 +226,46 @@ def drawn_labels(seed: int, *, with_probabilities: bool = True, n: int = 24) -> 
 
 
 @cache
-def judged() -> tuple[Any, Any]:
+def judged_pairs() -> tuple[Any, Any]:
     """Return the table of letters, and the pair of candidates by the judge."""
     table = case(JUDGED, items_per_sample=SIZE).data().table()
     return table, compare_candidates(table, candidates=list(TRUTH), best="A", margin=0.05)
 
 
-def difference(labels: tuple[Label, ...]) -> Any:
-    table, pairs = judged()
+def labelled_difference(labels: tuple[Label, ...]) -> Any:
+    table, pairs = judged_pairs()
     (pair,) = correct_differences(pairs, table, labels, rubric=RUBRIC, margin=0.05, judge_tuned=False)
     return pair.labelled[0]
 
 
 @pytest.mark.slow
-def test_an_unequal_draw_gives_the_unbiased_difference_and_its_interval_covers() -> None:
+def test_unequal_draw_gives_an_unbiased_difference_with_coverage() -> None:
     n_draws = 60
-    weighted = [difference(drawn_labels(seed)) for seed in range(n_draws)]
-    plain = [difference(drawn_labels(seed, with_probabilities=False)) for seed in range(20)]
+    weighted = [labelled_difference(drawn_labels(seed)) for seed in range(n_draws)]
+    unweighted = [labelled_difference(drawn_labels(seed, with_probabilities=False)) for seed in range(20)]
     for name in ("difference", "labels"):
-        values = np.array([getattr(one, name).value for one in weighted])
+        values = np.array([getattr(estimate, name).value for estimate in weighted])
         error = values.std(ddof=1) / np.sqrt(n_draws)
         assert values.mean() == approx(DIFFERENCE, abs=3 * error + 0.005)
     # unweighted, the chunks that are drawn more often would count more
-    assert np.mean([one.labels.value for one in plain]) < DIFFERENCE - 0.1
-    covered = [one.difference.low <= DIFFERENCE <= one.difference.high for one in weighted]
+    assert np.mean([estimate.labels.value for estimate in unweighted]) < DIFFERENCE - 0.1
+    covered = [estimate.difference.low <= DIFFERENCE <= estimate.difference.high for estimate in weighted]
     assert np.mean(covered) >= 0.93
 
 
-def test_a_report_weighs_each_chunk_with_its_probability() -> None:
+def test_report_weights_chunks_by_inverse_probability() -> None:
     labels = drawn_labels(1)
-    values = {label.chunk_id: 1 / label.inclusion for label in labels if label.inclusion}
-    numbers = np.array([int(chunk.removeprefix("doc-")) for chunk in values])
-    weights = np.array(list(values.values()))
-    own = (USABLE["beta"] - USABLE["alpha"])[numbers]
-    assert difference(labels).labels.value == approx(float((weights * own).sum() / weights.sum()))
+    weight_by_chunk = {label.chunk_id: 1 / label.inclusion for label in labels if label.inclusion}
+    indices = np.array([int(chunk.removeprefix("doc-")) for chunk in weight_by_chunk])
+    weights = np.array(list(weight_by_chunk.values()))
+    chunk_differences = (USABLE["beta"] - USABLE["alpha"])[indices]
+    assert labelled_difference(labels).labels.value == approx(
+        float((weights * chunk_differences).sum() / weights.sum())
+    )
 
 
 @pytest.mark.slow
-def test_rates_weigh_too() -> None:
+def test_rates_are_weighted_by_inverse_probability() -> None:
     run = case(JUDGED, items_per_sample=SIZE)
     labels = drawn_labels(2)
     (rate,) = [
@@ -271,25 +275,30 @@ def test_rates_weigh_too() -> None:
         )
         if (rate.candidate, rate.name) == ("beta", "usable")
     ]
-    beta = [label for label in labels if label.item_id in {item.item_id for item in run_items(run, "beta")}]
+    beta = [
+        label
+        for label in labels
+        if label.item_id in {item.item_id for item in items_of_candidate(run, "beta")}
+    ]
     weights = np.array([1 / (label.inclusion or 1) for label in beta])
     hits = np.array([label.letter == "A" for label in beta])
     assert rate.labels.value == approx(float((weights * hits).sum() / weights.sum()))
 
 
-def run_items(run: Any, name: str) -> list[Item]:
+def items_of_candidate(run: Any, name: str) -> list[Item]:
     return [item for row in run.rows.generations if row.candidate == name for item in row.items]
 
 
 @pytest.mark.slow
-def test_a_gate_weighs_with_the_stored_probabilities_and_so_does_its_baseline_file(tmp_path: Path) -> None:
+def test_gate_and_baseline_file_use_stored_probabilities(tmp_path: Path) -> None:
     labels = drawn_labels(3)
-    weighted, plain = (
-        evidence(JUDGED, labels=own) for own in (labels, drawn_labels(3, with_probabilities=False))
+    weighted, unweighted = (
+        evidence(JUDGED, labels=labels_of_side)
+        for labels_of_side in (labels, drawn_labels(3, with_probabilities=False))
     )
-    (candidate,) = [own for own in weighted.candidates if own.name == "beta"]
+    (candidate,) = [side_candidate for side_candidate in weighted.candidates if side_candidate.name == "beta"]
     estimates = []
-    for run in (weighted, plain):
+    for run in (weighted, unweighted):
         estimate = labelled_estimate([(run, candidate)], None)
         assert estimate is not None
         assert estimate.deciding is not None
@@ -298,16 +307,16 @@ def test_a_gate_weighs_with_the_stored_probabilities_and_so_does_its_baseline_fi
     assert estimates[0] > estimates[1] + 0.05
     path = tmp_path / "baseline.json"
     write_baseline(weighted, path)
-    read = read_baseline(path)
-    assert read.labels[0].inclusion == approx(dict(weighted.labels[0].inclusion))
-    assert read.labels[0].is_by_chunk
+    baseline = read_baseline(path)
+    assert baseline.labels[0].inclusion == approx(dict(weighted.labels[0].inclusion))
+    assert baseline.labels[0].is_by_chunk
 
 
 @pytest.mark.slow
-def test_a_change_is_paired_with_the_probability_that_both_sides_are_labelled() -> None:
-    before = evidence({"alpha": JUDGED["beta"]}, name="main", labels=alpha_labels(4))
-    today = evidence({"alpha": JUDGED["beta"]}, labels=alpha_labels(4))
-    sides = [(today, today.candidates[0]), (before, before.candidates[0])]
+def test_paired_change_of_equally_labelled_sides_is_zero() -> None:
+    base = evidence({"alpha": JUDGED["beta"]}, name="main", labels=alpha_labels(4))
+    current = evidence({"alpha": JUDGED["beta"]}, labels=alpha_labels(4))
+    sides = [(current, current.candidates[0]), (base, base.candidates[0])]
     estimate = labelled_estimate(sides, None)
     assert estimate is not None
     assert estimate.deciding is not None
@@ -315,11 +324,11 @@ def test_a_change_is_paired_with_the_probability_that_both_sides_are_labelled() 
 
 
 def alpha_labels(seed: int) -> tuple[Label, ...]:
-    p = inclusion_probabilities(SPREADS, 24)
-    chunks = np.flatnonzero(draw_chunks(p, np.random.default_rng(seed))).tolist()
+    probabilities = inclusion_probabilities(SPREADS, 24)
+    chunks = np.flatnonzero(draw_chunks(probabilities, np.random.default_rng(seed))).tolist()
     run = case({"alpha": JUDGED["beta"]}, items_per_sample=SIZE)
     return tuple(
-        label.model_copy(update={"inclusion": p[chunk], "chunk_inclusion": p[chunk]})
+        label.model_copy(update={"inclusion": probabilities[chunk], "chunk_inclusion": probabilities[chunk]})
         for chunk in chunks
         for label in labels_of(run, {"alpha": TRUTH["beta"]}, [chunk])
     )
@@ -334,7 +343,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("runs") / "run", letters).path
 
 
-def sheet(run: Path, out: Path, **options: Any) -> Path:
+def write_sheet(run: Path, out: Path, **options: Any) -> Path:
     with RunStore.open(run) as store:
         write_export(store, "labels", out, **options)
     return out
@@ -342,10 +351,10 @@ def sheet(run: Path, out: Path, **options: Any) -> Path:
 
 @pytest.mark.parametrize("spreadsheet", ["", "en", "de"])
 @pytest.mark.parametrize("first_line", [False, True])
-def test_a_sheet_is_read_back_in_every_language_with_its_probabilities(
+def test_sheet_round_trips_with_probabilities_in_every_spreadsheet_format(
     run: Path, tmp_path: Path, spreadsheet: str, first_line: bool
 ) -> None:
-    out = sheet(run, tmp_path / "out", n=12, seed=3, spreadsheet=spreadsheet)
+    out = write_sheet(run, tmp_path / "out", n=12, seed=3, spreadsheet=spreadsheet)
     raw = (out / "labels.csv").read_bytes()
     assert raw.startswith(b"\xef\xbb\xbf") == bool(spreadsheet)
     text = raw.decode("utf-8-sig")
@@ -354,9 +363,11 @@ def test_a_sheet_is_read_back_in_every_language_with_its_probabilities(
     assert head.split(separator)[:4] == ["item_id", "label", "flag hallucination", "note"]
     assert "A = suitable as is; B = usable with a minor issue; C = not usable" in text
     filled = [row.replace(separator * 3, f"{separator}B{separator}x{separator}", 1) for row in rows]
-    named = f"sep={separator}\n" if first_line else ""
+    separator_line = f"sep={separator}\n" if first_line else ""
     path = out / "anna.csv"
-    path.write_text(named + "\n".join([head, *filled]), encoding="utf-8-sig" if spreadsheet else "utf-8")
+    path.write_text(
+        separator_line + "\n".join([head, *filled]), encoding="utf-8-sig" if spreadsheet else "utf-8"
+    )
     labels = read_labels(path)
     assert [(label.letter, label.flags, label.rater) for label in labels] == [
         ("B", ("hallucination",), "anna")
@@ -368,8 +379,8 @@ def test_a_sheet_is_read_back_in_every_language_with_its_probabilities(
     }
 
 
-def test_the_next_sheet_draws_by_the_plan_and_stores_its_draw(run: Path, tmp_path: Path) -> None:
-    out = sheet(run, tmp_path / "out", n=12, next_=True)
+def test_next_sheet_draws_by_plan_and_stores_the_draw(run: Path, tmp_path: Path) -> None:
+    out = write_sheet(run, tmp_path / "out", n=12, next_=True)
     draw = LabelDraw.model_validate_json((out / "draw.json").read_text())
     rows = [json.loads(line) for line in (out / "labels.jsonl").read_text().splitlines()]
     assert (draw.unit, draw.by, draw.items) == ("chunk", "plan", tuple(row["item_id"] for row in rows))
@@ -382,7 +393,7 @@ def test_the_next_sheet_draws_by_the_plan_and_stores_its_draw(run: Path, tmp_pat
 
 
 def test_a_sheet_without_its_draw_is_read_without_probabilities(run: Path, tmp_path: Path) -> None:
-    out = sheet(run, tmp_path / "out", n=3)
+    out = write_sheet(run, tmp_path / "out", n=3)
     (out / "draw.json").unlink()
     path = out / "anna.jsonl"
     rows = [json.loads(line) for line in (out / "labels.jsonl").read_text().splitlines()]
@@ -390,8 +401,8 @@ def test_a_sheet_without_its_draw_is_read_without_probabilities(run: Path, tmp_p
     assert [label.inclusion for label in read_labels(path)] == [None] * 3
 
 
-def test_the_probabilities_are_of_the_sheet_that_is_filled_in(run: Path, tmp_path: Path) -> None:
-    out = sheet(run, tmp_path / "out", n=3)
+def test_probabilities_apply_only_to_labels_of_the_sheet(run: Path, tmp_path: Path) -> None:
+    out = write_sheet(run, tmp_path / "out", n=3)
     other = Label(item_id="0" * 16, rater="anna", rater_kind="human", letter="A", rubric="qa_pair_abc/2")
     (out / "other.jsonl").write_text(other.model_dump_json() + "\n")
     assert [label.inclusion for label in read_labels(out / "other.jsonl")] == [None]
@@ -401,7 +412,7 @@ def test_the_probabilities_are_of_the_sheet_that_is_filled_in(run: Path, tmp_pat
 
 
 def beta_minus_alpha(values: Sequence[float]) -> np.ndarray:
-    """Return the difference of usable rates by chunk, of a value for each of `ITEMS`."""
+    """Return the difference of usable rates by chunk, from a value for each of `ITEMS`."""
     chunks = np.array([int(item.sample.chunk.chunk_id[1:]) for item in ITEMS])
     sign = np.array([1 if item.candidate == "beta" else -1 for item in ITEMS])
     return np.asarray(np.bincount(chunks, np.array(values) * sign) / np.bincount(chunks) * 2)
@@ -416,36 +427,41 @@ TRUE_LETTERS = {
 TRUE_BY_CHUNK = beta_minus_alpha([TRUE_LETTERS[item.item.item_id] == "A" for item in ITEMS])
 
 
-def sit(rows: list[Any], given: Sequence[Label], seed: int, **how: Any) -> list[Any]:
-    """Draw, label everything by the true letters, and return all rows of the file."""
+def add_sitting(rows: list[Any], labels: Sequence[Label], seed: int, **options: Any) -> list[Any]:
+    """Draw items, label them with the true letters, and return all rows of the file."""
     drawn = draw_items(
-        ITEMS, given, seed=seed, scale="ABC", **{"rater": "anna", "by": "plan", "n": 40, **how}
+        ITEMS, labels, seed=seed, scale="ABC", **{"rater": "anna", "by": "plan", "n": 40, **options}
     )
-    facts = {name: getattr(drawn, name) for name in ("unit", "probability", "probabilities")}
-    row = draw_row(drawn.items, draw_id=f"draw {len(rows)}", rater=how.get("rater", "anna"), **facts)
-    labels = [label_of(item, TRUE_LETTERS[item.item.item_id], row.rater) for item in drawn.items]
-    return [*rows, row, *labels]
+    fields = {name: getattr(drawn, name) for name in ("unit", "probability", "probabilities")}
+    row = draw_row(drawn.items, draw_id=f"draw {len(rows)}", rater=options.get("rater", "anna"), **fields)
+    new_labels = [label_of(item, TRUE_LETTERS[item.item.item_id], row.rater) for item in drawn.items]
+    return [*rows, row, *new_labels]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_second_rater", [False, True])
-def test_further_draws_that_go_by_earlier_labels_are_unbiased_too(is_second_rater: bool) -> None:
+def test_adaptive_further_draws_are_unbiased(is_second_rater: bool) -> None:
     values, covered, n_draws = [], [], 150
-    judged = beta_minus_alpha([item.letter == "A" for item in ITEMS])
+    judge_differences = beta_minus_alpha([item.letter == "A" for item in ITEMS])
     for seed in range(n_draws):
-        first = sit([], [], seed, by="chunks")
-        given = replay(first).labels
-        held = {label.item_id for label in given}
+        first = add_sitting([], [], seed, by="chunks")
+        earlier_labels = replay(first).labels
+        drawn_ids = {label.item_id for label in earlier_labels}
         rows = (
-            sit([], given, seed + 1000, rater="bert", n=80, drawn_by_others=held)
+            add_sitting([], earlier_labels, seed + 1000, rater="bert", n=80, drawn_by_others=drawn_ids)
             if is_second_rater
-            else sit(first, given, seed + 1000)
+            else add_sitting(first, earlier_labels, seed + 1000)
         )
-        probability = {int(label.chunk_id[1:]): label.chunk_inclusion or 0 for label in replay(rows).labels}
-        chosen = sorted(probability)
-        labelled, inclusion = np.full(len(judged), np.nan), np.ones(len(judged))
-        labelled[chosen], inclusion[chosen] = TRUE_BY_CHUNK[chosen], [probability[chunk] for chunk in chosen]
-        estimate = corrected_difference(judged, labelled, inclusion=inclusion).estimate
+        inclusion_by_chunk = {
+            int(label.chunk_id[1:]): label.chunk_inclusion or 0 for label in replay(rows).labels
+        }
+        chosen = sorted(inclusion_by_chunk)
+        labelled, inclusion = np.full(len(judge_differences), np.nan), np.ones(len(judge_differences))
+        labelled[chosen], inclusion[chosen] = (
+            TRUE_BY_CHUNK[chosen],
+            [inclusion_by_chunk[chunk] for chunk in chosen],
+        )
+        estimate = corrected_difference(judge_differences, labelled, inclusion=inclusion).estimate
         values.append(estimate.value)
         covered.append(estimate.low <= TRUE_BY_CHUNK.mean() <= estimate.high)
     error = np.std(values, ddof=1) / np.sqrt(n_draws)

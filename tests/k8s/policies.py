@@ -1,4 +1,4 @@
-"""Who may reach whom: NetworkPolicies evaluated as the API defines them.
+"""NetworkPolicies evaluated as the API defines them.
 
 A connection is allowed when the source's egress rules and the target's ingress rules allow it. A pod that no policy of a direction
 selects is open in that direction; policies only ever add permissions.
@@ -13,7 +13,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod, by what a policy can see of it."""
+    """The properties of a pod that policies select by."""
 
     namespace: str
     labels: dict[str, str] = field(default_factory=dict)
@@ -21,7 +21,7 @@ class Pod:
 
 @dataclass(frozen=True)
 class Address:
-    """Something that is no pod of this cluster."""
+    """An address outside the cluster."""
 
     ip: str
 
@@ -30,21 +30,26 @@ def allowed(
     policies: list[Object], source: Pod | Address, target: Pod | Address, port: int, protocol: str = "TCP"
 ) -> bool:
     """Return whether a connection can be opened."""
-    out = _passes(policies, "Egress", source, target, port, protocol)
-    return out and _passes(policies, "Ingress", target, source, port, protocol)
+    is_egress_allowed = _passes(policies, "Egress", source, target, port, protocol)
+    return is_egress_allowed and _passes(policies, "Ingress", target, source, port, protocol)
 
 
 def _passes(
-    policies: list[Object], direction: str, own: Pod | Address, other: Pod | Address, port: int, protocol: str
+    policies: list[Object],
+    direction: str,
+    endpoint: Pod | Address,
+    remote: Pod | Address,
+    port: int,
+    protocol: str,
 ) -> bool:
-    if isinstance(own, Address):
+    if isinstance(endpoint, Address):
         return True
     selecting = [
         policy
         for policy in policies
-        if policy["metadata"]["namespace"] == own.namespace
-        and direction in _types(policy["spec"])
-        and selects(policy["spec"]["podSelector"], own.labels)
+        if policy["metadata"]["namespace"] == endpoint.namespace
+        and direction in _policy_types(policy["spec"])
+        and selects(policy["spec"]["podSelector"], endpoint.labels)
     ]
     if not selecting:
         return True
@@ -55,18 +60,18 @@ def _passes(
     ]
     peers = "to" if direction == "Egress" else "from"
     return any(
-        _ports(rule, port, protocol)
-        and (not rule.get(peers) or any(_is(peer, other, namespace) for peer in rule[peers]))
+        _matches_port(rule, port, protocol)
+        and (not rule.get(peers) or any(_matches(peer, remote, namespace) for peer in rule[peers]))
         for namespace, rule in rules
     )
 
 
-def _types(spec: Object) -> list[str]:
-    given = spec.get("policyTypes")
-    return list(given) if given else ["Ingress", *(["Egress"] if "egress" in spec else [])]
+def _policy_types(spec: Object) -> list[str]:
+    types = spec.get("policyTypes")
+    return list(types) if types else ["Ingress", *(["Egress"] if "egress" in spec else [])]
 
 
-def _ports(rule: Object, port: int, protocol: str) -> bool:
+def _matches_port(rule: Object, port: int, protocol: str) -> bool:
     return not rule.get("ports") or any(
         entry.get("protocol", "TCP") == protocol
         and ("port" not in entry or entry["port"] <= port <= entry.get("endPort", entry["port"]))
@@ -74,30 +79,32 @@ def _ports(rule: Object, port: int, protocol: str) -> bool:
     )
 
 
-def _is(peer: Object, other: Pod | Address, namespace: str) -> bool:
+def _matches(peer: Object, remote: Pod | Address, namespace: str) -> bool:
     if block := peer.get("ipBlock"):
-        if isinstance(other, Pod):
-            return False  # a block is for what is no pod
-        inside = ip_address(other.ip) in ip_network(block["cidr"])
-        return inside and not any(
-            ip_address(other.ip) in ip_network(part) for part in block.get("except", ())
+        if isinstance(remote, Pod):
+            return False  # IP blocks apply only outside the cluster
+        is_in_block = ip_address(remote.ip) in ip_network(block["cidr"])
+        return is_in_block and not any(
+            ip_address(remote.ip) in ip_network(part) for part in block.get("except", ())
         )
-    if isinstance(other, Address):
-        return False  # a selector matches pods alone, also an empty one
+    if isinstance(remote, Address):
+        return False  # selectors, even empty ones, match only pods
     if "namespaceSelector" in peer:
-        home = selects(peer["namespaceSelector"], {"kubernetes.io/metadata.name": other.namespace})
+        is_namespace_selected = selects(
+            peer["namespaceSelector"], {"kubernetes.io/metadata.name": remote.namespace}
+        )
     else:
-        home = other.namespace == namespace
-    return home and selects(peer.get("podSelector", {}), other.labels)
+        is_namespace_selected = remote.namespace == namespace
+    return is_namespace_selected and selects(peer.get("podSelector", {}), remote.labels)
 
 
 def selects(selector: Object, labels: dict[str, str]) -> bool:
     """Return whether a label selector matches."""
     equal = all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
-    return equal and all(_expression(entry, labels) for entry in selector.get("matchExpressions", ()))
+    return equal and all(_matches_expression(entry, labels) for entry in selector.get("matchExpressions", ()))
 
 
-def _expression(entry: Object, labels: dict[str, str]) -> bool:
+def _matches_expression(entry: Object, labels: dict[str, str]) -> bool:
     value = labels.get(entry["key"])
     match entry["operator"]:
         case "In":
@@ -108,5 +115,5 @@ def _expression(entry: Object, labels: dict[str, str]) -> bool:
             return value is not None
         case "DoesNotExist":
             return value is None
-        case other:
-            raise ValueError(other)
+        case operator:
+            raise ValueError(operator)
