@@ -44,7 +44,7 @@ def headline_texts(report: Report, kind: str) -> list[str]:
 # ------------------------------------------------------------------------------ one candidate
 
 
-def test_rates_of_a_hand_worked_run() -> None:
+def test_rates_match_hand_calculation() -> None:
     # 12 chunks of 2: 6 x AA, 3 x AB, 1 x BC!, 1 x A-, 1 x failed; 24 expected.
     letters = ["AA"] * 6 + ["AB"] * 3 + ["BC!", "A-", "x"]
     results = case({"alpha": letters}, items_per_sample=2).report().candidates[0]
@@ -227,9 +227,9 @@ def test_planned_power_matches_simulated_power() -> None:
     rng = np.random.default_rng(1)
     wins = 0
     for _ in range(100):
-        lost = rng.choice(np.round(values * 3).astype(int), n_chunks, p=shares)
+        lost_items = rng.choice(np.round(values * 3).astype(int), n_chunks, p=shares)
         (pair,) = compare_candidates(
-            usable_table(3 - np.maximum(lost, 0), 3 + np.minimum(lost, 0), [3] * n_chunks),
+            usable_table(3 - np.maximum(lost_items, 0), 3 + np.minimum(lost_items, 0), [3] * n_chunks),
             candidates=["alpha", "beta"],
             best="A",
             margin=0.05,
@@ -392,8 +392,8 @@ def test_equivalence_is_tested_against_the_margin() -> None:
     (narrow,) = case(NARROW).report(margin=0.05).differences
     assert (wide.p_equivalent or 1) < 0.01
     assert (narrow.p_equivalent or 0) > 0.3
-    (few,) = case({"alpha": ["CCC"] * 9, "beta": ["AAA"] * 9}).report().differences
-    assert few.p_equivalent is None
+    (few_chunks,) = case({"alpha": ["CCC"] * 9, "beta": ["AAA"] * 9}).report().differences
+    assert few_chunks.p_equivalent is None
 
 
 def test_one_candidate_has_nothing_to_compare() -> None:
@@ -574,13 +574,13 @@ def test_labels_of_another_rubric_are_counted_but_not_compared() -> None:
 @pytest.mark.slow
 def test_few_labels_beside_many_cause_no_caution() -> None:
     example = agreement_case()
-    many = labels_of_alpha(example, "A" * 12 + "B" * 6 + "C" * 6)
-    few = labels_of_alpha(example, "ABAB", rater="ben")
-    together = example.with_rows(labels=(*many, *few)).report()
-    alone = example.with_rows(labels=few).report()
-    assert not any("ben's labels" in text for text in headline_texts(together, "caution"))
+    many_labels = labels_of_alpha(example, "A" * 12 + "B" * 6 + "C" * 6)
+    few_labels = labels_of_alpha(example, "ABAB", rater="ben")
+    combined = example.with_rows(labels=(*many_labels, *few_labels)).report()
+    few_only = example.with_rows(labels=few_labels).report()
+    assert not any("ben's labels" in text for text in headline_texts(combined, "caution"))
     assert any(
-        "ben's labels" in text and "too few chunks" in text for text in headline_texts(alone, "caution")
+        "ben's labels" in text and "too few chunks" in text for text in headline_texts(few_only, "caution")
     )
 
 
@@ -683,8 +683,8 @@ def test_judge_of_a_candidates_family_causes_a_caution() -> None:
         name: candidate(name, family=family) for name, family in (("one", ("qwen",)), ("two", ("llama",)))
     }
     example = case({"one": ["AAA"] * 10, "two": ["AAB"] * 10}, **candidates)
-    for more in ({}, {SAME_FAMILY: "yes"}):
-        judge = JUDGE.model_copy(update={"family": ("mistral", "qwen"), "more": more})
+    for options in ({}, {SAME_FAMILY: "yes"}):
+        judge = JUDGE.model_copy(update={"family": ("mistral", "qwen"), "more": options})
         (caution,) = [
             text
             for text in headline_texts(replace(example, judge=judge).report(), "caution")
@@ -692,7 +692,7 @@ def test_judge_of_a_candidates_family_causes_a_caution() -> None:
         ]
         assert "one (mistral and qwen)" in caution
         assert "two" not in caution
-        assert ("--allow-same-family" in caution) == bool(more)
+        assert ("--allow-same-family" in caution) == bool(options)
 
 
 def test_union_merges_touching_spans_and_drops_empty_ones() -> None:

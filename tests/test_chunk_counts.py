@@ -1,4 +1,4 @@
-"""Counts by chunk from Parquet: the numbers of the table of letters, whatever the batches."""
+"""Counts by chunk from Parquet: equal to those of the letter table for every batch size."""
 
 import json
 import shutil
@@ -10,15 +10,15 @@ import pytest
 
 from qaeval.analysis import chunk_counts
 from qaeval.analysis.chunk_counts import count_letters
-from qaeval.cli import run as command
+from qaeval.cli import run as run_command
 from qaeval.comparison.items_at_scale import count_items
 from qaeval.comparison.report_file import load_report
 from qaeval.errors import DataError
 
 
 @pytest.fixture(scope="module")
-def run(embedded_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with letters, and with replies and letters that failed, and its export."""
+def run_folder(embedded_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that has failed replies and grades, and its export."""
     folder = tmp_path_factory.mktemp("run")
     shutil.copytree(embedded_run, folder / "run")
     path = folder / "run" / "generations.jsonl"
@@ -32,28 +32,32 @@ def run(embedded_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "reason": "truncated",
         "detail": "",
     }
-    lost = {item["item_id"] for item in rows[0]["items"]}
+    failed_item_ids = {item["item_id"] for item in rows[0]["items"]}
     path.write_text("".join(json.dumps(row) + "\n" for row in (failed, *rows[1:])))
     path = folder / "run" / "grades.jsonl"
-    kept = [row for line in path.read_text().splitlines() if (row := json.loads(line))["item_id"] not in lost]
-    unread = {
+    grade_rows = [
+        row
+        for line in path.read_text().splitlines()
+        if (row := json.loads(line))["item_id"] not in failed_item_ids
+    ]
+    grade_failure = {
         "kind": "failure",
         "stage": "grade",
-        "model": kept[0]["judge"],
+        "model": grade_rows[0]["judge"],
         "sample_id": rows[1]["sample_id"],
         "reason": "unparseable",
         "detail": "",
-        **{name: kept[0][name] for name in ("task_id", "item_id")},
+        **{name: grade_rows[0][name] for name in ("task_id", "item_id")},
     }
-    path.write_text("".join(json.dumps(row) + "\n" for row in (unread, *kept[1:])))
+    path.write_text("".join(json.dumps(row) + "\n" for row in (grade_failure, *grade_rows[1:])))
     (folder / "run" / "manifest.json").unlink()
-    assert command(["report", str(folder / "run")]) == 0
-    assert command(["export", str(folder / "run"), "--to", "parquet", "--out", str(folder / "e")]) == 0
+    assert run_command(["report", str(folder / "run")]) == 0
+    assert run_command(["export", str(folder / "run"), "--to", "parquet", "--out", str(folder / "e")]) == 0
     return folder
 
 
-def parts(folder: Path, out: Path) -> list[Path]:
-    """The exported rows in three files, in an order in which the rows of a chunk are apart."""
+def write_parts(folder: Path, out: Path) -> list[Path]:
+    """Write the exported rows to three files, ordered so that the rows of a chunk are separated."""
     (file,) = (folder / "e").rglob("*.parquet")
     table = pq.read_table(file)
     files = []
@@ -64,47 +68,49 @@ def parts(folder: Path, out: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("batch", [7, 1 << 18])
-def test_the_counts_are_those_of_the_report(
-    run: Path, tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch
+def test_counts_match_the_report(
+    run_folder: Path, tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunk_counts, "_BATCH", batch)
     monkeypatch.setattr(chunk_counts, "_PENDING", batch)
-    report = load_report(run / "run")
-    counts = count_letters(parts(run, tmp_path), report.rubric.letters, items_per_sample=3).by_candidate()
+    report = load_report(run_folder / "run")
+    counts = count_letters(
+        write_parts(run_folder, tmp_path), report.rubric.letters, items_per_sample=3
+    ).by_candidate()
     assert {summary.facts.name for summary in report.candidates} == counts.keys()
     for summary in report.candidates:
-        ours = counts[summary.facts.name]
-        assert (ours.n_items, ours.n_failed, ours.n_ungraded) == (
+        candidate_counts = counts[summary.facts.name]
+        assert (candidate_counts.n_items, candidate_counts.n_failed, candidate_counts.n_ungraded) == (
             summary.n_expected,
             summary.failed.n,
             summary.ungraded.n,
         )
-        assert ours.letters == {count.name: count.n for count in summary.letters}
-        assert ours.usable == summary.usable
-        assert ours.usable_of_graded == summary.usable_of_graded
-    assert sum(ours.n_failed for ours in counts.values()) >= 3
-    assert sum(ours.n_ungraded for ours in counts.values()) >= 1
+        assert candidate_counts.letters == {count.name: count.n for count in summary.letters}
+        assert candidate_counts.usable == summary.usable
+        assert candidate_counts.usable_of_graded == summary.usable_of_graded
+    assert sum(candidate_counts.n_failed for candidate_counts in counts.values()) >= 3
+    assert sum(candidate_counts.n_ungraded for candidate_counts in counts.values()) >= 1
 
 
-def test_what_is_no_export_is_refused(tmp_path: Path) -> None:
-    text, other, off = (tmp_path / f"{name}.parquet" for name in ("text", "other", "off"))
+def test_invalid_export_is_refused(tmp_path: Path) -> None:
+    text, other, off_scale = (tmp_path / f"{name}.parquet" for name in ("text", "other", "off"))
     text.write_text("letters")
     pq.write_table(pa.table({"candidate": ["a"]}), other)
     pq.write_table(
         pa.table({"candidate": ["a"], "chunk_id": ["c"], "item_id": ["i"], "position": [0], "letter": ["Z"]}),
-        off,
+        off_scale,
     )
     for path, message in (
         (text, "expected a Parquet file"),
         (other, "chunk_id"),
-        (off, "off the scale A/B/C: 'Z'"),
+        (off_scale, "off the scale A/B/C: 'Z'"),
     ):
         with pytest.raises(DataError, match=message):
             count_letters([path], ("A", "B", "C"), items_per_sample=3)
     assert count_letters([], ("A",), items_per_sample=3).by_candidate() == {}
 
 
-def test_rates_weigh_by_the_probability_of_the_draw(tmp_path: Path) -> None:
+def test_rates_are_weighted_by_inclusion_probability(tmp_path: Path) -> None:
     n = 60
     columns = {
         "candidate": ["a"] * n,
@@ -113,25 +119,23 @@ def test_rates_weigh_by_the_probability_of_the_draw(tmp_path: Path) -> None:
         "position": [0] * n,
         "letter": ["A"] * 30 + ["C"] * 30,
     }
-    plain, weighed = tmp_path / "plain.parquet", tmp_path / "weighed.parquet"
-    pq.write_table(pa.table(columns), plain)
-    pq.write_table(pa.table({**columns, "inclusion": [0.1] * 30 + [1.0] * 30}), weighed)
-    counts = count_letters([weighed], ("A", "B", "C"), items_per_sample=1).by_candidate()["a"]
+    unweighted, weighted = tmp_path / "plain.parquet", tmp_path / "weighed.parquet"
+    pq.write_table(pa.table(columns), unweighted)
+    pq.write_table(pa.table({**columns, "inclusion": [0.1] * 30 + [1.0] * 30}), weighted)
+    counts = count_letters([weighted], ("A", "B", "C"), items_per_sample=1).by_candidate()["a"]
     assert counts.usable.value == pytest.approx(300 / 330)
     assert counts.usable_of_graded.value == pytest.approx(300 / 330)
     assert (counts.n_items, counts.usable.n, counts.letters) == (60, 60, {"A": 30, "B": 0, "C": 30})
-    assert count_letters([plain], ("A", "B", "C"), items_per_sample=1).by_candidate()[
+    assert count_letters([unweighted], ("A", "B", "C"), items_per_sample=1).by_candidate()[
         "a"
     ].usable.value == pytest.approx(0.5)
     with pytest.raises(DataError, match="no column 'inclusion'"):
-        count_letters([plain, weighed], ("A", "B", "C"), items_per_sample=1)
+        count_letters([unweighted, weighted], ("A", "B", "C"), items_per_sample=1)
 
 
-def test_the_command_gives_rates_and_differences_of_the_report(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    report = load_report(run / "run")
-    assert command(["count", str(run / "e"), "--json"]) == 0
+def test_command_output_matches_the_report(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = load_report(run_folder / "run")
+    assert run_command(["count", str(run_folder / "e"), "--json"]) == 0
     counts = json.loads(capsys.readouterr().out)
     assert counts["n_files"] == 1
     for candidate, summary in zip(counts["candidates"], report.candidates, strict=True):
@@ -148,10 +152,10 @@ def test_the_command_gives_rates_and_differences_of_the_report(
     assert pair["difference"]["low"] == pytest.approx(expected.difference.low)
     assert pair["difference"]["high"] == pytest.approx(expected.difference.high)
     assert pair["p_equivalent"] == pytest.approx(expected.p_equivalent)
-    assert command(["count", str(run / "e")]) == 0
-    shown = capsys.readouterr().out
-    assert "no label, control or audit is in these files" in shown
-    assert "better" not in shown  # no winner by letters that nobody checked
+    assert run_command(["count", str(run_folder / "e")]) == 0
+    stdout = capsys.readouterr().out
+    assert "no label, control or audit is in these files" in stdout
+    assert "better" not in stdout  # unchecked letters name no winner
 
 
 @pytest.mark.parametrize(
@@ -162,12 +166,12 @@ def test_a_path_without_items_is_named(
     tmp_path: Path, argument: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    assert command(["count", str(tmp_path / argument)]) == 65
+    assert run_command(["count", str(tmp_path / argument)]) == 65
     assert message in capsys.readouterr().err
 
 
-def test_differences_weigh_by_the_probability_of_the_draw(tmp_path: Path) -> None:
-    """Of 30 chunks of weight 10 and 30 of weight 1, b is usable in all and a in the heavy ones alone."""
+def test_differences_are_weighted_by_inclusion_probability(tmp_path: Path) -> None:
+    """Of 30 chunks of weight 10 and 30 of weight 1, b is usable in all, and a only in the heavy ones."""
     n = 60
     columns = {
         "candidate": ["a"] * n + ["b"] * n,

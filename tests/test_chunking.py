@@ -25,74 +25,74 @@ from qaeval.corpus.reading import Document, Line, find_documents, read_document
 from qaeval.errors import DataError, UsageError
 from qaeval.records import Chunk
 
-Read: TypeAlias = Callable[..., Document]
+ReadText: TypeAlias = Callable[..., Document]
 
 
-def count(text: str) -> int:
-    """One token per word: expected sizes are counted by eye."""
+def count_words(text: str) -> int:
+    """Count one token per word, so that expected sizes can be counted by eye."""
     return len(text.split())
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Read:
-    def read(content: str | bytes, name: str = "guide.md") -> Document:
+def read_text(tmp_path: Path) -> ReadText:
+    def read_text(content: str | bytes, name: str = "guide.md") -> Document:
         path = tmp_path / name
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return read_document(path)
 
-    return read
+    return read_text
 
 
-def markdown(text: str, name: str = "guide.md") -> Document:
+def markdown_document(text: str, name: str = "guide.md") -> Document:
     lines = tuple(Line(line, number) for number, line in enumerate(text.split("\n"), start=1))
     return Document(Path(name), name, "guide", lines, "lines", markdown=True)
 
 
-def cut(document: Document | str, size: int = 1000, **options: Any) -> list[DocumentChunk]:
+def make_chunks(document: Document | str, size: int = 1000, **options: Any) -> list[DocumentChunk]:
     if isinstance(document, str):
-        document = markdown(document)
-    return list(chunk_documents([document], size=size, **{"count": count, **options}))
+        document = markdown_document(document)
+    return list(chunk_documents([document], size=size, **{"count": count_words, **options}))
 
 
-def texts(document: Document | str, size: int = 1000, **options: Any) -> list[str]:
-    return [chunk.text for chunk in cut(document, size, **options)]
+def chunk_texts(document: Document | str, size: int = 1000, **options: Any) -> list[str]:
+    return [chunk.text for chunk in make_chunks(document, size, **options)]
 
 
-def kept(document: Document) -> list[str]:
+def visible_lines(document: Document) -> list[str]:
     return [line.text for line in document.lines if line.text.strip()]
 
 
-def pdf(*pages: Sequence[str]) -> bytes:
-    """Write a PDF with one line of text below the other."""
+def pdf_bytes(*pages: Sequence[str]) -> bytes:
+    """Return a PDF with these lines of text on each page."""
     bodies = ["<< /Type /Catalog /Pages 2 0 R >>", ""]
     bodies.append("<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>")
-    kids = []
+    page_references = []
     for lines in pages:
-        shown = " ".join(f"({line}) Tj T*" for line in lines)
-        stream = f"BT /F1 12 Tf 14 TL 72 720 Td {shown} ET"
-        kids.append(f"{len(bodies) + 1} 0 R")
+        operators = " ".join(f"({line}) Tj T*" for line in lines)
+        stream = f"BT /F1 12 Tf 14 TL 72 720 Td {operators} ET"
+        page_references.append(f"{len(bodies) + 1} 0 R")
         resources = f"/Resources << /Font << /F1 3 0 R >> >> /Contents {len(bodies) + 2} 0 R"
         bodies.append(f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] {resources} >>")
         bodies.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
-    bodies[1] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {len(kids)} >>"
-    out, offsets = "%PDF-1.4\n", []
+    bodies[1] = f"<< /Type /Pages /Kids [{' '.join(page_references)}] /Count {len(page_references)} >>"
+    body_text, offsets = "%PDF-1.4\n", []
     for number, body in enumerate(bodies, start=1):
-        offsets.append(len(out))
-        out += f"{number} 0 obj\n{body}\nendobj\n"
+        offsets.append(len(body_text))
+        body_text += f"{number} 0 obj\n{body}\nendobj\n"
     entries = "".join(f"{offset:010d} 00000 n \n" for offset in offsets)
     table = f"xref\n0 {len(bodies) + 1}\n0000000000 65535 f \n{entries}"
-    trailer = f"trailer\n<< /Size {len(bodies) + 1} /Root 1 0 R >>\nstartxref\n{len(out)}\n%%EOF\n"
-    return (out + table + trailer).encode("cp1252")
+    trailer = f"trailer\n<< /Size {len(bodies) + 1} /Root 1 0 R >>\nstartxref\n{len(body_text)}\n%%EOF\n"
+    return (body_text + table + trailer).encode("cp1252")
 
 
-# --- chunks by hand
+# --- chunks checked by hand
 
 
-def test_sections_that_are_long_enough_become_chunks_with_their_heading_path() -> None:
+def test_long_enough_sections_become_chunks_with_their_heading_path() -> None:
     text = (
         "# Guide\n\nOne two three.\n\n## Install\n\nFour five six.\n\n### From source\n\nSeven eight nine.\n"
     )
-    chunks = cut(text, size=20, min_tokens=3)
+    chunks = make_chunks(text, size=20, min_tokens=3)
     expected = [
         "# Guide\n\nOne two three.",
         "## Install\n\nFour five six.",
@@ -105,56 +105,65 @@ def test_sections_that_are_long_enough_become_chunks_with_their_heading_path() -
     assert [chunk.n_tokens for chunk in chunks] == [5, 5, 6]
 
 
-def test_short_sections_share_a_chunk_titled_by_what_they_have_in_common() -> None:
-    (chunk,) = cut("# Guide\n\n## A\n\nOne.\n\n## B\n\nTwo.\n", min_tokens=50)
+def test_short_sections_share_a_chunk_with_their_common_title() -> None:
+    (chunk,) = make_chunks("# Guide\n\n## A\n\nOne.\n\n## B\n\nTwo.\n", min_tokens=50)
     assert chunk.title == "Guide"
 
 
-def test_a_document_without_a_top_heading_is_titled_by_its_own_title() -> None:
-    assert [chunk.title for chunk in cut("Intro.\n\n## A\n\nOne.\n", min_tokens=1)] == ["guide", "guide > A"]
+def test_chunks_without_a_top_heading_use_the_document_title() -> None:
+    assert [chunk.title for chunk in make_chunks("Intro.\n\n## A\n\nOne.\n", min_tokens=1)] == [
+        "guide",
+        "guide > A",
+    ]
 
 
-def test_a_heading_stays_with_what_follows_even_when_both_are_too_large() -> None:
-    parts = texts("Before it.\n\n# A\n\n## B\n\none two three four five six\n", size=6, min_tokens=0)
+def test_heading_stays_with_its_text_even_above_the_size() -> None:
+    parts = chunk_texts("Before it.\n\n# A\n\n## B\n\none two three four five six\n", size=6, min_tokens=0)
     expected = ["Before it.", "# A\n\n## B\n\none two three four five six"]
     assert parts == expected
 
 
-def test_headings_without_anything_below_them_are_kept() -> None:
-    parts = texts("# A\n\n## B\n\n## C\n\nText.\n\n## D\n", size=4, min_tokens=0)
+def test_headings_without_text_are_kept() -> None:
+    parts = chunk_texts("# A\n\n## B\n\n## C\n\nText.\n\n## D\n", size=4, min_tokens=0)
     assert "\n".join(parts).split() == ["#", "A", "##", "B", "##", "C", "Text.", "##", "D"]
 
 
-def test_blocks_that_fit_are_not_parted() -> None:
-    parts = texts("a b c d e f.\n\ng h i. j k l.\n\nm n.\n", size=10, min_tokens=1)
+def test_blocks_that_fit_are_not_split() -> None:
+    parts = chunk_texts("a b c d e f.\n\ng h i. j k l.\n\nm n.\n", size=10, min_tokens=1)
     expected = ["a b c d e f.", "g h i. j k l.\n\nm n."]
     assert parts == expected
 
 
-def test_a_large_paragraph_is_parted_at_sentence_ends() -> None:
-    parts = texts("One two three. Four five\nsix. Seven eight nine! Ten eleven?\n", size=6, min_tokens=0)
+def test_large_paragraph_is_split_at_sentence_ends() -> None:
+    parts = chunk_texts(
+        "One two three. Four five\nsix. Seven eight nine! Ten eleven?\n", size=6, min_tokens=0
+    )
     expected = ["One two three. Four five\nsix.", "Seven eight nine! Ten eleven?"]
     assert parts == expected
 
 
-def test_a_sentence_that_is_too_large_stands_alone_and_whole() -> None:
-    long = " ".join(f"W{number}" for number in range(50)) + "."
-    assert texts(f"Short one. {long} Short two.", size=10) == ["Short one.", long, "Short two."]
+def test_oversized_sentence_is_a_chunk_of_its_own() -> None:
+    long_sentence = " ".join(f"W{number}" for number in range(50)) + "."
+    assert chunk_texts(f"Short one. {long_sentence} Short two.", size=10) == [
+        "Short one.",
+        long_sentence,
+        "Short two.",
+    ]
 
 
-def test_a_document_of_one_huge_line_is_parted_at_its_sentences_alone() -> None:
+def test_single_huge_line_is_split_only_at_sentence_ends() -> None:
     line = " ".join(f"Sentence number {number} is here." for number in range(2000))
-    parts = texts(line, size=100)
+    parts = chunk_texts(line, size=100)
     assert " ".join(parts) == line
-    assert max(map(count, parts)) <= 100
+    assert max(map(count_words, parts)) <= 100
     unbroken = "x" * 100_000
-    assert texts(unbroken, size=10) == [unbroken]
+    assert chunk_texts(unbroken, size=10) == [unbroken]
 
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("text", ["!" * 20_000, ". " * 10_000, "x" + " " * 20_000 + "y.", "` " * 10_000])
-def test_long_runs_of_marks_and_spaces_take_no_time(read: Read, text: str) -> None:
-    assert "".join("".join(texts(read(text))).split()) == "".join(text.split())
+def test_long_runs_of_punctuation_and_spaces_are_fast(read_text: ReadText, text: str) -> None:
+    assert "".join("".join(chunk_texts(read_text(text))).split()) == "".join(text.split())
 
 
 @pytest.mark.timeout(60)
@@ -177,10 +186,10 @@ def test_long_runs_of_marks_and_spaces_take_no_time(read: Read, text: str) -> No
     ],
 )
 @pytest.mark.slow
-def test_no_pattern_of_200_kb_takes_long(read: Read, text: str, name: str, bar: Bar) -> None:
-    began = process_time()
-    cut(read(text, name), size=400, count=words_counter())
-    bar(f"{text[:20]!r} in {name}, CPU s", process_time() - began, 2)
+def test_pathological_text_of_200_kb_is_fast(read_text: ReadText, text: str, name: str, bar: Bar) -> None:
+    started = process_time()
+    make_chunks(read_text(text, name), size=400, count=words_counter())
+    bar(f"{text[:20]!r} in {name}, CPU s", process_time() - started, 2)
 
 
 @pytest.mark.parametrize(
@@ -198,66 +207,66 @@ def test_no_pattern_of_200_kb_takes_long(read: Read, text: str, name: str, bar: 
         ("See [x](a.b?c=d. e). Next.", ["See [x](a.b?c=d. e).", "Next."]),
     ],
 )
-def test_sentences_end_where_a_reader_says_so(text: str, expected: list[str]) -> None:
+def test_sentence_boundaries(text: str, expected: list[str]) -> None:
     assert [text[start:end] for start, end in _sentences(text)] == expected
 
 
-def test_a_large_table_is_parted_between_rows_and_its_head_is_repeated() -> None:
+def test_large_table_is_split_between_rows_with_its_header_repeated() -> None:
     table = "| h | i |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n| 5 | 6 |\n"
-    head = "| h | i |\n|---|---|\n"
-    parts = texts(table, size=16)
-    expected = [f"{head}| 1 | 2 |\n| 3 | 4 |", f"{head}| 5 | 6 |"]
+    header = "| h | i |\n|---|---|\n"
+    parts = chunk_texts(table, size=16)
+    expected = [f"{header}| 1 | 2 |\n| 3 | 4 |", f"{header}| 5 | 6 |"]
     assert parts == expected
-    assert [chunk.place for chunk in cut(table, size=16)] == [{"lines": [1, 4]}, {"lines": [5, 5]}]
+    assert [chunk.place for chunk in make_chunks(table, size=16)] == [{"lines": [1, 4]}, {"lines": [5, 5]}]
 
 
-def test_a_large_fence_is_parted_between_lines_and_its_own_lines_are_repeated() -> None:
-    parts = texts("~~~py title\na b c\n\nd e f\ng h i\n~~~\n", size=8)
+def test_large_fence_is_split_between_lines_with_its_markers_repeated() -> None:
+    parts = chunk_texts("~~~py title\na b c\n\nd e f\ng h i\n~~~\n", size=8)
     expected = ["~~~py title\na b c\n~~~", "~~~py title\nd e f\n~~~", "~~~py title\ng h i\n~~~"]
     assert parts == expected
 
 
-def test_a_tables_head_and_a_fences_end_never_stand_alone() -> None:
-    table = ["a b c d e", "|h|\n|-|\n|a b c d|\n|e f|"]
-    assert texts("\n\n".join(table), size=8, min_tokens=8) == table
+def test_table_header_and_fence_end_are_never_separate_chunks() -> None:
+    blocks = ["a b c d e", "|h|\n|-|\n|a b c d|\n|e f|"]
+    assert chunk_texts("\n\n".join(blocks), size=8, min_tokens=8) == blocks
     first, last = "```\na b\n```", "```\nc d e f\n```"
-    parts = texts("```\na b\nc d e f\n```\n", size=6)
+    parts = chunk_texts("```\na b\nc d e f\n```\n", size=6)
     assert parts == [first, last]
 
 
-def test_a_fence_that_ends_the_document_is_one_block() -> None:
+def test_fence_at_the_end_of_the_document_is_one_block() -> None:
     blocks = ["a b c", "```\nd\ne\n```"]
-    assert texts("\n\n".join(blocks), size=6, min_tokens=1) == blocks
+    assert chunk_texts("\n\n".join(blocks), size=6, min_tokens=1) == blocks
 
 
 def test_a_fence_in_a_list_is_repeated_without_the_marker_of_the_list() -> None:
-    parts = texts("- ```sh\n  a b c\n  d e f\n  ```\n", size=5)
+    parts = chunk_texts("- ```sh\n  a b c\n  d e f\n  ```\n", size=5)
     expected = ["- ```sh\n  a b c\n  ```", "  ```sh\n  d e f\n  ```"]
     assert parts == expected
 
 
-def test_lines_with_hashes_in_a_fence_are_no_headings() -> None:
-    chunks = cut("# Guide\n\nText.\n\n```sh\n# install it\nmake\n## and go\n```\n", min_tokens=1)
+def test_lines_with_hashes_in_a_fence_are_not_headings() -> None:
+    chunks = make_chunks("# Guide\n\nText.\n\n```sh\n# install it\nmake\n## and go\n```\n", min_tokens=1)
     assert len(chunks) == 1
     assert chunks[0].title == "Guide"
 
 
-def test_a_fence_that_is_never_closed_is_kept_as_it_is() -> None:
-    assert texts("```\na\nb\n", size=100) == ["```\na\nb"]
+def test_unclosed_fence_is_kept_unchanged() -> None:
+    assert chunk_texts("```\na\nb\n", size=100) == ["```\na\nb"]
 
 
-def test_nested_lists_are_parted_at_the_outermost_item() -> None:
+def test_nested_lists_are_split_at_the_outermost_item() -> None:
     text = "- a one\n  - b two\n  - c three\n- d four\n\n  More of d.\n  1. e five\n- f six\n"
     expected = [
         "- a one\n  - b two\n  - c three",
         "- d four\n\n  More of d.\n  1. e five\n- f six",
     ]
-    assert texts(text, size=12, min_tokens=3) == expected
+    assert chunk_texts(text, size=12, min_tokens=3) == expected
 
 
-def test_a_listing_without_sentences_is_parted_between_lines() -> None:
+def test_listing_without_sentences_is_split_between_lines() -> None:
     listing = "\n".join(f"entry{number} a b" for number in range(20))
-    assert "\n".join(texts(listing, size=9)) == listing
+    assert "\n".join(chunk_texts(listing, size=9)) == listing
 
 
 def test_overlap_repeats_whole_sentences_of_the_same_section() -> None:
@@ -267,64 +276,66 @@ def test_overlap_repeats_whole_sentences_of_the_same_section() -> None:
         "Three four. Five six. Seven eight.",
         "# B\n\nNine ten.",
     ]
-    assert texts(text, size=6, overlap=2, min_tokens=1) == expected
+    assert chunk_texts(text, size=6, overlap=2, min_tokens=1) == expected
 
 
 def test_overlap_never_repeats_a_heading() -> None:
-    parts = texts("# A\n\nOne two.\n\nThree four. Five six.", size=7, overlap=4, min_tokens=1)
+    parts = chunk_texts("# A\n\nOne two.\n\nThree four. Five six.", size=7, overlap=4, min_tokens=1)
     expected = ["# A\n\nOne two.", "One two.\n\nThree four. Five six."]
     assert parts == expected
 
 
-def test_overlap_gives_way_to_what_is_new() -> None:
+def test_overlap_is_omitted_where_new_text_needs_the_space() -> None:
     sentences = ["One aa bb cc.", "Two aa bb cc.", "Three aa bb cc."]
-    assert texts(" ".join(sentences), size=6, overlap=5) == sentences
+    assert chunk_texts(" ".join(sentences), size=6, overlap=5) == sentences
 
 
-def test_overlap_in_a_table_repeats_a_whole_row_below_the_head() -> None:
-    parts = texts("|h|\n|-|\n|a|\n|b|\n|c|\n|d|\n", size=5, overlap=3)
+def test_overlap_in_a_table_repeats_a_complete_row_below_the_header() -> None:
+    parts = chunk_texts("|h|\n|-|\n|a|\n|b|\n|c|\n|d|\n", size=5, overlap=3)
     expected = ["|h|\n|-|\n|a|\n|b|\n|c|", "|h|\n|-|\n|c|\n|d|"]
     assert parts == expected
 
 
 def test_link_targets_and_raw_html_are_kept() -> None:
     text = "See [a].\n\n[a]: http://x\n[b]: http://y\n\n<details>\n<p>z</p>\n</details>"
-    assert texts(text) == [text]
+    assert chunk_texts(text) == [text]
 
 
-def test_the_stratum_is_the_top_folder_or_the_documents_own_name() -> None:
-    assert cut(markdown("Text.", "guide/deep/a.md"))[0].stratum == "guide"
-    assert cut(markdown("Text.", "install.md"))[0].stratum == "install"
+def test_stratum_is_the_top_folder_or_the_document_name() -> None:
+    assert make_chunks(markdown_document("Text.", "guide/deep/a.md"))[0].stratum == "guide"
+    assert make_chunks(markdown_document("Text.", "install.md"))[0].stratum == "install"
 
 
-def test_ids_name_the_document_the_place_and_the_text() -> None:
-    ids = [chunk.chunk_id for chunk in cut(markdown("a b.\n\nc d.", "g/i.md"), size=2)]
+def test_ids_contain_document_number_and_text_hash() -> None:
+    ids = [chunk.chunk_id for chunk in make_chunks(markdown_document("a b.\n\nc d.", "g/i.md"), size=2)]
     assert len(ids) == 2
-    assert all(re.fullmatch(rf"g/i\.md#00{number}-[0-9a-f]{{8}}", name) for number, name in enumerate(ids, 1))
+    assert all(
+        re.fullmatch(rf"g/i\.md#00{number}-[0-9a-f]{{8}}", chunk_id) for number, chunk_id in enumerate(ids, 1)
+    )
 
 
-def test_ids_are_unique_and_do_not_change_when_a_document_is_added() -> None:
-    one, two = markdown("Same.\n\n# X\n\nSame.", "a.md"), markdown("Same.", "b.md")
-    options: dict[str, Any] = {"size": 2, "count": count}
-    alone = [chunk.chunk_id for chunk in chunk_documents([two], **options)]
-    both = [chunk.chunk_id for chunk in chunk_documents([one, two], **options)]
-    assert both[-1:] == alone
-    assert len(set(both)) == len(both)
+def test_ids_are_unique_and_stable_when_a_document_is_added() -> None:
+    first, second = markdown_document("Same.\n\n# X\n\nSame.", "a.md"), markdown_document("Same.", "b.md")
+    options: dict[str, Any] = {"size": 2, "count": count_words}
+    ids_of_second = [chunk.chunk_id for chunk in chunk_documents([second], **options)]
+    ids_of_both = [chunk.chunk_id for chunk in chunk_documents([first, second], **options)]
+    assert ids_of_both[-1:] == ids_of_second
+    assert len(set(ids_of_both)) == len(ids_of_both)
 
 
-def test_two_documents_of_one_name_are_refused() -> None:
+def test_duplicate_document_names_are_refused() -> None:
     with pytest.raises(DataError, match=r"duplicate document name 'guide\.md'"):
-        list(chunk_documents([markdown("a"), markdown("b")], size=5, count=count))
+        list(chunk_documents([markdown_document("a"), markdown_document("b")], size=5, count=count_words))
 
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"size": 5, "overlap": 5}, {"size": 5, "min_tokens": 6}])
-def test_sizes_that_contradict_one_another_are_refused(options: dict[str, int]) -> None:
+def test_contradictory_sizes_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(UsageError, match=f"size {options['size']}, overlap"):
-        list(chunk_documents([], count=count, **options))
+        list(chunk_documents([], count=count_words, **options))
 
 
 def test_rows_are_read_back_as_chunks(tmp_path: Path) -> None:
-    (chunk,) = cut(markdown("# A\n\nText.", "g/a.md"))
+    (chunk,) = make_chunks(markdown_document("# A\n\nText.", "g/a.md"))
     path = tmp_path / "chunks.jsonl"
     path.write_text(json.dumps(chunk.row()) + "\n", "utf-8")
     assert load_chunks(path) == (
@@ -341,10 +352,10 @@ words = st.integers(1, 4)
 
 @st.composite
 def documents(draw: st.DrawFn) -> str:
-    """Markdown of the words w0, w1, … in order, a few words in each sentence, row, item or line of code."""
+    """Draw Markdown of the words w0, w1, … in order, a few in each sentence, row, item or line of code."""
     n_words = 0
 
-    def some() -> str:
+    def next_words() -> str:
         nonlocal n_words
         new = [f"w{n_words + number}" for number in range(draw(words))]
         n_words += len(new)
@@ -356,58 +367,57 @@ def documents(draw: st.DrawFn) -> str:
     ):
         repeats = range(draw(st.integers(1, 8)))
         if kind == "heading":
-            blocks.append(f"{'#' * draw(st.integers(1, 4))} {some()}")
+            blocks.append(f"{'#' * draw(st.integers(1, 4))} {next_words()}")
         elif kind == "text":
             blocks.append(
-                "".join(f"W {some()}.{draw(st.sampled_from([' ', chr(10)]))}" for _ in repeats).rstrip()
+                "".join(f"W {next_words()}.{draw(st.sampled_from([' ', chr(10)]))}" for _ in repeats).rstrip()
             )
         elif kind == "list":
-            blocks.append("\n".join(f"{draw(st.sampled_from(['', '  ']))}- {some()}" for _ in repeats))
+            blocks.append("\n".join(f"{draw(st.sampled_from(['', '  ']))}- {next_words()}" for _ in repeats))
         elif kind == "table":
-            rows = [f"| {some()} | {some()} |" for _ in repeats]
+            rows = [f"| {next_words()} | {next_words()} |" for _ in repeats]
             blocks.append("\n".join(["| h | i |", "|---|---|", *rows]))
         elif kind == "code":
-            blocks.append("\n".join(["```sh", *(f"# {some()}" for _ in repeats), "```"]))
+            blocks.append("\n".join(["```sh", *(f"# {next_words()}" for _ in repeats), "```"]))
         else:
-            blocks.append("\n".join(f"> {some()}." for _ in repeats))
+            blocks.append("\n".join(f"> {next_words()}." for _ in repeats))
     return "\n\n".join(blocks)
 
 
-def own_words(text: str) -> list[str]:
+def drawn_words(text: str) -> list[str]:
     return re.findall(r"\bw\d+\b", text)
 
 
 @pytest.mark.slow
 @given(documents(), st.integers(40, 90), st.integers(0, 40))
-def test_without_overlap_everything_is_in_one_chunk_in_its_order(text: str, size: int, least: int) -> None:
-    assert own_words("\n".join(texts(text, size, min_tokens=least))) == own_words(text)
+def test_without_overlap_each_word_is_in_one_chunk_in_order(text: str, size: int, min_tokens: int) -> None:
+    assert drawn_words("\n".join(chunk_texts(text, size, min_tokens=min_tokens))) == drawn_words(text)
 
 
 @pytest.mark.slow
 @given(documents(), st.integers(40, 90), st.integers(0, 39), st.integers(0, 40))
-def test_chunks_are_never_larger_than_their_size_and_never_end_with_a_heading(
-    text: str, size: int, overlap: int, least: int
+def test_chunks_respect_the_size_and_never_end_with_a_heading(
+    text: str, size: int, overlap: int, min_tokens: int
 ) -> None:
     lines = text.split("\n")
-    for chunk in cut(text, size, overlap=overlap, min_tokens=least):
-        assert (
-            chunk.n_tokens == count(chunk.text) <= size
-        )  # four headings and the first row of a table are 37
+    for chunk in make_chunks(text, size, overlap=overlap, min_tokens=min_tokens):
+        # four headings and the first row of a table have 37 tokens
+        assert chunk.n_tokens == count_words(chunk.text) <= size
         last = chunk.place["lines"][1]
-        below = [line for line in lines[last:] if line.strip()]
-        if re.match("#+ w", lines[last - 1]) and below and not chunk.text.endswith("```"):
-            level, following = lines[last - 1].index(" "), re.match("#+ ", below[0])
-            assert following
-            assert len(following[0]) - 1 <= level, (
+        following_lines = [line for line in lines[last:] if line.strip()]
+        if re.match("#+ w", lines[last - 1]) and following_lines and not chunk.text.endswith("```"):
+            level, next_heading = lines[last - 1].index(" "), re.match("#+ ", following_lines[0])
+            assert next_heading
+            assert len(next_heading[0]) - 1 <= level, (
                 "a heading may only end a chunk when nothing stands below it"
             )
 
 
 @pytest.mark.slow
 @given(documents(), st.integers(1, 60), st.data())
-def test_rows_and_lines_of_code_are_never_cut(text: str, size: int, data: st.DataObject) -> None:
+def test_table_rows_and_code_lines_are_never_split(text: str, size: int, data: st.DataObject) -> None:
     overlap = data.draw(st.integers(0, size - 1))
-    lines = {line for part in texts(text, size, overlap=overlap) for line in part.split("\n")}
+    lines = {line for part in chunk_texts(text, size, overlap=overlap) for line in part.split("\n")}
     for line in text.split("\n"):
         if line.startswith(("|", "# ", "```")):
             assert line in lines
@@ -416,43 +426,43 @@ def test_rows_and_lines_of_code_are_never_cut(text: str, size: int, data: st.Dat
 
 @pytest.mark.slow
 @given(documents(), st.integers(10, 60), st.integers(0, 9))
-def test_overlap_repeats_only_the_end_of_the_chunk_before(text: str, size: int, overlap: int) -> None:
-    seen: list[str] = []
-    for part in texts(text, size, overlap=overlap):
-        new = own_words(part)
-        repeated = [word for word in new if word in seen]
-        assert repeated == new[: len(repeated)] == seen[len(seen) - len(repeated) :]
+def test_overlap_repeats_only_the_end_of_the_previous_chunk(text: str, size: int, overlap: int) -> None:
+    previous: list[str] = []
+    for part in chunk_texts(text, size, overlap=overlap):
+        new = drawn_words(part)
+        repeated = [word for word in new if word in previous]
+        assert repeated == new[: len(repeated)] == previous[len(previous) - len(repeated) :]
         assert len(repeated) <= overlap
-        seen += new[len(repeated) :]
-    assert seen == own_words(text)
+        previous += new[len(repeated) :]
+    assert previous == drawn_words(text)
 
 
 messy = st.text(st.sampled_from("ab #`~|-*>.!?\n\n\t:[]()<1\u00a0。é\x0c"), max_size=200)
 
 
 @given(messy, st.booleans())
-def test_the_units_of_any_text_hold_all_that_is_visible_once(text: str, is_markdown: bool) -> None:
+def test_units_cover_all_visible_text_once(text: str, is_markdown: bool) -> None:
     lines = tuple(Line(line, number) for number, line in enumerate(text.split("\n"), start=1))
     document = Document(Path("a"), "a", "a", lines, "lines", markdown=is_markdown)
     offsets = [0]
     for line in lines:
         offsets.append(offsets[-1] + len(line.text) + 1)
-    done = 0
+    position = 0
     for unit in _units(document, text, offsets):
-        assert done <= unit.start < unit.end
-        assert not text[done : unit.start].strip()
+        assert position <= unit.start < unit.end
+        assert not text[position : unit.start].strip()
         assert text[unit.start : unit.end].strip()
-        done = unit.end
-    assert not text[done:].strip()
+        position = unit.end
+    assert not text[position:].strip()
 
 
 @given(messy, st.integers(1, 12), st.data())
-def test_any_text_is_cut_the_same_way_twice_into_chunks_that_can_be_used(
+def test_chunks_of_arbitrary_text_are_deterministic_and_valid(
     text: str, size: int, data: st.DataObject
 ) -> None:
     overlap = data.draw(st.integers(0, size - 1))
-    chunks = cut(text, size, overlap=overlap, count=words_counter())
-    assert chunks == cut(text, size, overlap=overlap, count=words_counter())
+    chunks = make_chunks(text, size, overlap=overlap, count=words_counter())
+    assert chunks == make_chunks(text, size, overlap=overlap, count=words_counter())
     assert len({chunk.chunk_id for chunk in chunks}) == len(chunks)
     for chunk in chunks:
         assert chunk.text.strip()
@@ -463,12 +473,12 @@ def test_any_text_is_cut_the_same_way_twice_into_chunks_that_can_be_used(
 # --- counters
 
 
-def test_words_are_counted_as_four_tokens_for_three() -> None:
+def test_words_counter_counts_four_tokens_for_three_words() -> None:
     counter = words_counter()
     assert [counter(text) for text in ("", "one", "one two three", "a b c d", "東京都")] == [0, 2, 4, 6, 4]
 
 
-def test_a_tokenizer_counts_whole_texts_from_a_file_or_its_folder(tmp_path: Path) -> None:
+def test_tokenizer_counter_loads_from_a_file_or_folder(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: PLC0415
 
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))  # noqa: S106 - no secret
@@ -480,7 +490,7 @@ def test_a_tokenizer_counts_whole_texts_from_a_file_or_its_folder(tmp_path: Path
     assert tokenizer_counter(tmp_path / "tokenizer.json")("") == 0
 
 
-def test_a_tokenizer_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
+def test_missing_or_broken_tokenizer_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"tokenizer\.json: no such file"):
         tokenizer_counter(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}", "utf-8")
@@ -491,8 +501,8 @@ def test_a_tokenizer_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
 # --- reading
 
 
-def test_markdown_boilerplate_is_left_out_and_places_stay_those_of_the_source(read: Read) -> None:
-    document = read(
+def test_markdown_boilerplate_is_removed_and_line_numbers_are_kept(read_text: ReadText) -> None:
+    document = read_text(
         """\
 ---
 title: "The guide: all of it"
@@ -532,70 +542,70 @@ Text <!-- hidden --> with `<!-- code -->`.
         (24, "- [not only anchors](other.md)"),
     ]
     assert [(line.place, line.text) for line in document.lines if line.text.strip()] == lines
-    assert cut(document)[0].place == {"lines": [16, 24]}
+    assert make_chunks(document)[0].place == {"lines": [16, 24]}
 
 
-def test_two_rules_with_text_between_them_are_no_front_matter(read: Read) -> None:
-    assert kept(read("---\n\nJust text.\n\n---\n")) == ["---", "Just text.", "---"]
+def test_text_between_two_rules_is_not_front_matter(read_text: ReadText) -> None:
+    assert visible_lines(read_text("---\n\nJust text.\n\n---\n")) == ["---", "Just text.", "---"]
 
 
 @pytest.mark.parametrize(
     ("text", "title"),
     [
-        ("# a | b\n|---|---|\n| 1 | 2 |\n\n# Real\n", "Real"),  # the next line makes a table of it
+        ("# a | b\n|---|---|\n| 1 | 2 |\n\n# Real\n", "Real"),  # the next line makes it a table
         ("```\n# comment\n```\n\nReal\n===\n", "Real"),
         ("Long\ntitle\n===\n\n# Second\n", "Long title"),
         ("# See [Pumps][p]\n\nText.\n\n[p]: https://example.org\n", "See Pumps"),  # a later reference
         ("- # in a list\n\n> # quoted\n\nText.\n", "doc"),
     ],
 )
-def test_a_title_is_read_from_the_start_of_a_document_as_from_all_of_it(
-    tmp_path: Path, text: str, title: str
-) -> None:
+def test_title_detection(tmp_path: Path, text: str, title: str) -> None:
     path = tmp_path / "doc.md"
     path.write_text(text + "\nMore text.\n" * 3)
     assert read_document(path).title == title
 
 
-def test_the_title_is_the_first_top_heading_or_the_files_name(read: Read) -> None:
-    document = read("## a\n\n# B `c` [d](e) {#f}\n")
+def test_title_is_the_first_top_heading_or_the_file_name(read_text: ReadText) -> None:
+    document = read_text("## a\n\n# B `c` [d](e) {#f}\n")
     assert document.title == "B c d"
-    assert read("# [1.0]\n\n[1.0]: http://x\n").title == "1.0"
-    assert read("text").title == "guide"
+    assert read_text("# [1.0]\n\n[1.0]: http://x\n").title == "1.0"
+    assert read_text("text").title == "guide"
 
 
-def test_windows_line_ends_and_a_byte_order_mark_change_nothing(read: Read) -> None:
+def test_line_endings_and_byte_order_mark_are_ignored(read_text: ReadText) -> None:
     text = "# A\n\nOne two. Three.\n\n| h |\n|---|\n| x |\n\n```\na\n\nb\n```\n"
-    expected = cut(read(text), size=5)
-    assert cut(read(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()), size=5) == expected
-    assert cut(read(text.replace("\n", "\r")), size=5) == expected
+    expected = make_chunks(read_text(text), size=5)
+    assert make_chunks(read_text(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()), size=5) == expected
+    assert make_chunks(read_text(text.replace("\n", "\r")), size=5) == expected
 
 
 @pytest.mark.parametrize("name", ["a.md", "a.txt", "a.html", "a.rst"])
 @pytest.mark.parametrize("content", ["", "\n \n\n"])
-def test_an_empty_document_has_no_chunks(read: Read, name: str, content: str) -> None:
-    assert cut(read(content, name)) == []
+def test_an_empty_document_has_no_chunks(read_text: ReadText, name: str, content: str) -> None:
+    assert make_chunks(read_text(content, name)) == []
 
 
 @pytest.mark.parametrize("name", ["a.md", "a.txt", "a.html"])
-def test_what_is_not_utf8_is_refused_with_its_name_and_line(read: Read, name: str) -> None:
+def test_invalid_utf8_is_refused_with_file_and_line(read_text: ReadText, name: str) -> None:
     with pytest.raises(DataError, match=rf"{name}:2: not UTF-8"):
-        read(b"one\n\xff\xfe", name)
+        read_text(b"one\n\xff\xfe", name)
     with pytest.raises(DataError, match=rf"{name}:2: a NUL character"):
-        read(b"one\n\0", name)
+        read_text(b"one\n\0", name)
 
 
-def test_html_may_declare_its_encoding(read: Read) -> None:
-    assert kept(read('<meta charset="iso-8859-1"><p>Grüße</p>'.encode("latin-1"), "a.html")) == ["Grüße"]
+def test_html_may_declare_its_encoding(read_text: ReadText) -> None:
+    assert visible_lines(
+        read_text('<meta charset="iso-8859-1"><p>Grüße</p>'.encode("latin-1"), "a.html")
+    ) == ["Grüße"]
     with pytest.raises(DataError, match=r"a\.html: .*'klingon'"):
-        read(b'<meta charset="klingon"><p>\xfc</p>', "a.html")
+        read_text(b'<meta charset="klingon"><p>\xfc</p>', "a.html")
 
 
-def test_plain_text_and_restructured_text_are_read_as_they_are(read: Read) -> None:
-    document = read("# no heading\n\n<!-- kept -->\n", "notes.rst")
+def test_plain_text_and_restructured_text_are_read_unchanged(read_text: ReadText) -> None:
+    document = read_text("# no heading\n\n<!-- kept -->\n", "notes.rst")
     assert (document.markdown, document.title) == (False, "notes")
     expected = ["# no heading\n\n<!-- kept -->"]
-    assert texts(document) == expected
+    assert chunk_texts(document) == expected
 
 
 PAGE = """<!DOCTYPE html><html><head><title>Site - Page</title><style>x{}</style></head><body>
@@ -612,8 +622,8 @@ PAGE = """<!DOCTYPE html><html><head><title>Site - Page</title><style>x{}</style
 </article></main><aside>Aside</aside><footer>Footer</footer></body></html>"""
 
 
-def test_the_main_part_of_a_page_is_read_as_markdown(read: Read) -> None:
-    document = read(PAGE, "page.html")
+def test_main_part_of_a_page_is_converted_to_markdown(read_text: ReadText) -> None:
+    document = read_text(PAGE, "page.html")
     assert document.title == "Page"
     expected = [
         "# Page",
@@ -628,25 +638,25 @@ def test_the_main_part_of_a_page_is_read_as_markdown(read: Read) -> None:
         r"| a\|b | 1 2 |",
         "About cookies.",
     ]
-    assert kept(document) == expected
-    assert [(chunk.title, chunk.place) for chunk in cut(document, min_tokens=5)] == [
+    assert visible_lines(document) == expected
+    assert [(chunk.title, chunk.place) for chunk in make_chunks(document, min_tokens=5)] == [
         ("Page", {"blocks": [1, 2]}),
         ("Page > Code", {"blocks": [3, 6]}),
     ]
 
 
-def test_a_page_without_a_main_part_or_a_heading_has_its_own_title(read: Read) -> None:
-    document = read("<title>T</title><main> </main><body><nav>n</nav><p>Text.</p></body>", "a.html")
-    assert (document.title, kept(document)) == ("T", ["Text."])
+def test_page_without_main_part_or_heading_uses_its_title_element(read_text: ReadText) -> None:
+    document = read_text("<title>T</title><main> </main><body><nav>n</nav><p>Text.</p></body>", "a.html")
+    assert (document.title, visible_lines(document)) == ("T", ["Text."])
 
 
-def test_carriage_returns_in_a_page_break_lines(read: Read) -> None:
-    assert kept(read("<pre>a&#13;b</pre><p>c</p>", "a.html")) == ["```", "a", "b", "```", "c"]
+def test_carriage_returns_in_a_page_break_lines(read_text: ReadText) -> None:
+    assert visible_lines(read_text("<pre>a&#13;b</pre><p>c</p>", "a.html")) == ["```", "a", "b", "```", "c"]
 
 
-def test_a_page_that_is_nested_too_deeply_is_refused(read: Read) -> None:
+def test_deeply_nested_page_is_refused(read_text: ReadText) -> None:
     with pytest.raises(DataError, match=r"a\.html: .*nested too deeply"):
-        read("<div>" * 20_000 + "x", "a.html")
+        read_text("<div>" * 20_000 + "x", "a.html")
 
 
 @pytest.mark.parametrize(
@@ -662,10 +672,8 @@ def test_a_page_that_is_nested_too_deeply_is_refused(read: Read) -> None:
         ("<select><option>a <option>b</select>", ["a b"]),
     ],
 )
-def test_end_tags_that_html_lets_authors_leave_out_are_implied(
-    read: Read, html: str, expected: list[str]
-) -> None:
-    assert kept(read(html, "a.html")) == expected
+def test_optional_html_end_tags_are_implied(read_text: ReadText, html: str, expected: list[str]) -> None:
+    assert visible_lines(read_text(html, "a.html")) == expected
 
 
 @pytest.mark.timeout(110)
@@ -682,24 +690,26 @@ def test_end_tags_that_html_lets_authors_leave_out_are_implied(
     ],
 )
 @pytest.mark.slow
-def test_8_000_elements_without_end_tags_are_read(read: Read, opening: str, unclosed: str, bar: Bar) -> None:
-    began = process_time()
-    document = read(opening + unclosed * 8_000, "a.html")
-    bar(f"{unclosed} 8,000 times, CPU s", process_time() - began, 4)  # a square of it would be twenty
-    assert "".join(kept(document)).count("x") == 8_000
+def test_8_000_elements_without_end_tags_are_read(
+    read_text: ReadText, opening: str, unclosed: str, bar: Bar
+) -> None:
+    started = process_time()
+    document = read_text(opening + unclosed * 8_000, "a.html")
+    bar(f"{unclosed} 8,000 times, CPU s", process_time() - started, 4)  # quadratic time would be twenty
+    assert "".join(visible_lines(document)).count("x") == 8_000
 
 
-def test_what_html_cannot_end_is_text_and_a_broken_section_is_refused(read: Read) -> None:
-    assert kept(read("<p>a < b", "a.html")) == ["a < b"]
+def test_unfinished_tag_is_text_and_broken_section_is_refused(read_text: ReadText) -> None:
+    assert visible_lines(read_text("<p>a < b", "a.html")) == ["a < b"]
     with pytest.raises(DataError, match=r"a\.html: invalid HTML"):
-        read("<![foo[ <p>x", "a.html")
+        read_text("<![foo[ <p>x", "a.html")
 
 
-def test_a_heading_that_is_a_link_to_itself_is_its_text(read: Read) -> None:
+def test_self_links_in_headings_are_replaced_by_their_text(read_text: ReadText) -> None:
     source = "# [Error `Handling`](#e)\n\n[X [y]](#x)\n===\n\n## [a](b.md#c)\n\n## [a](#a) b\n\n[p](#p)\n"
-    document = read(source)
+    document = read_text(source)
     assert document.title == "Error Handling"
-    assert kept(document) == [
+    assert visible_lines(document) == [
         "# Error `Handling`",
         "X [y]",
         "===",
@@ -708,9 +718,9 @@ def test_a_heading_that_is_a_link_to_itself_is_its_text(read: Read) -> None:
         "[p](#p)",
     ]
     heading = '<h1 id="e"><a class="header" href="#e">Error</a></h1>'
-    assert kept(read(f"{heading}<p>x</p>", "new.html")) == ["# Error", "x"]
+    assert visible_lines(read_text(f"{heading}<p>x</p>", "new.html")) == ["# Error", "x"]
     heading = '<a class="header" href="#e" id="e"><h1>Error</h1></a>'
-    assert kept(read(f"{heading}<p>x</p>", "old.html")) == ["# Error", "x"]
+    assert visible_lines(read_text(f"{heading}<p>x</p>", "old.html")) == ["# Error", "x"]
 
 
 @pytest.mark.parametrize(
@@ -722,15 +732,17 @@ def test_a_heading_that_is_a_link_to_itself_is_its_text(read: Read) -> None:
         ("title: \"a' b", "\"a' b"),
     ],
 )
-def test_the_title_in_front_matter_is_on_its_own_line(read: Read, line: str, title: str) -> None:
-    document = read(f"---\n{line}\nlayout: post\n---\n# T\n")
+def test_front_matter_title(read_text: ReadText, line: str, title: str) -> None:
+    document = read_text(f"---\n{line}\nlayout: post\n---\n# T\n")
     assert document.title == title
 
 
-def test_a_pdf_is_read_by_page_without_headers_footers_and_broken_words(read: Read) -> None:
+def test_pdf_is_read_by_page_without_headers_footers_and_hyphenation(read_text: ReadText) -> None:
     bodies = [["A first exam-", "ple goes"], ["on here. Two."], ["Three."], ["Four."]]
-    document = read(
-        pdf(*(["The manual", *body, f"Page {number} of 4"] for number, body in enumerate(bodies, start=1))),
+    document = read_text(
+        pdf_bytes(
+            *(["The manual", *body, f"Page {number} of 4"] for number, body in enumerate(bodies, start=1))
+        ),
         "m.pdf",
     )
     assert [(line.place, line.text) for line in document.lines if line.text.strip()] == [
@@ -744,30 +756,35 @@ def test_a_pdf_is_read_by_page_without_headers_footers_and_broken_words(read: Re
         ("A first example\ngoes\non here.", {"pages": [1, 2]}),
         ("Two.\n\nThree.\n\nFour.", {"pages": [2, 4]}),
     ]
-    assert [(chunk.text, chunk.place) for chunk in cut(document, size=6, min_tokens=0)] == expected
+    assert [(chunk.text, chunk.place) for chunk in make_chunks(document, size=6, min_tokens=0)] == expected
 
 
-def test_lines_that_three_pages_share_are_kept(read: Read) -> None:
-    assert kept(read(pdf(["Same", "a."], ["Same", "b."], ["Same", "c."]), "m.pdf")).count("Same") == 3
+def test_lines_shared_by_only_three_pages_are_kept(read_text: ReadText) -> None:
+    assert (
+        visible_lines(read_text(pdf_bytes(["Same", "a."], ["Same", "b."], ["Same", "c."]), "m.pdf")).count(
+            "Same"
+        )
+        == 3
+    )
 
 
-def test_a_pdf_without_text_needs_ocr(read: Read) -> None:
+def test_pdf_without_text_is_refused(read_text: ReadText) -> None:
     with pytest.raises(DataError, match=r"scan\.pdf: .*no text.*OCR"):
-        read(pdf([], []), "scan.pdf")
+        read_text(pdf_bytes([], []), "scan.pdf")
 
 
 @pytest.mark.parametrize("content", [b"", b"no pdf", b"%PDF-1.4\n1 0 obj\n<<"])
 @pytest.mark.filterwarnings("ignore")
-def test_a_broken_pdf_is_refused(read: Read, content: bytes) -> None:
+def test_a_broken_pdf_is_refused(read_text: ReadText, content: bytes) -> None:
     with pytest.raises(DataError, match=r"m\.pdf: "):
-        read(content, "m.pdf")
+        read_text(content, "m.pdf")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [("a.md", "no such file"), ("a.pdf", "cannot be read"), ("a.docx", r"expected a document \(\.md")],
 )
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, message: str) -> None:
+def test_unreadable_file_is_named(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(DataError, match=rf"{name}: {message}"):
         read_document(tmp_path / name)
 
@@ -792,13 +809,13 @@ def test_documents_are_found_below_folders_in_order(tmp_path: Path) -> None:
     (tmp_path / "self").symlink_to("self")
     (tmp_path / "c.md").symlink_to(tmp_path / "b.md")
     ignored: Counter[str] = Counter()
-    found = find_documents([tmp_path, tmp_path / "b.md"], ignored)
-    assert [name for _, name in found] == ["a/a.txt", "a/z.HTML", "b.md"]
-    assert all(path == tmp_path / name for path, name in found)
+    documents_found = find_documents([tmp_path, tmp_path / "b.md"], ignored)
+    assert [name for _, name in documents_found] == ["a/a.txt", "a/z.HTML", "b.md"]
+    assert all(path == tmp_path / name for path, name in documents_found)
     assert ignored == {".png": 1, ".py": 1}
 
 
-def test_a_file_is_called_by_its_path_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_document_name_is_the_given_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("docs").mkdir()
     Path("docs/a.md").write_text("x", "utf-8")
@@ -806,7 +823,7 @@ def test_a_file_is_called_by_its_path_as_given(tmp_path: Path, monkeypatch: pyte
     assert find_documents([tmp_path / "docs/a.md"]) == [(tmp_path / "docs/a.md", "a.md")]
 
 
-def test_what_cannot_be_found_or_told_apart_is_refused(tmp_path: Path) -> None:
+def test_missing_or_ambiguous_documents_are_refused(tmp_path: Path) -> None:
     for name in ("a/i.md", "b/i.md", "x.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x", "utf-8")
@@ -818,7 +835,7 @@ def test_what_cannot_be_found_or_told_apart_is_refused(tmp_path: Path) -> None:
         find_documents([tmp_path / "x.png"])
 
 
-def test_a_name_that_is_not_utf8_is_refused_and_shown(tmp_path: Path) -> None:
+def test_file_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.md")).write_text("x", "utf-8")
     with pytest.raises(DataError, match=r"caf\\xe9\.md: .*UTF-8"):
         find_documents([tmp_path])
@@ -834,16 +851,16 @@ def test_links_out_of_a_folder_are_skipped_and_counted(tmp_path: Path) -> None:
     (docs / "folder").symlink_to(outside)
     (docs / "inside.md").symlink_to("b.md")
     (tmp_path / "alias").symlink_to(docs)
-    for named in (docs, tmp_path / "alias"):
+    for root in (docs, tmp_path / "alias"):
         ignored: Counter[str] = Counter()
-        assert [name for _, name in find_documents([named], ignored)] == ["b.md"]
+        assert [name for _, name in find_documents([root], ignored)] == ["b.md"]
         expected = {"link out of the folder": 2}
         assert ignored == expected
     assert [name for _, name in find_documents([docs / "file.md"])] == ["file.md"]
 
 
-def test_by_default_a_chunk_has_a_quarter_of_its_size_at_least() -> None:
+def test_default_minimum_is_a_quarter_of_the_size() -> None:
     text = "\n\n".join(f"## H{n}\n\n" + " ".join(["word"] * n) + "." for n in range(1, 24))
-    by_default = texts(text, size=40)
-    assert by_default == texts(text, size=40, min_tokens=10)
-    assert all(by_default != texts(text, size=40, min_tokens=least) for least in (8, 13))
+    by_default = chunk_texts(text, size=40)
+    assert by_default == chunk_texts(text, size=40, min_tokens=10)
+    assert all(by_default != chunk_texts(text, size=40, min_tokens=min_tokens) for min_tokens in (8, 13))

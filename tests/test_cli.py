@@ -26,7 +26,7 @@ def chunk_file(path: Path, n: int = 12) -> Path:
     return path
 
 
-def rows_of(path: Path) -> dict[str, dict[str, object]]:
+def read_rows(path: Path) -> dict[str, dict[str, object]]:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert len({row["task_id"] for row in rows}) == len(rows), "a row stands twice"
     return {row["task_id"]: {key: value for key, value in row.items() if key != "latency_s"} for row in rows}
@@ -39,19 +39,24 @@ def without_times(value: object) -> object:
 
 
 @pytest.mark.slow
-def test_the_same_run_twice_gives_the_same_report_apart_from_times(tmp_path: Path) -> None:
-    words = ["compare", *EMBEDDED, "--n", "20", "--seed", "7", "--out"]
-    environment = {**os.environ, "PYTHONHASHSEED": "1"}  # sets are in another order there than here
+def test_repeated_run_gives_an_equal_report_apart_from_times(tmp_path: Path) -> None:
+    arguments = ["compare", *EMBEDDED, "--n", "20", "--seed", "7", "--out"]
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}  # sets have another iteration order in that process
     subprocess.run(
-        [QAEVAL, *words, "one"], cwd=tmp_path, env=environment, capture_output=True, check=True, timeout=300
+        [QAEVAL, *arguments, "one"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=True,
+        timeout=300,
     )
-    assert qaeval(*words, "two", cwd=tmp_path).returncode == 0
-    one, two = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two"))
-    assert without_times(one) == without_times(two)
+    assert qaeval(*arguments, "two", cwd=tmp_path).returncode == 0
+    first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two"))
+    assert without_times(first) == without_times(second)
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_resumed_to_the_rows_of_an_undisturbed_one(tmp_path: Path) -> None:
+def test_killed_run_resumes_to_the_rows_of_an_undisturbed_run(tmp_path: Path) -> None:
     chunks = chunk_file(tmp_path / "chunks.jsonl", 60)
     with LoopbackServer(models=("mistral", "qwen", "judge"), latency_s=0.05) as server:
         url = f"{server.url}"
@@ -77,13 +82,13 @@ def test_a_killed_run_is_resumed_to_the_rows_of_an_undisturbed_one(tmp_path: Pat
         ) as process:
             wait_for_rows(tmp_path / "killed" / "generations.jsonl", 15)
             os.kill(process.pid, signal.SIGKILL)
-        before = len((tmp_path / "killed" / "generations.jsonl").read_text().splitlines())
+        n_rows_before = len((tmp_path / "killed" / "generations.jsonl").read_text().splitlines())
         resumed = qaeval(*command, "--out", "killed", "--resume", cwd=tmp_path)
-        whole = qaeval(*command, "--out", "whole", cwd=tmp_path)
-    assert (resumed.returncode, whole.returncode) == (0, 0), resumed.stderr + whole.stderr
-    assert before < 120  # it was killed in the middle
+        undisturbed = qaeval(*command, "--out", "whole", cwd=tmp_path)
+    assert (resumed.returncode, undisturbed.returncode) == (0, 0), resumed.stderr + undisturbed.stderr
+    assert n_rows_before < 120  # killed before the end
     for name in ("generations.jsonl", "grades.jsonl"):
-        assert rows_of(tmp_path / "killed" / name) == rows_of(tmp_path / "whole" / name)
+        assert read_rows(tmp_path / "killed" / name) == read_rows(tmp_path / "whole" / name)
 
 
 def wait_for_rows(path: Path, n: int) -> None:
@@ -97,7 +102,7 @@ def wait_for_rows(path: Path, n: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interruption_keeps_what_is_finished_and_prints_the_way_on(
+def test_interruption_keeps_finished_rows_and_prints_the_resume_command(
     tmp_path: Path, signum: signal.Signals
 ) -> None:
     chunks = chunk_file(tmp_path / "chunks.jsonl", 60)
@@ -110,26 +115,26 @@ def test_an_interruption_keeps_what_is_finished_and_prints_the_way_on(
         ) as process:
             wait_for_rows(tmp_path / "run" / "generations.jsonl", 10)
             process.send_signal(signum)
-            _, said = process.communicate(timeout=20)
+            _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "qaeval generate a b" in said
-    assert "--resume" in said
-    assert len(rows_of(tmp_path / "run" / "generations.jsonl")) >= 10
+    assert "qaeval generate a b" in stderr
+    assert "--resume" in stderr
+    assert len(read_rows(tmp_path / "run" / "generations.jsonl")) >= 10
 
 
-def test_a_run_that_cannot_start_leaves_no_folder_and_the_same_command_starts_it(tmp_path: Path) -> None:
+def test_run_that_cannot_start_leaves_no_folder(tmp_path: Path) -> None:
     (tmp_path / "qaeval.yaml").write_text("models: {a: {hf_id: org/a}, b: {hf_id: org/b}}\n")
     with LoopbackServer(models=("a", "b")) as server:
         endpoints = [f"--endpoint=a={server.url}", f"--endpoint=b={server.url}"]
-    gone = qaeval("generate", "a", "b", *endpoints, "--out", "runs/run", cwd=tmp_path)
-    assert gone.returncode == 69
-    assert gone.stderr.startswith(f"probing a at {server.url}\n")
-    assert "--resume" not in gone.stderr
+    result = qaeval("generate", "a", "b", *endpoints, "--out", "runs/run", cwd=tmp_path)
+    assert result.returncode == 69
+    assert result.stderr.startswith(f"probing a at {server.url}\n")
+    assert "--resume" not in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["qaeval.yaml"]
 
 
 @pytest.mark.slow
-def test_a_folder_that_was_there_stays_when_a_run_cannot_start(tmp_path: Path) -> None:
+def test_existing_folder_is_kept_when_a_run_cannot_start(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     assert qaeval("compare", "mistral", "qwen", "--out", "run", cwd=tmp_path).returncode == 64
     assert list((tmp_path / "run").iterdir()) == []
@@ -138,15 +143,15 @@ def test_a_folder_that_was_there_stays_when_a_run_cannot_start(tmp_path: Path) -
 @pytest.mark.slow
 def test_an_unknown_model_is_refused_with_the_closest_name(tmp_path: Path) -> None:
     command = [QAEVAL, "compare", "mistrall", "qwen"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert run.returncode == 64
-    assert "mistrall" in run.stderr
-    assert "'mistral'" in run.stderr
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 64
+    assert "mistrall" in result.stderr
+    assert "'mistral'" in result.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "message"),
     [
         (["compare", *EMBEDDED, "--chunks", "none.jsonl"], 65, "none.jsonl"),
         (["compare", *EMBEDDED, "--n", "100000"], 64, "100,000"),
@@ -157,16 +162,18 @@ def test_an_unknown_model_is_refused_with_the_closest_name(tmp_path: Path) -> No
         (["rubric", "check", "nosuch"], 64, "qa_pair_abc"),
     ],
 )
-def test_bad_input_gets_one_clear_error(arguments: list[str], code: int, says: str, tmp_path: Path) -> None:
-    run = qaeval(*arguments, cwd=tmp_path)
-    assert run.returncode == code, run.stderr
-    assert says in run.stderr
-    assert "Traceback" not in run.stderr
+def test_invalid_input_gives_one_error_message(
+    arguments: list[str], code: int, message: str, tmp_path: Path
+) -> None:
+    result = qaeval(*arguments, cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "chunks.jsonl"),
         (b'{"chunk_id": "a", "text": "x"\n', "chunks.jsonl:1"),
@@ -178,71 +185,81 @@ def test_bad_input_gets_one_clear_error(arguments: list[str], code: int, says: s
         (b'{"chunk_id": "a", "prose": "x"}\n', "chunks.jsonl:1"),
     ],
 )
-def test_a_bad_chunk_file_is_refused_with_its_place(content: bytes, says: str, tmp_path: Path) -> None:
+def test_invalid_chunk_file_is_refused_with_its_location(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
     (tmp_path / "chunks.jsonl").write_bytes(content)
-    run = qaeval("compare", *EMBEDDED, "--chunks", "chunks.jsonl", "--out", "run", cwd=tmp_path)
-    assert run.returncode == 65, run.stderr
-    assert says in run.stderr
-    assert "Traceback" not in run.stderr
+    result = qaeval("compare", *EMBEDDED, "--chunks", "chunks.jsonl", "--out", "run", cwd=tmp_path)
+    assert result.returncode == 65, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()
 
 
 def test_a_chunk_of_200_000_words_is_refused_as_a_whole_document(tmp_path: Path) -> None:
     row = {"chunk_id": "long", "text": "The valve opens at 3 bar because the pump needs pressure. " * 20_000}
     (tmp_path / "chunks.jsonl").write_text(json.dumps(row))
-    run = qaeval("compare", *EMBEDDED, "--chunks", "chunks.jsonl", "--out", "run", cwd=tmp_path)
-    assert run.returncode == 65
-    assert "chunks.jsonl:1: " in run.stderr
-    assert "220,000 words" in run.stderr
+    result = qaeval("compare", *EMBEDDED, "--chunks", "chunks.jsonl", "--out", "run", cwd=tmp_path)
+    assert result.returncode == 65
+    assert "chunks.jsonl:1: " in result.stderr
+    assert "220,000 words" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "says"),
+    ("file", "content", "message"),
     [
         ("qaeval.yaml", "modells: {}\n", "'models'"),
         ("qaeval.yaml", "models: {mistral: {hf_idd: x}}\n", "'hf_id'"),
         ("rubrics/qa_pair_abc.yaml", "nam: x\n", "'name'"),
     ],
 )
-def test_a_typo_in_a_file_names_the_closest_key(file: str, content: str, says: str, tmp_path: Path) -> None:
+def test_a_typo_in_a_file_names_the_closest_key(
+    file: str, content: str, message: str, tmp_path: Path
+) -> None:
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(content)
-    run = qaeval("compare", *EMBEDDED, cwd=tmp_path)
-    assert run.returncode == 65, run.stderr
-    assert f"{file}" in run.stderr
-    assert says in run.stderr
+    result = qaeval("compare", *EMBEDDED, cwd=tmp_path)
+    assert result.returncode == 65, result.stderr
+    assert f"{file}" in result.stderr
+    assert message in result.stderr
 
 
-def test_models_and_rubrics_answer(tmp_path: Path) -> None:
+def test_models_and_rubric_commands_print_their_entries(tmp_path: Path) -> None:
     assert "Qwen/Qwen2.5-7B-Instruct-AWQ" in qaeval("models", "--json", cwd=tmp_path).stdout
     assert "qa_pair_abc version 3: valid" in qaeval("rubric", "check", "qa_pair_abc", cwd=tmp_path).stdout
 
 
 @pytest.mark.slow
-def test_doctor_says_what_a_run_would_do_and_what_to_type_next(tmp_path: Path) -> None:
+def test_doctor_describes_the_run_and_the_next_command(tmp_path: Path) -> None:
     built_in = qaeval("doctor", "--n", 20, cwd=tmp_path)
     assert "20 chunks from 9 strata" in built_in.stdout
     assert "120 requests to grade" in built_in.stdout
     command = built_in.stdout.splitlines()[-1].removeprefix("next: ").split()
     assert command == ["qaeval", "compare", "embedded-lead", "embedded-salient", "--n", "20"]
-    same = "--allow-same-family"
-    unserved = qaeval("doctor", "mistral", "qwen2.5", "--judge", "qwen2.5", same, cwd=tmp_path).stdout
+    allow_same_family = "--allow-same-family"
+    unserved = qaeval(
+        "doctor", "mistral", "qwen2.5", "--judge", "qwen2.5", allow_same_family, cwd=tmp_path
+    ).stdout
     assert "vllm serve Qwen/Qwen2.5-7B-Instruct-AWQ --revision" in unserved
     command = unserved.splitlines()[-1].split()
     assert command[:4] == ["qaeval", "compare", "mistral", "qwen2.5"]
     assert {"--allow-same-family", "mistral=http://127.0.0.1:8001/v1"} <= set(command)
     with LoopbackServer(models=("mistral", "other")) as server:
         urls = [f"--endpoint={name}={server.url}" for name in ("mistral", "qwen")]
-        served = qaeval("doctor", "mistral", "qwen", "--judge", "mistral", same, *urls, cwd=tmp_path).stdout
+        served = qaeval(
+            "doctor", "mistral", "qwen", "--judge", "mistral", allow_same_family, *urls, cwd=tmp_path
+        ).stdout
     assert f"mistral: {server.url}: serves mistral, other" in served
     assert "it does not serve 'qwen'" in served
-    gone = qaeval("doctor", "mistral", "qwen", "--judge", "mistral", same, *urls, cwd=tmp_path).stdout
-    assert "no connection (connection refused)" in gone
-    assert "start mistral, qwen" in gone
+    unreachable = qaeval(
+        "doctor", "mistral", "qwen", "--judge", "mistral", allow_same_family, *urls, cwd=tmp_path
+    ).stdout
+    assert "no connection (connection refused)" in unreachable
+    assert "start mistral, qwen" in unreachable
 
 
 @pytest.mark.slow
-def test_doctor_ends_with_69_when_a_server_refuses(tmp_path: Path) -> None:
+def test_doctor_exits_with_69_when_a_server_is_unreachable(tmp_path: Path) -> None:
     (tmp_path / "qaeval.yaml").write_text("models: {a: {hf_id: org/a}}\n")
     with LoopbackServer(models=("a",)) as server:
         arguments = ("doctor", "a", "--judge", "embedded-lexical", f"--endpoint=a={server.url}")
@@ -253,7 +270,7 @@ def test_doctor_ends_with_69_when_a_server_refuses(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_doctor_asks_the_command_that_serves_for_its_version(tmp_path: Path) -> None:
+def test_doctor_shows_the_version_of_the_serving_command(tmp_path: Path) -> None:
     command = tmp_path / "bin" / "ours"
     command.parent.mkdir()
     command.write_text('#!/bin/sh\necho "INFO loading"\necho 0.99.1\n')
@@ -261,11 +278,11 @@ def test_doctor_asks_the_command_that_serves_for_its_version(tmp_path: Path) -> 
     (tmp_path / "qaeval.yaml").write_text(f"serving: {{command: [{command}]}}\n")
     assert f"{command}): 0.99.1" in qaeval("doctor", cwd=tmp_path).stdout
     package = tmp_path / "lib" / "python3.12" / "site-packages" / "vllm-0.88.0.dist-info"
-    package.mkdir(parents=True)  # which answers without running the command
+    package.mkdir(parents=True)  # read without running the command
     assert f"{command}): 0.88.0" in qaeval("doctor", cwd=tmp_path).stdout
 
 
-def test_models_says_who_starts_a_model(tmp_path: Path) -> None:
+def test_models_shows_where_each_model_runs(tmp_path: Path) -> None:
     (tmp_path / "qaeval.yaml").write_text("models: {a: {hf_id: org/a}, b: {url: 'http://gpu:8000'}}\n")
     lines = {line.split()[0]: line for line in qaeval("models", cwd=tmp_path).stdout.splitlines() if line}
     assert " at " not in lines["a"]
@@ -274,52 +291,52 @@ def test_models_says_who_starts_a_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_stages_alone_give_the_same_report_as_compare(tmp_path: Path) -> None:
+def test_separate_stages_give_the_same_report_as_compare(tmp_path: Path) -> None:
     chunks = chunk_file(tmp_path / "chunks.jsonl")
     assert qaeval("generate", *EMBEDDED, "--chunks", chunks, "--out", "run", cwd=tmp_path).returncode == 0
     assert qaeval("grade", "run", cwd=tmp_path).returncode == 0
-    alone = qaeval("report", "run", "--json", cwd=tmp_path)
-    together = qaeval("compare", *EMBEDDED, "--chunks", chunks, "--out", "both", "--json", cwd=tmp_path)
-    first, second = (without_times(json.loads(run.stdout)) for run in (alone, together))
+    separate = qaeval("report", "run", "--json", cwd=tmp_path)
+    compared = qaeval("compare", *EMBEDDED, "--chunks", chunks, "--out", "both", "--json", cwd=tmp_path)
+    first, second = (without_times(json.loads(result.stdout)) for result in (separate, compared))
     assert {**first, "path": ""} == {**second, "path": ""}  # type: ignore[dict-item]
 
 
 @pytest.mark.slow
-def test_a_foreign_chunk_file_of_real_documentation_goes_through_as_it_is(tmp_path: Path) -> None:
+def test_chunk_file_of_real_documentation_is_accepted(tmp_path: Path) -> None:
     from scipy import special, stats  # noqa: PLC0415 - only this test reads their documentation
 
-    documented = {
+    docstrings = {
         f"{module.__name__}.{name}": getattr(module, name).__doc__ or ""
         for module in (stats, special)
         for name in module.__all__
     }
     rows = [
         {"chunk_id": name, "content": text, "service": name.rpartition(".")[0], "url": "ignored"}
-        for name, text in documented.items()
+        for name, text in docstrings.items()
         if text.strip()
     ][:150]
     assert len(rows) >= 100
     chunks = tmp_path / "foreign.jsonl"
     chunks.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run = qaeval("compare", *EMBEDDED, "--chunks", chunks, "--out", "run", "--json", cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    report = json.loads(run.stdout)
+    result = qaeval("compare", *EMBEDDED, "--chunks", chunks, "--out", "run", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
     assert report["eval"]["n_samples"] == len(rows)
     assert (tmp_path / "run" / "manifest.json").is_file()
 
 
-@pytest.mark.parametrize("typed", ["0", "5000", "many", "-1", "4.5"])
-def test_a_concurrency_that_is_none_is_refused(
-    typed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("value", ["0", "5000", "many", "-1", "4.5"])
+def test_invalid_concurrency_is_refused(
+    value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["compare", "embedded-lead", "embedded-salient", "--n", "2", "--out", str(tmp_path / "run")]
-    assert run([*words, f"--concurrency={typed}"]) == 64
+    arguments = ["compare", "embedded-lead", "embedded-salient", "--n", "2", "--out", str(tmp_path / "run")]
+    assert run([*arguments, f"--concurrency={value}"]) == 64
     assert "from 1 to 4,096" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         "report LONG",
         "compare embedded-lead embedded-salient --n 2 --out LONG",
@@ -332,10 +349,10 @@ def test_a_concurrency_that_is_none_is_refused(
         "models --config LONG.yaml",
     ],
 )
-def test_a_name_that_is_too_long_is_a_usage_error(words: str, tmp_path: Path) -> None:
-    done = qaeval(*words.replace("LONG", "n" * 300).split(), cwd=tmp_path)
-    assert done.returncode in {64, 65, 74}, done.stderr
-    assert "Traceback" not in done.stderr
+def test_too_long_name_is_an_error_without_traceback(arguments: str, tmp_path: Path) -> None:
+    result = qaeval(*arguments.replace("LONG", "n" * 300).split(), cwd=tmp_path)
+    assert result.returncode in {64, 65, 74}, result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.slow
@@ -349,29 +366,29 @@ def test_a_name_that_is_too_long_is_a_usage_error(words: str, tmp_path: Path) ->
             f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n"
             for old, new in zip("abcdefg", "bcdefgh", strict=True)
         ),
-        f"models: &a [{', '.join(['*a'] * 2000)}]\n",  # 2,000 further values for each that is counted
+        f"models: &a [{', '.join(['*a'] * 2000)}]\n",  # 2,000 more values for each counted one
     ],
     ids=["a mapping in itself", "a list in itself", "a million laughs", "a list often in itself"],
 )
 @pytest.mark.timeout(60)
-def test_yaml_whose_aliases_have_no_end_is_refused(text: str, tmp_path: Path) -> None:
+def test_recursive_or_exploding_yaml_aliases_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "qaeval.yaml").write_text(text)
-    done = qaeval("models", cwd=tmp_path)
-    assert done.returncode == 65
-    assert "alias" in done.stderr
+    result = qaeval("models", cwd=tmp_path)
+    assert result.returncode == 65
+    assert "alias" in result.stderr
 
 
-def test_a_run_goes_to_a_folder_of_its_own_in_results_unless_out_names_one(tmp_path: Path) -> None:
-    words = ("generate", "embedded-lead", "--n", "2", "--no-cache")
-    assert qaeval(*words, cwd=tmp_path).returncode == 0
+def test_default_output_is_a_new_folder_in_results(tmp_path: Path) -> None:
+    arguments = ("generate", "embedded-lead", "--n", "2", "--no-cache")
+    assert qaeval(*arguments, cwd=tmp_path).returncode == 0
     (folder,) = (tmp_path / "results").iterdir()
     assert re.fullmatch(r"\d{8}-\d{6}", folder.name)
     assert len((folder / "generations.jsonl").read_text().splitlines()) == 2
 
 
-def bash(words: str, cwd: Path, unbuffered: str) -> subprocess.CompletedProcess[str]:
+def run_in_bash(arguments: str, cwd: Path, unbuffered: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", "-c", f"{QAEVAL} {words}"],
+        ["bash", "-c", f"{QAEVAL} {arguments}"],
         cwd=cwd,
         env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         timeout=60,
@@ -384,41 +401,41 @@ def bash(words: str, cwd: Path, unbuffered: str) -> subprocess.CompletedProcess[
 @pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", "2> >(exec 0<&-)"])
-def test_a_command_ends_with_its_own_code_whatever_becomes_of_its_stderr(
+def test_exit_code_does_not_depend_on_a_writable_stderr(
     redirection: str, unbuffered: str, tmp_path: Path
 ) -> None:
     # 1 would be a regression, 0 a pass
-    assert bash(f"gate nope {redirection}", tmp_path, unbuffered).returncode == 65
+    assert run_in_bash(f"gate nope {redirection}", tmp_path, unbuffered).returncode == 65
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", ["models", "schema gate"])
 @pytest.mark.parametrize(("redirection", "code"), [(">/dev/full", 74), (">&-", 0), ("> >(exec 0<&-)", 0)])
-def test_a_full_disk_is_an_error_of_stdout_and_a_reader_that_has_gone_is_none(
+def test_full_disk_at_stdout_is_an_error_and_a_closed_reader_is_not(
     command: str, redirection: str, code: int, unbuffered: str, tmp_path: Path
 ) -> None:
-    done = bash(f"{command} {redirection}", tmp_path, unbuffered)
-    assert (done.returncode, "No space left" in done.stderr) == (code, code == 74), done.stderr
+    result = run_in_bash(f"{command} {redirection}", tmp_path, unbuffered)
+    assert (result.returncode, "No space left" in result.stderr) == (code, code == 74), result.stderr
 
 
-def test_a_broken_pipe_elsewhere_is_no_regression(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def broken(*_: object) -> None:
+def test_broken_pipe_other_than_stdout_is_an_io_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def raise_broken_pipe(*_: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("qaeval.cli.models.say_file", broken)
+    monkeypatch.setattr("qaeval.cli.models.say_file", raise_broken_pipe)
     assert qaeval("rubric", "show", "qa_pair_abc", cwd=tmp_path).returncode == 74
 
 
 @pytest.mark.parametrize(
-    "words", ["compare embedded-lead --out b1 --yes --chunks", "import --out b1", "report", "chunk"]
+    "arguments", ["compare embedded-lead --out b1 --yes --chunks", "import --out b1", "report", "chunk"]
 )
-def test_an_argument_that_is_not_utf_8_is_refused_before_anything_is_written(
-    words: str, tmp_path: Path
-) -> None:
+def test_argument_that_is_not_utf_8_is_refused_before_writing(arguments: str, tmp_path: Path) -> None:
     name = os.fsdecode(b"bad\xff.jsonl")
     chunk_file(tmp_path / name)
-    done = qaeval(*words.split(), name, cwd=tmp_path)
-    assert done.returncode == 64
-    assert "bad\\udcff.jsonl': an argument that is not UTF-8" in done.stderr
+    result = qaeval(*arguments.split(), name, cwd=tmp_path)
+    assert result.returncode == 64
+    assert "bad\\udcff.jsonl': an argument that is not UTF-8" in result.stderr
     assert len(list(tmp_path.iterdir())) == 1

@@ -1,4 +1,4 @@
-"""Planted defects and harmless variants: what each rule changes, and where it declines to."""
+"""Planted defects and harmless variants: what each rule changes, and where it makes no change."""
 
 import json
 from collections import Counter
@@ -16,31 +16,33 @@ PUMP = (
     "controller writes its log to /var/log/pump.log. The tank usually holds at most 200 litres, and the alarm is not silent. "
     "Pressure is higher before the filter than behind it. Operators check seals, hoses and valves. The option MAX_BAR sets the limit. Fällig 3. März 2019, Halter eines Hundes, keine Raten."
 )
-PUMPE = (
+PUMP_GERMAN = (
     "Die Pumpe P7 startet bei 3 bar und stoppt nach 40 Minuten, wenn das Ventil geschlossen ist. Sie wurde im März 2019 eingeführt. "
     "Der Behälter fasst höchstens 200 Liter, und der Alarm ist nicht stumm. Der Druck ist vor dem Filter höher als dahinter. Die "
     "Wartung ist in 14 Tagen fällig."
 )
 KITE = "A kite flies because the wind presses against its tilted sail. The string transfers the force to the hand that holds it."
-DRACHEN = "Ein Drachen fliegt, weil der Wind gegen das geneigte Segel drückt. Die Schnur überträgt die Kraft auf die Hand."
+KITE_GERMAN = "Ein Drachen fliegt, weil der Wind gegen das geneigte Segel drückt. Die Schnur überträgt die Kraft auf die Hand."
 
 
-def pair(question: str, answer: str, source: str = PUMP, *, declines: bool = False) -> Pair:
+def make_pair(question: str, answer: str, source: str = PUMP, *, declines: bool = False) -> Pair:
     return Pair(source=source, question=question, answer=answer, declines=declines)
 
 
-OTHER = pair(
+OTHER = make_pair(
     "Why does a kite fly in strong wind?",
     "A kite flies because the wind presses against its tilted sail.",
     source=KITE,
 )
-ANDERE = pair("Warum fliegt ein Drachen?", "Weil der Wind gegen das geneigte Segel drückt.", source=DRACHEN)
-SEALS = pair("What do operators check?", "Operators check seals, hoses and valves.")
+OTHER_GERMAN = make_pair(
+    "Warum fliegt ein Drachen?", "Weil der Wind gegen das geneigte Segel drückt.", source=KITE_GERMAN
+)
+SEALS = make_pair("What do operators check?", "Operators check seals, hoses and valves.")
 
 
-def changed(kind: VariantKind, question: str, answer: str, source: str = PUMP) -> str | None:
-    """Return the change, or the changed answer where it says more."""
-    result = variant(kind, pair(question, answer, source), seed=1, others=(SEALS, OTHER, ANDERE))
+def changed_answer(kind: VariantKind, question: str, answer: str, source: str = PUMP) -> str | None:
+    """Return the changed answer, or None where the rule makes no change."""
+    result = variant(kind, make_pair(question, answer, source), seed=1, others=(SEALS, OTHER, OTHER_GERMAN))
     return result and result.answer
 
 
@@ -69,9 +71,9 @@ def changed(kind: VariantKind, question: str, answer: str, source: str = PUMP) -
     ],
 )  # fmt: skip
 def test_changes_of_english_pairs(kind: VariantKind, question: str, answer: str, expected: set[str]) -> None:
-    result = str(changed(kind, question, answer))
+    result = str(changed_answer(kind, question, answer))
 
-    assert any(part in result for part in expected), result
+    assert any(excerpt in result for excerpt in expected), result
     assert result != answer
 
 
@@ -90,10 +92,10 @@ def test_changes_of_english_pairs(kind: VariantKind, question: str, answer: str,
     ],
 )  # fmt: skip
 def test_changes_of_german_pairs(kind: VariantKind, question: str, answer: str, expected: set[str]) -> None:
-    result = variant(kind, pair(question, answer, PUMPE), seed=1)
+    result = variant(kind, make_pair(question, answer, PUMP_GERMAN), seed=1)
 
     assert result is not None
-    assert any(part in result.answer for part in expected), result.answer
+    assert any(excerpt in result.answer for excerpt in expected), result.answer
     assert (result.question, result.answer) != (question, answer)
 
 
@@ -103,10 +105,10 @@ def test_changes_of_german_pairs(kind: VariantKind, question: str, answer: str, 
         ("number", "Where is it higher?", "Before the filter."),  # no number
         ("number", "When does it stop?", "After 55 minutes."),  # not in the text
         ("number", "How much does the tank hold?", "At most 200 litres."),  # a lower bound is true as well
-        ("number", "What does 40 mean?", "It stops after 40 minutes."),  # the question gives it
-        ("number", "How many in all?", "3 + 40 = 43 of them."),  # a calculation shows the slip
+        ("number", "What does 40 mean?", "It stops after 40 minutes."),  # given in the question
+        ("number", "How many in all?", "3 + 40 = 43 of them."),  # the calculation would show the error
         ("date", "When does it stop?", "After 40 minutes."),
-        ("unit", "After how many minutes does it stop?", "After 40 minutes."),  # the question gives it
+        ("unit", "After how many minutes does it stop?", "After 40 minutes."),  # given in the question
         ("unit", "How much?", "200 litres."),
         ("name", "Where does P7 start?", "P7 starts at 3 bar."),
         ("negation", "Is it silent?", "The alarm is not silent and never off."),  # two negations
@@ -115,7 +117,7 @@ def test_changes_of_german_pairs(kind: VariantKind, question: str, answer: str, 
         ("qualifier", "What if the valve is closed?", "It stops after 40 minutes, unless the valve is open."),
         ("omission", "What do operators do?", "Operators check seals."),
         ("reordering", "In which order?", "Operators check seals; the controller writes a log."),
-        ("reordering", "What?", "The tank is full; it is silent."),  # `it` leans on the tank
+        ("reordering", "What?", "The tank is full; it is silent."),  # `it` refers to the tank
         ("paraphrase", "Where?", "Before the filter."),
         ("copied question", "Name the parts.", "Seals."),
         ("number", "What holds?", "§ 3 holds for the pump."),  # the number of a section
@@ -123,9 +125,9 @@ def test_changes_of_german_pairs(kind: VariantKind, question: str, answer: str, 
         ("number", "Was gilt?", "Fällig ist sie am 3. März."),  # a day of a month
         ("number", "Since when?", "It exists since the end of 2019."),  # a year
         ("name", "Wer haftet?", "Der Halter eines Hundes."),  # every noun of German has a capital
-        ("negation", "Was gilt?", "Zu zahlen sind keine Raten."),  # `eine Raten` would give itself away
+        ("negation", "Was gilt?", "Zu zahlen sind keine Raten."),  # `eine Raten` would be an obvious error
         ("qualifier", "What?", "It stops only if the valve is open."),  # `only` would refer to nothing
-        ("omission", "What do they do?", "At 3 bar, the tank fills and operators check seals."),  # no list
+        ("omission", "What do they do?", "At 3 bar, the tank fills and operators check seals."),  # not a list
         (
             "reordering",
             "Was ist weg?",
@@ -133,33 +135,39 @@ def test_changes_of_german_pairs(kind: VariantKind, question: str, answer: str, 
         ),  # `in the pump` is of the hoses
     ],
 )
-def test_no_change_where_the_letter_would_not_be_sure(kind: VariantKind, question: str, answer: str) -> None:
-    assert changed(kind, question, answer) is None
+def test_no_change_where_the_expected_letter_is_uncertain(
+    kind: VariantKind, question: str, answer: str
+) -> None:
+    assert changed_answer(kind, question, answer) is None
 
 
-def test_a_number_is_replaced_by_one_that_the_text_does_not_hold() -> None:
+def test_replacement_number_does_not_occur_in_the_text() -> None:
     numbers = set()
     for seed in range(20):
-        result = variant("number", pair("When does it stop?", "It stops after 40 minutes."), seed=seed)
+        result = variant("number", make_pair("When does it stop?", "It stops after 40 minutes."), seed=seed)
         assert result is not None
         numbers |= number_values(result.answer)
 
-    assert len(numbers) > 1  # the seed chooses
+    assert len(numbers) > 1  # the seed determines the number
     assert not numbers & number_values(PUMP)
 
 
-def test_a_refusal_gets_no_defect_of_a_statement() -> None:
-    refusal = pair("Who built it?", "The text does not say.", declines=True)
+def test_refusal_gets_only_defects_of_refusals() -> None:
+    refusal = make_pair("Who built it?", "The text does not say.", declines=True)
 
-    kinds = {found.kind for found in variants(refusal, seed=0, others=(SEALS, OTHER))}
+    kinds = {
+        variant_of_refusal.kind for variant_of_refusal in variants(refusal, seed=0, others=(SEALS, OTHER))
+    }
 
     assert kinds == {"foreign answer", "unanswerable", "placeholder", "honest refusal"}
 
 
-def test_an_answer_in_a_third_text_is_not_foreign() -> None:
-    twin = pair("Why does a kite fly in strong wind?", OTHER.answer, source=f"{KITE} Kites are old.")
+def test_answer_supported_by_the_source_is_not_foreign() -> None:
+    same_topic = make_pair(
+        "Why does a kite fly in strong wind?", OTHER.answer, source=f"{KITE} Kites are old."
+    )
 
-    assert variant("foreign answer", twin, seed=0, others=(OTHER,)) is None
+    assert variant("foreign answer", same_topic, seed=0, others=(OTHER,)) is None
 
 
 def shipped_pairs() -> list[Pair]:
@@ -168,17 +176,17 @@ def shipped_pairs() -> list[Pair]:
     chunks = {row["chunk_id"]: row["text"] for row in map(json.loads, lines)}
     samples = (folder / "rag_qa" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, samples) if row["type"] == "answerable"]
-    return [pair(row["question"], row["expected"], chunks[row["chunk_id"]]) for row in rows]
+    return [make_pair(row["question"], row["expected"], chunks[row["chunk_id"]]) for row in rows]
 
 
-def test_every_kind_applies_to_some_shipped_pair_and_a_seed_gives_the_same_variants() -> None:
+def test_all_kinds_apply_to_shipped_pairs_deterministically() -> None:
     pairs = shipped_pairs()
 
-    first = [found for each in pairs for found in variants(each, seed=3, others=pairs)]
-    again = [found for each in pairs for found in variants(each, seed=3, others=pairs)]
+    first = [result for shipped in pairs for result in variants(shipped, seed=3, others=pairs)]
+    second = [result for shipped in pairs for result in variants(shipped, seed=3, others=pairs)]
 
-    assert first == again
-    counts = Counter(found.kind for found in first)
+    assert first == second
+    counts = Counter(result.kind for result in first)
     assert {*DEFECTS, *HARMLESS} - {"date"} <= counts.keys()  # the corpus has nearly no dates
-    assert all(VARIANTS[found.kind].flaw == found.flaw for found in first)
-    assert all((found.verdict in {"worst", "not best"}) is (found.kind in DEFECTS) for found in first)
+    assert all(VARIANTS[result.kind].flaw == result.flaw for result in first)
+    assert all((result.verdict in {"worst", "not best"}) is (result.kind in DEFECTS) for result in first)

@@ -1,4 +1,4 @@
-"""The estimate of a run from its first five samples: its arithmetic, what is asked, and the question before a long run."""
+"""The estimate of a run from its first five samples: arithmetic, probes, and the confirmation of a long run."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from replay.server import LoopbackServer
 N = 60
 
 
-def session(stage: str, model: str, seconds: float, load_s: float = 0.0) -> Session:
+def make_session(stage: str, model: str, seconds: float, load_s: float = 0.0) -> Session:
     return Session.model_validate(
         {
             "stage": stage,
@@ -34,26 +34,30 @@ def session(stage: str, model: str, seconds: float, load_s: float = 0.0) -> Sess
     )
 
 
-def reply(prompt_tokens: int, completion_tokens: int) -> Generation:
+def make_reply(prompt_tokens: int, completion_tokens: int) -> Generation:
     usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
     return Generation(
         task_id="0", candidate="a", sample_id="0", items=(), text="", latency_s=1.0, usage=usage
     )
 
 
-def up(name: str) -> ModelSpec:
+def running_model(name: str) -> ModelSpec:
     return ModelSpec(name=name, url="http://127.0.0.1:1/v1")
 
 
-def hosted(name: str) -> ModelSpec:
+def startable_model(name: str) -> ModelSpec:
     return ModelSpec(name=name, hf_id=f"org/{name}")
 
 
-def test_a_whole_probe_is_scaled_to_the_samples() -> None:
-    a, b, judge = up("a"), up("b"), up("j")
-    found = estimate(
-        [reply(100, 30)] * 10,
-        [session("generate", "a", 10), session("generate", "b", 20), session("grade", "j", 30)],
+def test_complete_probe_is_scaled_to_the_samples() -> None:
+    a, b, judge = running_model("a"), running_model("b"), running_model("j")
+    run_estimate = estimate(
+        [make_reply(100, 30)] * 10,
+        [
+            make_session("generate", "a", 10),
+            make_session("generate", "b", 20),
+            make_session("grade", "j", 30),
+        ],
         wall_s=30.0,
         probed=[a, b],
         candidates=[a, b],
@@ -63,23 +67,23 @@ def test_a_whole_probe_is_scaled_to_the_samples() -> None:
         items_per_sample=3,
     )
     # 100 samples are 20 probes: 600 s; 2 x 100 replies, 2 x 100 x 3 letters
-    assert (found.wall_s, found.n_requests) == (600.0, 800)
-    assert found.machine_s == {"a": 200.0, "b": 400.0, "j": 600.0}
-    assert (found.prompt_tokens, found.completion_tokens) == (20_000, 6_000)
+    assert (run_estimate.wall_s, run_estimate.n_requests) == (600.0, 800)
+    assert run_estimate.machine_s == {"a": 200.0, "b": 400.0, "j": 600.0}
+    assert (run_estimate.prompt_tokens, run_estimate.completion_tokens) == (20_000, 6_000)
     prices = {name: MachineFacts(name="l4", price_per_hour=3.6, currency="EUR") for name in "abj"}
-    text = found.sentence(prices)  # 1,200 s of work at 0.001 EUR a second
+    text = run_estimate.sentence(prices)  # 1,200 s of work at 0.001 EUR a second
     assert "800 requests" in text
     assert "at most 10 min 00 s" in text
     assert "EUR 1.20" in text
-    assert "no price" in found.sentence({})
-    assert (found.times(2).n_requests, found.times(2).wall_s) == (1600, 1200.0)
+    assert "no price" in run_estimate.sentence({})
+    assert (run_estimate.times(2).n_requests, run_estimate.times(2).wall_s) == (1600, 1200.0)
 
 
-def test_what_qaeval_starts_itself_is_assumed_to_be_as_fast_as_the_first() -> None:
-    a, b, judge = hosted("a"), hosted("b"), hosted("j")
-    found = estimate(
-        [reply(100, 30)] * 5,
-        [session("generate", "a", 10, load_s=60)],
+def test_models_that_qaeval_starts_are_assumed_as_fast_as_the_first() -> None:
+    a, b, judge = startable_model("a"), startable_model("b"), startable_model("j")
+    run_estimate = estimate(
+        [make_reply(100, 30)] * 5,
+        [make_session("generate", "a", 10, load_s=60)],
         wall_s=10.0,
         probed=[a],
         candidates=[a, b],
@@ -88,21 +92,21 @@ def test_what_qaeval_starts_itself_is_assumed_to_be_as_fast_as_the_first() -> No
         n_samples=100,
         items_per_sample=3,
     )
-    # a and b 200 s each, the letters 400 s, and two more starts of 60 s
-    assert found.wall_s == 920.0
-    assert found.machine_s == {"a": 200.0, "b": 200.0, "j": 400.0}
-    assert (found.measured, found.assumed) == (("a",), ("b", "j"))
-    assert found.prompt_tokens is None
+    # a and b 200 s each, grading 400 s, and two more starts of 60 s
+    assert run_estimate.wall_s == 920.0
+    assert run_estimate.machine_s == {"a": 200.0, "b": 200.0, "j": 400.0}
+    assert (run_estimate.measured, run_estimate.assumed) == (("a",), ("b", "j"))
+    assert run_estimate.prompt_tokens is None
 
 
-def test_candidates_that_qaeval_starts_work_while_those_on_other_machines_do() -> None:
-    elsewhere = ModelSpec(name="a", url="http://10.0.0.5:8000/v1")
-    started, judge = [hosted("b"), hosted("c")], hosted("j")
+def test_started_candidates_run_in_parallel_with_other_machines() -> None:
+    remote = ModelSpec(name="a", url="http://10.0.0.5:8000/v1")
+    started, judge = [startable_model("b"), startable_model("c")], startable_model("j")
 
     def wall_s(*candidates: ModelSpec) -> float:
         return estimate(
-            [reply(100, 30)] * 5,
-            [session("generate", "a", 10)],
+            [make_reply(100, 30)] * 5,
+            [make_session("generate", "a", 10)],
             wall_s=10.0,
             probed=candidates[:1],
             candidates=candidates,
@@ -113,45 +117,58 @@ def test_candidates_that_qaeval_starts_work_while_those_on_other_machines_do() -
         ).wall_s
 
     # 200 s for each candidate, as much for its letters
-    assert wall_s(elsewhere) == 200 + 200
-    assert wall_s(elsewhere, started[0]) == 200 + 2 * 200
-    assert wall_s(elsewhere, *started) == 2 * 200 + 3 * 200
-    assert wall_s(up("a"), *started) == 3 * 200 + 3 * 200  # on this machine, where it may have the same GPU
+    assert wall_s(remote) == 200 + 200
+    assert wall_s(remote, started[0]) == 200 + 2 * 200
+    assert wall_s(remote, *started) == 2 * 200 + 3 * 200
+    # on this machine, possibly with the same GPU
+    assert wall_s(running_model("a"), *started) == 3 * 200 + 3 * 200
 
 
-def test_every_server_that_is_up_is_probed_else_the_one_that_is_started_first() -> None:
+def test_running_servers_are_probed_or_else_the_first_started_one() -> None:
     embedded = ModelSpec(name="embedded-lead", kind="embedded")
-    adapter = hosted("t").model_copy(update={"lora": Lora(base="a", path="/t")})
-    assert probed_candidates([up("a"), up("b")], up("j")) == ([up("a"), up("b")], True)
-    assert probed_candidates([hosted("a"), up("b")], up("j")) == ([up("b")], False)
-    assert probed_candidates([hosted("a"), hosted("b")], hosted("j")) == ([hosted("a")], False)
-    assert probed_candidates([embedded, hosted("a")], hosted("j")) == ([hosted("a")], False)
+    adapter = startable_model("t").model_copy(update={"lora": Lora(base="a", path="/t")})
+    assert probed_candidates([running_model("a"), running_model("b")], running_model("j")) == (
+        [running_model("a"), running_model("b")],
+        True,
+    )
+    assert probed_candidates([startable_model("a"), running_model("b")], running_model("j")) == (
+        [running_model("b")],
+        False,
+    )
+    assert probed_candidates([startable_model("a"), startable_model("b")], startable_model("j")) == (
+        [startable_model("a")],
+        False,
+    )
+    assert probed_candidates([embedded, startable_model("a")], startable_model("j")) == (
+        [startable_model("a")],
+        False,
+    )
     assert probed_candidates([embedded], embedded) == ([], False)
-    assert probed_candidates([hosted("a"), adapter], None) == ([], False)
+    assert probed_candidates([startable_model("a"), adapter], None) == ([], False)
 
 
-def compare(folder: Path, *words: str, limit: float = 480) -> Typed:
-    """Compare two models on 60 chunks."""
+def run_compare(folder: Path, *options: str, confirm_minutes: float = 480) -> Typed:
+    """Run `qaeval compare` with two models on 60 chunks."""
     chunks = [{"id": str(n), "text": f"Card {n} has {n + 2} GB of memory."} for n in range(N)]
     (folder / "chunks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chunks))
     with LoopbackServer(["a", "b", "j"]) as server:
         registry = {
             "models": {name: {"url": server.url, "family": name} for name in "ab"},
             "judges": {"j": {"url": server.url, "family": "j"}},
-            "defaults": {"confirm_minutes": limit},
+            "defaults": {"confirm_minutes": confirm_minutes},
         }
         (folder / "qaeval.yaml").write_text(json.dumps(registry))
         return qaeval(
-            *("compare", "a", "b", "--judge", "j", "--chunks", "chunks.jsonl", "--out", "run", *words),
+            *("compare", "a", "b", "--judge", "j", "--chunks", "chunks.jsonl", "--out", "run", *options),
             cwd=folder,
         )
 
 
 @pytest.mark.slow
-def test_the_probe_is_no_part_of_the_run(tmp_path: Path) -> None:
-    done = compare(tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "estimate: 480 requests" in done.stderr  # 2 x 60 replies, 2 x 60 x 3 letters
+def test_probe_is_not_part_of_the_run(tmp_path: Path) -> None:
+    result = run_compare(tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "estimate: 480 requests" in result.stderr  # 2 x 60 replies, 2 x 60 x 3 letters
     rows = [json.loads(line) for line in (tmp_path / "run" / "sessions.jsonl").read_text().splitlines()]
     assert [(row["stage"], row["model"]) for row in rows] == [
         ("generate", "a"),
@@ -162,32 +179,32 @@ def test_the_probe_is_no_part_of_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_long_run_needs_yes_where_nobody_can_answer(tmp_path: Path) -> None:
-    done = compare(tmp_path, limit=1e-6)
-    assert done.returncode == 64
-    assert "--yes" in done.stderr
-    assert "--resume" not in done.stderr
+def test_long_run_without_a_terminal_needs_yes(tmp_path: Path) -> None:
+    result = run_compare(tmp_path, confirm_minutes=1e-6)
+    assert result.returncode == 64
+    assert "--yes" in result.stderr
+    assert "--resume" not in result.stderr
     assert not (tmp_path / "run").exists()
-    at_once = compare(tmp_path, "--yes", limit=1e-6)
-    assert at_once.returncode == 0
-    assert "estimate" not in at_once.stderr
+    confirmed = run_compare(tmp_path, "--yes", confirm_minutes=1e-6)
+    assert confirmed.returncode == 0
+    assert "estimate" not in confirmed.stderr
 
 
 @pytest.mark.slow
-def test_the_grading_of_a_run_is_estimated_by_what_is_left(tmp_path: Path) -> None:
+def test_grading_estimate_counts_remaining_items(tmp_path: Path) -> None:
     chunks = [{"id": str(n), "text": f"Card {n} has {n + 2} GB of memory."} for n in range(N)]
     (tmp_path / "chunks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chunks))
-    words = ("embedded-salient", "--chunks", "chunks.jsonl", "--out", "run")
-    assert qaeval("generate", *words, cwd=tmp_path).returncode == 0
+    arguments = ("embedded-salient", "--chunks", "chunks.jsonl", "--out", "run")
+    assert qaeval("generate", *arguments, cwd=tmp_path).returncode == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "generations.jsonl").read_text().splitlines()]
     items = {item["item_id"] for row in rows for item in row.get("items", ())}
     with LoopbackServer(["j"]) as server:
         (tmp_path / "qaeval.yaml").write_text(json.dumps({"judges": {"j": {"url": server.url}}}))
-        done = qaeval("grade", "run", "--judge", "j", "--no-controls", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert f"estimate: {len(items)} requests" in done.stderr
-        again = qaeval("grade", "run", "--judge", "j", "--no-controls", cwd=tmp_path)
-    assert "estimate" not in again.stderr
+        result = qaeval("grade", "run", "--judge", "j", "--no-controls", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert f"estimate: {len(items)} requests" in result.stderr
+        second = qaeval("grade", "run", "--judge", "j", "--no-controls", cwd=tmp_path)
+    assert "estimate" not in second.stderr
     assert len((tmp_path / "run" / "grades.jsonl").read_text().splitlines()) == len(items)
 
 
@@ -196,13 +213,15 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("answer", "starts"), [("y\n", True), ("\n", False), ("no\n", False)])
-def test_a_terminal_is_asked(answer: str, starts: bool, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("answer", "is_confirmed"), [("y\n", True), ("\n", False), ("no\n", False)])
+def test_terminal_is_asked_for_confirmation(
+    answer: str, is_confirmed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     confirm = confirm_on_stderr(yes=False, stdin=Terminal(answer))
     assert confirm is not None
     confirm(RunEstimate("estimate: 5 requests", 479.0, 480.0))
     assert "[y/N]" not in capsys.readouterr().err
-    if starts:
+    if is_confirmed:
         confirm(RunEstimate("estimate: 5 requests", 481.0, 480.0))
     else:
         with pytest.raises(Interrupted):
@@ -210,7 +229,7 @@ def test_a_terminal_is_asked(answer: str, starts: bool, capsys: pytest.CaptureFi
     assert "[y/N]" in capsys.readouterr().err
 
 
-def test_without_a_terminal_the_number_and_the_option_are_named() -> None:
+def test_without_a_terminal_the_error_names_minutes_and_option() -> None:
     confirm = confirm_on_stderr(yes=False, stdin=io.StringIO())
     assert confirm is not None
     with pytest.raises(UsageError, match=r"481 minutes.*--yes"):

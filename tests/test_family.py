@@ -1,4 +1,4 @@
-"""The family of a judge: whose line a model is of, which judge is chosen, and what is refused."""
+"""Model families: the lines of a model, the default judge, and judges that are refused."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import qaeval
-from command import qaeval as typed
+from command import qaeval as run_command
 from qaeval.errors import UsageError
 from qaeval.registry.config import ModelSpec
 from qaeval.registry.family import lines, relation
@@ -49,11 +49,11 @@ def spec(name: str = "ours", **fields: object) -> ModelSpec:
         ("acme/yielding-llamas-v1", ()),
     ],
 )
-def test_a_name_states_its_lines(hf_id: str, expected: tuple[str, ...]) -> None:
+def test_lines_are_read_from_the_model_name(hf_id: str, expected: tuple[str, ...]) -> None:
     assert lines(spec(hf_id=hf_id)) == expected
 
 
-def test_the_entry_comes_before_the_repository_the_served_name_and_its_own_name() -> None:
+def test_precedence_of_family_repository_served_name_and_entry_name() -> None:
     assert lines(spec("qwen", hf_id="acme/m", served_name="llama", family="mistral")) == ("mistral",)
     assert lines(spec("qwen", hf_id="acme/gemma-x", served_name="llama")) == ("gemini",)
     assert lines(spec("qwen", hf_id="acme/m", served_name="llama")) == ("llama",)
@@ -62,16 +62,16 @@ def test_the_entry_comes_before_the_repository_the_served_name_and_its_own_name(
     assert lines(spec("tuned", lora=Lora(base="qwen", path="/a"))) == ("qwen",)
 
 
-def test_a_family_of_ones_own_is_a_line_without_its_version() -> None:
+def test_custom_family_is_a_line_without_its_version() -> None:
     assert lines(spec(family="Acme-2.5")) == lines(spec(family="acme3")) == ("acme",)
     assert lines(spec(family="deepseek, qwen")) == ("deepseek", "qwen")
     assert lines(spec(family="7")) == ("7",)
 
 
-def test_the_shipped_registry_states_known_lines() -> None:
+def test_lines_of_the_shipped_registry() -> None:
     config = find_config(None)
-    known = {name: lines(entry) for name, entry in {**config.models, **config.judges}.items()}
-    assert known == {
+    lines_by_name = {name: lines(entry) for name, entry in {**config.models, **config.judges}.items()}
+    assert lines_by_name == {
         **dict.fromkeys(
             ("mistral", "mistral-v0.3", "ministral", "ministral-3-3b", "ministral-3-14b"), ("mistral",)
         ),
@@ -84,7 +84,7 @@ def test_the_shipped_registry_states_known_lines() -> None:
     }
 
 
-def test_weights_line_and_server_relate_a_judge_to_a_candidate() -> None:
+def test_shared_weights_family_or_server_relate_a_judge_to_a_candidate() -> None:
     judge = spec("judge", hf_id="acme/m")
     assert relation(judge, spec("other", hf_id="acme/m")) == "the same weights, acme/m"
     assert relation(spec("a"), spec("a")) == "the same model"
@@ -97,8 +97,9 @@ def test_weights_line_and_server_relate_a_judge_to_a_candidate() -> None:
     assert relation(spec("a"), spec("b", url="http://127.0.0.1:2/v1", replicas=replicas))
 
 
-def test_a_router_an_unknown_family_and_an_embedded_model_are_not_related() -> None:
-    assert not relation(spec("a", family="qwen"), spec("b", family="llama"))  # one address, two known lines
+def test_router_unknown_family_and_embedded_models_are_unrelated() -> None:
+    # one address, but two known lines
+    assert not relation(spec("a", family="qwen"), spec("b", family="llama"))
     assert not relation(spec("a"), spec("b", url="http://127.0.0.1:2/v1"))
     embedded = ModelSpec(name="embedded-lead", kind="embedded")
     assert not relation(embedded, embedded)
@@ -116,9 +117,7 @@ def test_a_router_an_unknown_family_and_an_embedded_model_are_not_related() -> N
         (EMBEDDED, "embedded-lexical"),
     ],
 )
-def test_the_default_judge_is_the_first_of_no_candidates_family(
-    candidates: tuple[str, ...], judge: str
-) -> None:
+def test_default_judge_is_the_first_of_another_family(candidates: tuple[str, ...], judge: str) -> None:
     config = find_config(None)
     judging = find_judging(config, tuple(map(config.candidate, candidates)), judge=None, rubric="qa_pair_abc")
     assert judging.judge.name == judge
@@ -126,38 +125,40 @@ def test_the_default_judge_is_the_first_of_no_candidates_family(
     assert bool(judging.note) == (judge in {"selene", "gpt-oss"})
 
 
-def test_the_users_own_default_comes_first(tmp_path: Path) -> None:
-    ours = tmp_path / "ours.yaml"
-    ours.write_text("judges: {ours: {url: 'http://127.0.0.1:9/v1'}}\ndefaults: {judge: ours}\n")
-    config = find_config(ours)
+def test_configured_default_judge_has_precedence(tmp_path: Path) -> None:
+    config_path = tmp_path / "ours.yaml"
+    config_path.write_text("judges: {ours: {url: 'http://127.0.0.1:9/v1'}}\ndefaults: {judge: ours}\n")
+    config = find_config(config_path)
     assert config.default_judge((config.candidate("qwen"),)).name == "ours"
-    ours.write_text(
+    config_path.write_text(
         "judges: {ours: {url: 'http://127.0.0.1:9/v1', family: qwen3}}\ndefaults: {judge: ours}\n"
     )
-    config = find_config(ours)
+    config = find_config(config_path)
     assert config.default_judge((config.candidate("qwen"),)).name == "selene"
 
 
-def test_a_judge_of_a_candidates_family_is_refused_with_others_named() -> None:
+def test_judge_of_a_candidates_family_is_refused_with_alternatives() -> None:
     config = find_config(None)
     candidates = (config.candidate("mistral"), config.candidate("qwen"))
     with pytest.raises(UsageError, match=r"qwen: family qwen.*selene, gpt-oss.*--allow-same-family"):
         find_judging(config, candidates, judge="qwen-14b", rubric="qa_pair_abc")
     allowed = find_judging(config, candidates, judge="qwen-14b", rubric="qa_pair_abc", allow_same_family=True)
     assert allowed.settings()["allow_same_family"] is True
-    foreign = find_judging(config, candidates, judge="selene", rubric="qa_pair_abc", allow_same_family=True)
-    assert "allow_same_family" not in foreign.settings()
+    unrelated = find_judging(config, candidates, judge="selene", rubric="qa_pair_abc", allow_same_family=True)
+    assert "allow_same_family" not in unrelated.settings()
 
 
-def test_a_run_that_was_begun_keeps_its_judge() -> None:
+def test_existing_run_keeps_its_judge() -> None:
     config = find_config(None)
     candidates = (config.candidate("qwen"),)
-    before = find_judging(config, (), judge="compass-judger", rubric="qa_pair_abc").settings()
-    kept = find_judging(config, candidates, judge=None, rubric="qa_pair_abc", recorded=before)
-    named = find_judging(config, candidates, judge="compass-judger", rubric="qa_pair_abc", recorded=before)
-    assert kept.settings() == named.settings() == before
+    recorded = find_judging(config, (), judge="compass-judger", rubric="qa_pair_abc").settings()
+    default_judge = find_judging(config, candidates, judge=None, rubric="qa_pair_abc", recorded=recorded)
+    explicit_judge = find_judging(
+        config, candidates, judge="compass-judger", rubric="qa_pair_abc", recorded=recorded
+    )
+    assert default_judge.settings() == explicit_judge.settings() == recorded
     with pytest.raises(UsageError, match="family qwen"):
-        find_judging(config, candidates, judge="qwen-14b", rubric="qa_pair_abc", recorded=before)
+        find_judging(config, candidates, judge="qwen-14b", rubric="qa_pair_abc", recorded=recorded)
 
 
 def _headline(run: qaeval.Run) -> str:
@@ -165,56 +166,58 @@ def _headline(run: qaeval.Run) -> str:
 
 
 @pytest.mark.slow
-def test_the_same_model_is_refused_and_when_allowed_said(tmp_path: Path) -> None:
+def test_same_model_as_judge_is_refused_unless_allowed(tmp_path: Path) -> None:
     pairs = [(kind, f"{kind}?", "So.") for kind in ("factual", "conceptual", "comparison")]
-    both = ScriptedModel(
+    model = ScriptedModel(
         lambda request: grade_reply("A") if "rubric" in request.inputs else pairs_reply(pairs)
     )
     out = tmp_path / "run"
-    with registered("mine", both):
+    with registered("mine", model):
         run = qaeval.generate("mine", eval_name="qa_pairs", n=2, out=out)
         with pytest.raises(UsageError, match="the same model"):
             qaeval.grade(run, judge="mine")
         assert RunStore(out).settings()["grading"] is None
         run = qaeval.grade(run, judge="mine", allow_same_family=True)
         assert "--allow-same-family" in _headline(run)
-        again = qaeval.grade(out)  # the judge of the run, without the option
-    assert "--allow-same-family" in _headline(again)
+        regraded = qaeval.grade(out)  # the judge of the run, without the option
+    assert "--allow-same-family" in _headline(regraded)
 
 
 @pytest.mark.slow
-def test_compare_takes_a_foreign_judge_and_resumes_with_it(tmp_path: Path) -> None:
+def test_compare_selects_an_unrelated_judge_and_resumes_with_it(tmp_path: Path) -> None:
     names = ("mistral", "qwen", "selene")
     with LoopbackServer(names) as server:
-        endpoints = [word for name in names for word in ("--endpoint", f"{name}={server.url}")]
-        words = ["compare", "mistral", "qwen", "--n", "2", *endpoints]
-        refused = typed(*words, "--judge", "qwen", "--out", "run", cwd=tmp_path)
+        endpoints = [argument for name in names for argument in ("--endpoint", f"{name}={server.url}")]
+        command = ["compare", "mistral", "qwen", "--n", "2", *endpoints]
+        refused = run_command(*command, "--judge", "qwen", "--out", "run", cwd=tmp_path)
         assert refused.returncode == 64
         assert not (tmp_path / "run").exists()
-        done = typed(*words, "--out", "run", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert "selene" in done.stderr
-        resumed = typed(*words, "--out", "run", "--resume", cwd=tmp_path)
+        result = run_command(*command, "--out", "run", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert "selene" in result.stderr
+        resumed = run_command(*command, "--out", "run", "--resume", cwd=tmp_path)
         assert resumed.returncode == 0, resumed.stderr
-        allowed = typed(*words, "--judge", "qwen", "--allow-same-family", "--out", "own", cwd=tmp_path)
+        allowed = run_command(
+            *command, "--judge", "qwen", "--allow-same-family", "--out", "own", cwd=tmp_path
+        )
         assert allowed.returncode == 0, allowed.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["judge"]["facts"]["name"] == "selene"
     assert report["candidates"][1]["facts"]["family"] == ["qwen"]
     texts = [sentence["text"] for sentence in report["headline"]]
     assert not any("family" in text for text in texts)
-    own = json.loads((tmp_path / "own" / "report.json").read_text())
-    assert any("--allow-same-family" in sentence["text"] for sentence in own["headline"])
+    same_family_report = json.loads((tmp_path / "own" / "report.json").read_text())
+    assert any("--allow-same-family" in sentence["text"] for sentence in same_family_report["headline"])
 
 
 @pytest.mark.slow
-def test_an_unknown_family_is_allowed_and_said(tmp_path: Path) -> None:
+def test_unknown_family_is_allowed_and_noted(tmp_path: Path) -> None:
     with LoopbackServer(["ours"]) as writer, LoopbackServer(["selene"]) as judge:
         (tmp_path / "qaeval.yaml").write_text(f"models: {{ours: {{url: '{writer.url}'}}}}\n")
-        words = ["compare", "ours", "--n", "2", "--judge", "selene", f"--endpoint=selene={judge.url}"]
-        assert typed(*words, "--out", "run", cwd=tmp_path).returncode == 0
+        command = ["compare", "ours", "--n", "2", "--judge", "selene", f"--endpoint=selene={judge.url}"]
+        assert run_command(*command, "--out", "run", cwd=tmp_path).returncode == 0
         (tmp_path / "qaeval.yaml").write_text(f"models: {{ours: {{url: '{writer.url}', family: llama-3}}}}\n")
-        refused = typed(*words, "--out", "other", cwd=tmp_path)
+        refused = run_command(*command, "--out", "other", cwd=tmp_path)
     assert refused.returncode == 64
     assert "ours: family llama" in refused.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())

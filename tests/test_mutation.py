@@ -1,4 +1,4 @@
-"""The tool that changes the code: which changes it makes, whom it asks, and what it counts."""
+"""The mutation testing tool: its mutants, the tests it selects for them, and its scores."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def tools() -> Iterator[tuple[ModuleType, ModuleType]]:
     sys.path.remove(str(TOOLS))
 
 
-def changes(tools: tuple[ModuleType, ModuleType], text: str) -> set[tuple[str, str]]:
+def make_changes(tools: tuple[ModuleType, ModuleType], text: str) -> set[tuple[str, str]]:
     mutants = tools[0]
     return {
         (mutant.operator, mutant.after) for mutant in mutants.mutants(text) if mutants.is_valid(mutant, text)
@@ -69,10 +69,10 @@ def changes(tools: tuple[ModuleType, ModuleType], text: str) -> set[tuple[str, s
         ("try: a\nexcept (B, C): c", "exception", "except (C,): c"),
     ],
 )
-def test_a_change_of_each_kind_is_made(
+def test_each_operator_makes_its_mutant(
     tools: tuple[ModuleType, ModuleType], text: str, operator: str, after: str
 ) -> None:
-    assert (operator, after) in changes(tools, text)
+    assert (operator, after) in make_changes(tools, text)
 
 
 @pytest.mark.parametrize(
@@ -97,18 +97,18 @@ def test_a_change_of_each_kind_is_made(
         "class P(Protocol):\n    def f(self, a: int = 7) -> int: ...",
     ],
 )
-def test_what_is_no_behaviour_is_not_changed(tools: tuple[ModuleType, ModuleType], text: str) -> None:
-    assert changes(tools, text) == set()
+def test_code_without_behaviour_is_not_mutated(tools: tuple[ModuleType, ModuleType], text: str) -> None:
+    assert make_changes(tools, text) == set()
 
 
-def test_a_change_keeps_every_other_character(tools: tuple[ModuleType, ModuleType]) -> None:
+def test_mutant_keeps_every_other_character(tools: tuple[ModuleType, ModuleType]) -> None:
     text = "# é\nx = {\n    'ä': [1,\n          2],  # kept\n}\n"
     (mutant,) = (mutant for mutant in tools[0].mutants(text) if mutant.after == "3], # kept")
     assert mutant.apply(text) == text.replace("2]", "3]")
     assert (mutant.line, mutant.lines, mutant.statement, mutant.function) == (4, (4, 4), (2, 5), False)
 
 
-def test_a_change_that_does_not_compile_or_changes_nothing_is_not_valid(
+def test_mutant_that_does_not_compile_or_changes_nothing_is_invalid(
     tools: tuple[ModuleType, ModuleType],
 ) -> None:
     mutants = tools[0]
@@ -148,7 +148,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lines(tools: tuple[ModuleType, ModuleType], root: Path) -> Any:
+def coverage_map(tools: tuple[ModuleType, ModuleType], root: Path) -> Any:
     mutation = tools[1]
     checkout = mutation.Checkout(root)
     result = mutation.CoverageMap(sources=checkout.sources, suites=checkout.suites)
@@ -174,21 +174,21 @@ def lines(tools: tuple[ModuleType, ModuleType], root: Path) -> Any:
     return result
 
 
-def test_tests_that_pass_are_mapped_to_the_lines_that_they_execute(lines: Any) -> None:
-    assert lines.tests == {SUM: 0.75, END: 0.1}
-    assert lines.lines == {
+def test_passing_tests_are_mapped_to_the_lines_they_execute(coverage_map: Any) -> None:
+    assert coverage_map.tests == {SUM: 0.75, END: 0.1}
+    assert coverage_map.lines == {
         "src/qaeval/alpha/sums.py": {5: {SUM}, 6: {SUM}},
         "src/qaeval/beta/limits.py": {},
         "src/qaeval/beta/loops.py": {2: {END}, 3: {END}, 4: {END}},
     }
-    assert lines.imported["src/qaeval/beta/limits.py"] == {1}
+    assert coverage_map.imported["src/qaeval/beta/limits.py"] == {1}
 
 
-def test_a_map_is_read_as_it_was_written(
-    tools: tuple[ModuleType, ModuleType], lines: Any, tmp_path: Path
+def test_coverage_map_round_trips(
+    tools: tuple[ModuleType, ModuleType], coverage_map: Any, tmp_path: Path
 ) -> None:
-    lines.write(tmp_path / "map.json.gz")
-    assert tools[1].CoverageMap.read(tmp_path / "map.json.gz") == lines
+    coverage_map.write(tmp_path / "map.json.gz")
+    assert tools[1].CoverageMap.read(tmp_path / "map.json.gz") == coverage_map
     assert tools[1].CoverageMap.read(tmp_path / "none") == tools[1].CoverageMap()
 
 
@@ -196,43 +196,49 @@ def test_a_map_is_read_as_it_was_written(
     ("source", "after", "tests"),
     [
         ("src/qaeval/alpha/sums.py", "return min((a - b), LIMIT)", [SUM]),
-        ("src/qaeval/beta/limits.py", "LIMIT = 11", [SUM]),  # no function: the tests of its importers
+        # module level: the tests of the importing modules
+        ("src/qaeval/beta/limits.py", "LIMIT = 11", [SUM]),
         ("src/qaeval/beta/loops.py", "n -= 2", [END]),
         ("src/qaeval/beta/loops.py", "return 8", []),  # in a function that no test calls
     ],
 )
-def test_a_mutant_is_shown_to_the_tests_that_can_notice_it(
-    tools: tuple[ModuleType, ModuleType], root: Path, lines: Any, source: str, after: str, tests: list[str]
+def test_mutant_is_tested_by_the_tests_that_execute_it(
+    tools: tuple[ModuleType, ModuleType],
+    root: Path,
+    coverage_map: Any,
+    source: str,
+    after: str,
+    tests: list[str],
 ) -> None:
     mutation = tools[1]
     checkout = mutation.Checkout(root)
     (mutant,) = (mutant for mutant in tools[0].mutants(checkout.text(source)) if mutant.after == after)
-    assert lines.tests_of(source, mutant, checkout.importers) == tests
+    assert coverage_map.tests_of(source, mutant, checkout.importers) == tests
 
 
-def test_a_mutant_of_a_declaration_is_shown_to_the_tests_that_read_all_declarations(
-    tools: tuple[ModuleType, ModuleType], root: Path, lines: Any
+def test_declaration_mutant_is_also_tested_by_declaration_tests(
+    tools: tuple[ModuleType, ModuleType], root: Path, coverage_map: Any
 ) -> None:
     checkout = tools[1].Checkout(root)
-    reader = "tests/test_stored_fields.py::test_fields"
-    lines.tests[reader] = 9.0
+    declaration_test = "tests/test_stored_fields.py::test_fields"
+    coverage_map.tests[declaration_test] = 9.0
 
-    def shown(source: str, after: str) -> list[str]:
-        (mutant,) = (m for m in tools[0].mutants(checkout.text(source)) if m.after == after)
-        tests: list[str] = lines.tests_of(source, mutant, checkout.importers, limit=1.0)
+    def select_tests(source: str, after: str) -> list[str]:
+        (mutant,) = (mutant for mutant in tools[0].mutants(checkout.text(source)) if mutant.after == after)
+        tests: list[str] = coverage_map.tests_of(source, mutant, checkout.importers, limit=1.0)
         return tests
 
-    assert shown("src/qaeval/beta/limits.py", "LIMIT = 11") == [SUM, reader]
-    assert shown("src/qaeval/beta/loops.py", "n -= 2") == [END]
+    assert select_tests("src/qaeval/beta/limits.py", "LIMIT = 11") == [SUM, declaration_test]
+    assert select_tests("src/qaeval/beta/loops.py", "n -= 2") == [END]
 
 
-def test_the_tests_that_read_declarations_exist(tools: tuple[ModuleType, ModuleType]) -> None:
+def test_declaration_tests_exist(tools: tuple[ModuleType, ModuleType]) -> None:
     for name in tools[1].DECLARATIONS:
         file, _, test = name.partition("::")
         assert f"def {test}" in (TOOLS.parent / file).read_text(encoding="utf-8")
 
 
-def test_without_a_map_named_tests_are_shown_every_mutant_of_a_module(
+def test_without_a_map_the_given_tests_run_for_every_mutant(
     tools: tuple[ModuleType, ModuleType], root: Path
 ) -> None:
     mutants, mutation = tools
@@ -246,44 +252,42 @@ def test_without_a_map_named_tests_are_shown_every_mutant_of_a_module(
         assert assumed.tests_of(source, mutant, checkout.importers) == sorted([END, SUM])
 
 
-def test_only_what_changed_is_mapped_again(
-    tools: tuple[ModuleType, ModuleType], root: Path, lines: Any
+def test_only_changed_files_are_mapped_again(
+    tools: tuple[ModuleType, ModuleType], root: Path, coverage_map: Any
 ) -> None:
     mutation = tools[1]
 
-    def stale() -> set[str]:
+    def stale_files() -> set[str]:
         checkout = mutation.Checkout(root)
-        files: set[str] = lines.stale(checkout.sources, checkout.suites)
+        files: set[str] = coverage_map.stale(checkout.sources, checkout.suites)
         return files
 
-    assert stale() == set()
+    assert stale_files() == set()
     (root / "src/qaeval/alpha/sums.py").write_text(FILES["src/qaeval/alpha/sums.py"] + "# new\n")
-    assert stale() == {"tests/test_sums.py"}
+    assert stale_files() == {"tests/test_sums.py"}
     (root / "tests/test_loops.py").write_text("")
-    assert stale() == {"tests/test_sums.py", "tests/test_loops.py"}
+    assert stale_files() == {"tests/test_sums.py", "tests/test_loops.py"}
     checkout = mutation.Checkout(root)
-    new = mutation.CoverageMap(tests={SUM: 0.2}, lines={"src/qaeval/alpha/sums.py": {7: {SUM}}})
-    both = mutation.merged(lines, new, stale(), checkout)
-    assert both.tests == {SUM: 0.2}
-    assert both.lines["src/qaeval/alpha/sums.py"] == {7: {SUM}}
-    assert both.stale(checkout.sources, checkout.suites) == set()
+    new_map = mutation.CoverageMap(tests={SUM: 0.2}, lines={"src/qaeval/alpha/sums.py": {7: {SUM}}})
+    merged_map = mutation.merged(coverage_map, new_map, stale_files(), checkout)
+    assert merged_map.tests == {SUM: 0.2}
+    assert merged_map.lines["src/qaeval/alpha/sums.py"] == {7: {SUM}}
+    assert merged_map.stale(checkout.sources, checkout.suites) == set()
 
 
-def test_a_sample_is_drawn_by_its_seed_one_mutant_a_line(
-    tools: tuple[ModuleType, ModuleType], root: Path
-) -> None:
+def test_sample_is_seeded_with_one_mutant_per_line(tools: tuple[ModuleType, ModuleType], root: Path) -> None:
     mutation = tools[1]
     checkout = mutation.Checkout(root)
-    few = mutation.sample(checkout, ["alpha", "beta"], 2, 1)
-    assert [candidate.package for candidate in few] == ["alpha", "alpha", "beta", "beta"]
-    more = mutation.sample(checkout, ["beta"], 9, 1)
-    assert more[:2] == few[2:]
-    places = [(candidate.source, candidate.mutant.line) for candidate in more]
-    assert len(set(places)) == len(places) == 5
-    assert more != mutation.sample(checkout, ["beta"], 9, 2)
+    small = mutation.sample(checkout, ["alpha", "beta"], 2, 1)
+    assert [candidate.package for candidate in small] == ["alpha", "alpha", "beta", "beta"]
+    large = mutation.sample(checkout, ["beta"], 9, 1)
+    assert large[:2] == small[2:]
+    locations = [(candidate.source, candidate.mutant.line) for candidate in large]
+    assert len(set(locations)) == len(locations) == 5
+    assert large != mutation.sample(checkout, ["beta"], 9, 2)
 
 
-def test_a_result_is_kept_until_its_source_or_the_test_that_failed_changes(
+def test_cached_result_is_valid_until_its_source_or_failing_test_changes(
     tools: tuple[ModuleType, ModuleType], root: Path
 ) -> None:
     mutation = tools[1]
@@ -292,19 +296,19 @@ def test_a_result_is_kept_until_its_source_or_the_test_that_failed_changes(
     cache.put(mutation.Result(survived, mutation.SURVIVED), [SUM, END])
     cache.put(mutation.Result(killed, mutation.KILLED, END), [SUM, END])
 
-    def kept() -> list[str]:
-        again = mutation.Cache(root / "results", mutation.Checkout(root))
-        results = [again.get(candidate, [SUM, END]) for candidate in (survived, killed)]
+    def cached_statuses() -> list[str]:
+        reopened = mutation.Cache(root / "results", mutation.Checkout(root))
+        results = [reopened.get(candidate, [SUM, END]) for candidate in (survived, killed)]
         return [result.status if result else "" for result in results]
 
-    assert kept() == ["survived", "killed"]
+    assert cached_statuses() == ["survived", "killed"]
     (root / "tests/test_sums.py").write_text("")
-    assert kept() == ["", "killed"]
+    assert cached_statuses() == ["", "killed"]
     (root / "tests/test_loops.py").write_text("")
-    assert kept() == ["", ""]
+    assert cached_statuses() == ["", ""]
 
 
-def test_a_score_counts_no_equivalent_mutant_and_every_one_that_no_test_executes(
+def test_score_excludes_equivalent_and_includes_uncovered_mutants(
     tools: tuple[ModuleType, ModuleType], root: Path
 ) -> None:
     mutation = tools[1]
@@ -317,18 +321,18 @@ def test_a_score_counts_no_equivalent_mutant_and_every_one_that_no_test_executes
         mutation.EQUIVALENT,
     ]
     results = [mutation.Result(candidate, status) for candidate, status in zip(drawn, statuses, strict=False)]
-    alpha, beta, everything = mutation.rows(results)
+    alpha, beta, total = mutation.rows(results)
     assert (alpha.mutants, alpha.killed, alpha.score) == (1, 1, 100.0)
     assert (beta.mutants, beta.killed, beta.survived, beta.not_covered, beta.equivalent) == (4, 1, 1, 1, 1)
     assert beta.score == pytest.approx(100 / 3)
-    assert (everything.mutants, everything.killed) == (5, 2)
+    assert (total.mutants, total.killed) == (5, 2)
     assert mutation.table([beta]).splitlines()[2] == "| beta | 4 | 1 | 1 | 1 | 1 | 33 % |"
     assert [entry["source"] for entry in yaml.safe_load(mutation.survivors(results))] == [
         candidate.source for candidate in drawn[2:4]
     ]
 
 
-def test_a_changed_helper_is_that_of_the_files_that_import_it(
+def test_changed_helper_invalidates_the_files_that_import_it(
     tools: tuple[ModuleType, ModuleType], root: Path
 ) -> None:
     mutation = tools[1]
@@ -341,30 +345,33 @@ def test_a_changed_helper_is_that_of_the_files_that_import_it(
     assert {name for name in after if after[name] != before[name]} == {"tests/test_sums.py"}
 
 
-def test_every_mutant_that_does_not_count_is_one_of_todays_code_and_has_a_reason(
+def test_every_listed_equivalent_mutant_exists_and_has_a_reason(
     tools: tuple[ModuleType, ModuleType],
 ) -> None:
     mutants, mutation = tools
     checkout = mutation.Checkout(TOOLS.parent)
     for (source, before, after), reason in mutation.read_equivalents(TOOLS / "mutants.yaml").items():
-        own = mutants.mutants(checkout.text(source))
-        assert (before, after) in {(mutant.before, mutant.after) for mutant in own}, (source, after)
+        source_mutants = mutants.mutants(checkout.text(source))
+        assert (before, after) in {(mutant.before, mutant.after) for mutant in source_mutants}, (
+            source,
+            after,
+        )
         assert reason
 
 
 @pytest.mark.slow
-def test_mutants_are_killed_survive_or_hang_and_the_checkout_stays_as_it_is(root: Path, lines: Any) -> None:
+def test_mutation_run_keeps_the_checkout_unchanged(root: Path, coverage_map: Any) -> None:
     (root / ".mutation").mkdir()
     (root / "tools").mkdir()
-    lines.write(root / ".mutation" / "map.json.gz")
-    limit = {
+    coverage_map.write(root / ".mutation" / "map.json.gz")
+    equivalent = {
         "source": "src/qaeval/beta/limits.py",
         "before": "LIMIT = 10",
         "after": "LIMIT = 11",
         "reason": "r",
     }
-    (root / "tools" / "mutants.yaml").write_text(json.dumps([limit]))
-    before = {name: (root / name).read_text() for name in FILES}
+    (root / "tools" / "mutants.yaml").write_text(json.dumps([equivalent]))
+    texts = {name: (root / name).read_text() for name in FILES}
     command = [
         sys.executable,
         str(TOOLS / "mutation.py"),
@@ -377,9 +384,9 @@ def test_mutants_are_killed_survive_or_hang_and_the_checkout_stays_as_it_is(root
     ]
     first = subprocess.run([*command, "--hold"], capture_output=True, text=True, check=False)
     assert first.returncode == 1, first.stderr
-    assert {name: (root / name).read_text() for name in FILES} == before
-    kept = [json.loads(line) for line in (root / ".mutation" / "results.jsonl").read_text().splitlines()]
-    assert {status for _, status, _ in kept} >= {"killed", "survived"}
-    assert {test for _, status, test in kept if status == "killed"} == {SUM, END}
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (again.returncode, again.stdout, again.stderr) == (0, first.stdout, "")
+    assert {name: (root / name).read_text() for name in FILES} == texts
+    rows = [json.loads(line) for line in (root / ".mutation" / "results.jsonl").read_text().splitlines()]
+    assert {status for _, status, _ in rows} >= {"killed", "survived"}
+    assert {test for _, status, test in rows if status == "killed"} == {SUM, END}
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (second.returncode, second.stdout, second.stderr) == (0, first.stdout, "")

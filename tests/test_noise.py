@@ -1,4 +1,4 @@
-"""Noise from repeats: what is asked again, and the components of rows that are worked by hand."""
+"""Noise from repeats: the repeated requests, and variance components calculated by hand."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,16 +22,16 @@ from qaeval.testing import ScriptedModel, grade_reply, pairs_reply
 from report_builders import JUDGE, RUBRIC, Case, case, items_of
 
 approx = pytest.approx
-WORDS = ["AA", "AC", "CC", "AC"] * 5
+CHUNK_LETTERS = ["AA", "AC", "CC", "AC"] * 5
 
 
-def alpha(words: list[str]) -> Case:
-    return case({"alpha": words}, items_per_sample=2)
+def make_example(letters: list[str]) -> Case:
+    return case({"alpha": letters}, items_per_sample=2)
 
 
-def letters_again(made: Case, number: int = 1, **changed: str) -> list[Grade]:
-    """The letters of the run once more, with other ones for some items, by their index."""
-    grades = [row for row in made.rows.grades if isinstance(row, Grade)]
+def repeated_letters(example: Case, number: int = 1, **changed: str) -> list[Grade]:
+    """Return second letters of the run, with changes for some items by index."""
+    grades = [row for row in example.rows.grades if isinstance(row, Grade)]
     return [
         row.model_copy(
             update={
@@ -44,7 +44,7 @@ def letters_again(made: Case, number: int = 1, **changed: str) -> list[Grade]:
     ]
 
 
-def failed_again(made: Case, reason: str = "invalid_json") -> list[Failure]:
+def failed_repeats(example: Case, reason: str = "invalid_json") -> list[Failure]:
     return [
         Failure(
             task_id=f"again {sample.sample_id}",
@@ -55,12 +55,12 @@ def failed_again(made: Case, reason: str = "invalid_json") -> list[Failure]:
             reason=reason,  # type: ignore[arg-type]
             detail="",
         )
-        for sample in made.rows.samples
+        for sample in example.rows.samples
     ]
 
 
-def replies_again(made: Case) -> list[Generation]:
-    """A second reply to each sample, with items of its own."""
+def repeated_replies(example: Case) -> list[Generation]:
+    """Return a second reply to each sample, with different items."""
     return [
         row.model_copy(
             update={
@@ -74,37 +74,39 @@ def replies_again(made: Case) -> list[Generation]:
                 ),
             }
         )
-        for row in made.rows.generations
+        for row in example.rows.generations
         if isinstance(row, Generation)
     ]
 
 
-def measured(made: Case, replies: Any = (), letters: Any = (), **more: Any) -> Noise | None:
+def measure_example_noise(
+    example: Case, replies: Any = (), letters: Any = (), **overrides: Any
+) -> Noise | None:
     table = letter_table(
-        *(made.rows.samples, made.rows.generations, made.rows.grades),
+        *(example.rows.samples, example.rows.generations, example.rows.grades),
         candidates=["alpha"],
         items_per_sample=2,
         judge=JUDGE.name,
         rubric=RUBRIC,
     )
-    options: dict[str, Any] = {"candidates": ["alpha"], "judge": JUDGE.name, "temperatures": {}, **more}
-    return measure_noise(table, made.rows.samples, replies, letters, rubric=RUBRIC, **options)
+    options: dict[str, Any] = {"candidates": ["alpha"], "judge": JUDGE.name, "temperatures": {}, **overrides}
+    return measure_noise(table, example.rows.samples, replies, letters, rubric=RUBRIC, **options)
 
 
-def variances(noise: CandidateNoise) -> dict[str, float | None]:
-    return {part.source: part.variance.value for part in noise.components}
+def variances_by_source(noise: CandidateNoise) -> dict[str, float | None]:
+    return {component.source: component.variance.value for component in noise.components}
 
 
-def test_a_letter_that_turns_is_noise_of_the_judge() -> None:
-    made = alpha(WORDS)
-    noise = measured(made, letters=letters_again(made, i0="C", i7="A"))
+def test_changed_letters_are_judge_noise() -> None:
+    example = make_example(CHUNK_LETTERS)
+    noise = measure_example_noise(example, letters=repeated_letters(example, i0="C", i7="A"))
     assert noise is not None
     assert noise.judge is not None
-    (of_alpha,) = noise.candidates
-    assert (of_alpha.n_letters, of_alpha.n_missing, of_alpha.n_replies) == (80, 0, 1)
-    # two of 40 items have two letters: half the squared difference of each, over all items
-    assert variances(of_alpha)["judge"] == approx(2 * 0.5 / 40)
-    assert variances(of_alpha)["reply"] is None
+    (noise_of_alpha,) = noise.candidates
+    assert (noise_of_alpha.n_letters, noise_of_alpha.n_missing, noise_of_alpha.n_replies) == (80, 0, 1)
+    # two of 40 items have different letters: half the squared difference of each, over all items
+    assert variances_by_source(noise_of_alpha)["judge"] == approx(2 * 0.5 / 40)
+    assert variances_by_source(noise_of_alpha)["reply"] is None
     assert (noise.judge.n_items, noise.judge.n_letters) == (40, 2)
     assert noise.judge.self_agreement.value == approx(38 / 40)
     assert noise.judge.flips.value == approx(2 / 40)
@@ -113,48 +115,48 @@ def test_a_letter_that_turns_is_noise_of_the_judge() -> None:
     assert noise.at_temperature_0 == ()
 
 
-def test_without_the_judges_noise_the_interval_is_narrower_by_its_share_of_the_variance() -> None:
-    made = alpha(WORDS)
-    noise = measured(made, letters=letters_again(made, i0="C", i7="A"))
+def test_interval_narrows_without_judge_noise() -> None:
+    example = make_example(CHUNK_LETTERS)
+    noise = measure_example_noise(example, letters=repeated_letters(example, i0="C", i7="A"))
     assert noise is not None
     # usable rate 0.5; sums of the chunks are +1, 0, -1, 0: 10 of 20 chunks differ by 1
     variance = 10 * 20 / 19 / 40**2
     assert noise.candidates[0].without_judge_noise == approx((1 - 0.025 / 40 / variance) ** 0.5)
 
 
-def test_a_letter_that_never_turns_has_no_noise_and_one_letter_alone_no_alpha() -> None:
-    made = alpha(["AA"] * 20)
-    noise = measured(made, letters=letters_again(made))
+def test_constant_letters_have_no_noise_and_undefined_alpha() -> None:
+    example = make_example(["AA"] * 20)
+    noise = measure_example_noise(example, letters=repeated_letters(example))
     assert noise is not None
     assert noise.judge is not None
-    assert variances(noise.candidates[0])["judge"] == 0.0
+    assert variances_by_source(noise.candidates[0])["judge"] == 0.0
     assert (noise.judge.self_agreement.value, noise.judge.flips.value) == (1.0, 0.0)
     assert (noise.judge.alpha.value, noise.judge.alpha.reason) == (None, "all letters are the same")
     assert noise.candidates[0].without_judge_noise is None
 
 
-def test_a_further_reply_that_fails_is_noise_of_the_candidate() -> None:
-    made = alpha(["AA"] * 20)
-    noise = measured(made, replies=failed_again(made))
+def test_failed_repeated_replies_are_candidate_noise() -> None:
+    example = make_example(["AA"] * 20)
+    noise = measure_example_noise(example, replies=failed_repeats(example))
     assert noise is not None
     assert noise.judge is None
-    (of_alpha,) = noise.candidates
-    # each item was usable once and not once: (1 - 0)^2 / 2
-    assert variances(of_alpha)["reply"] == approx(0.5)
-    assert (of_alpha.n_letters, of_alpha.n_missing, of_alpha.n_replies) == (80, 0, 2)
-    assert variances(of_alpha)["judge"] is None
+    (noise_of_alpha,) = noise.candidates
+    # each item was usable in one of two replies: (1 - 0)^2 / 2
+    assert variances_by_source(noise_of_alpha)["reply"] == approx(0.5)
+    assert (noise_of_alpha.n_letters, noise_of_alpha.n_missing, noise_of_alpha.n_replies) == (80, 0, 2)
+    assert variances_by_source(noise_of_alpha)["judge"] is None
 
 
-def test_what_a_server_did_not_answer_is_no_reply() -> None:
-    made = alpha(["AA"] * 20)
-    assert measured(made, replies=failed_again(made, "endpoint")) is None
-    assert measured(made) is None
+def test_endpoint_failures_are_not_counted_as_replies() -> None:
+    example = make_example(["AA"] * 20)
+    assert measure_example_noise(example, replies=failed_repeats(example, "endpoint")) is None
+    assert measure_example_noise(example) is None
 
 
-def test_items_of_further_replies_are_found_by_position_and_count_as_missing_without_a_letter() -> None:
-    made = alpha(WORDS)
-    replies = replies_again(made)
-    graded = [
+def test_items_of_repeated_replies_are_matched_by_position() -> None:
+    example = make_example(CHUNK_LETTERS)
+    replies = repeated_replies(example)
+    grades = [
         Grade(
             task_id=f"again {item.item_id}",
             judge=JUDGE.name,
@@ -168,19 +170,19 @@ def test_items_of_further_replies_are_found_by_position_and_count_as_missing_wit
         for row in replies[:15]
         for item in row.items
     ]
-    noise = measured(made, replies=replies, letters=graded)
+    noise = measure_example_noise(example, replies=replies, letters=grades)
     assert noise is not None
-    (of_alpha,) = noise.candidates
-    assert (of_alpha.n_letters, of_alpha.n_missing, of_alpha.n_replies) == (40 + 30, 10, 2)
+    (noise_of_alpha,) = noise.candidates
+    assert (noise_of_alpha.n_letters, noise_of_alpha.n_missing, noise_of_alpha.n_replies) == (40 + 30, 10, 2)
     assert noise.judge is None
 
 
-def test_models_at_temperature_0_are_named_once() -> None:
-    made = alpha(WORDS)
-    noise = measured(
-        made,
-        replies=failed_again(made),
-        letters=letters_again(made),
+def test_models_at_temperature_0_are_listed() -> None:
+    example = make_example(CHUNK_LETTERS)
+    noise = measure_example_noise(
+        example,
+        replies=failed_repeats(example),
+        letters=repeated_letters(example),
         temperatures={"alpha": 0.0, JUDGE.name: 0.7, "other": 0.0},
     )
     assert noise is not None
@@ -196,25 +198,27 @@ def test_models_at_temperature_0_are_named_once() -> None:
     ],
 )
 def test_letters_of_another_judge_or_rubric_are_refused(change: dict[str, str], excerpt: str) -> None:
-    made = alpha(WORDS)
-    rows = letters_again(made)
+    example = make_example(CHUNK_LETTERS)
+    rows = repeated_letters(example)
     with pytest.raises(DataError, match=excerpt):
-        measured(made, letters=[*rows[:3], rows[3].model_copy(update=change)])
+        measure_example_noise(example, letters=[*rows[:3], rows[3].model_copy(update=change)])
 
 
 @pytest.mark.parametrize("change", [{"model": "beta"}, {"sample_id": "0" * 16}])
-def test_a_reply_to_nothing_in_the_run_is_refused(change: dict[str, str]) -> None:
-    made = alpha(WORDS)
+def test_reply_of_an_unknown_candidate_or_sample_is_refused(change: dict[str, str]) -> None:
+    example = make_example(CHUNK_LETTERS)
     with pytest.raises(DataError, match="belongs to nothing"):
-        measured(made, replies=[failed_again(made)[0].model_copy(update=change)])
+        measure_example_noise(example, replies=[failed_repeats(example)[0].model_copy(update=change)])
 
 
-def test_the_section_has_a_row_for_each_candidate_and_one_table_for_the_judge() -> None:
-    made = alpha(WORDS)
-    noise = measured(
-        made, letters=letters_again(made, i0="C", i7="A"), temperatures={JUDGE.name: 0.0, "alpha": 0.0}
+def test_noise_section_has_candidate_rows_and_a_judge_table() -> None:
+    example = make_example(CHUNK_LETTERS)
+    noise = measure_example_noise(
+        example,
+        letters=repeated_letters(example, i0="C", i7="A"),
+        temperatures={JUDGE.name: 0.0, "alpha": 0.0},
     )
-    section = noise_section(made.report().model_copy(update={"noise": noise}))
+    section = noise_section(example.report().model_copy(update={"noise": noise}))
     assert section is not None
     assert section.anchor == "noise"
     components, judge = section.tables
@@ -228,17 +232,17 @@ def test_the_section_has_a_row_for_each_candidate_and_one_table_for_the_judge() 
 
 
 def test_a_run_without_repeats_has_no_section() -> None:
-    assert noise_section(alpha(WORDS).report()) is None
+    assert noise_section(make_example(CHUNK_LETTERS).report()) is None
 
 
-# ------------------------------------------------------------------------------ what is asked again
+# ------------------------------------------------------------------------------ repeated requests
 
 
-class Store:
-    """What a stage reads of a run directory: samples, and ids of finished tasks."""
+class FakeStore:
+    """A fake run directory with what a stage reads: samples and ids of finished tasks."""
 
-    def __init__(self, samples: tuple[Sample, ...], done: set[str]) -> None:
-        self._samples, self._done = samples, done
+    def __init__(self, samples: tuple[Sample, ...], finished_ids: set[str]) -> None:
+        self._samples, self._done = samples, finished_ids
 
     def samples(self) -> Iterator[Sample]:
         return iter(self._samples)
@@ -256,13 +260,13 @@ class Store:
 SPEC = ModelSpec.model_validate({"name": "alpha", "sampling": {"seed": 11, "temperature": 0.7}})
 
 
-def test_further_replies_that_are_missing_are_asked_for_with_seeds_of_their_own() -> None:
-    samples = alpha(WORDS).rows.samples[:3]
-    done = {
+def test_pending_repeats_are_the_missing_replies() -> None:
+    samples = make_example(CHUNK_LETTERS).rows.samples[:3]
+    finished_ids = {
         generate.task_id("alpha", samples[0].sample_id, 2),
         generate.task_id("alpha", samples[1].sample_id),
     }
-    stage = GenerateRepeats(SPEC, find_eval("qa_pairs"), Store(samples, done), repeat=3)  # type: ignore[arg-type]
+    stage = GenerateRepeats(SPEC, find_eval("qa_pairs"), FakeStore(samples, finished_ids), repeat=3)  # type: ignore[arg-type]
     pending = stage.pending()
     assert (pending.n, pending.n_done) == (6, 1)
     assert [(task.sample.sample_id, task.reply_number) for task in pending.tasks] == [
@@ -271,9 +275,9 @@ def test_further_replies_that_are_missing_are_asked_for_with_seeds_of_their_own(
     ]
 
 
-async def test_a_further_reply_has_the_seed_of_its_number() -> None:
-    (sample,) = alpha(WORDS).rows.samples[:1]
-    stage = GenerateRepeats(SPEC, find_eval("qa_pairs"), Store((sample,), set()), repeat=3)  # type: ignore[arg-type]
+async def test_repeated_reply_has_a_seed_by_its_number() -> None:
+    (sample,) = make_example(CHUNK_LETTERS).rows.samples[:1]
+    stage = GenerateRepeats(SPEC, find_eval("qa_pairs"), FakeStore((sample,), set()), repeat=3)  # type: ignore[arg-type]
     model = ScriptedModel(
         lambda _request: pairs_reply([(kind, f"{kind}?", "a") for kind in ("factual",) * 3])
     )
@@ -283,32 +287,35 @@ async def test_a_further_reply_has_the_seed_of_its_number() -> None:
     assert [request.sampling.seed for request in model.requests] == [12, 13]
 
 
-async def test_a_further_letter_has_a_seed_of_its_own_and_none_where_the_judge_has_none() -> None:
-    (sample,) = alpha(WORDS).rows.samples[:1]
+async def test_repeated_letter_has_a_seed_by_its_number_if_the_judge_has_one() -> None:
+    (sample,) = make_example(CHUNK_LETTERS).rows.samples[:1]
     item = Item.of(sample.sample_id, 0, type="", question="q", answer="a")
     model = ScriptedModel(lambda _request: grade_reply("A"))
     for seed in (5, None):
         spec = ModelSpec.model_validate({"name": "j", "sampling": {"seed": seed}})
         judging = Judging(spec, find_rubric("qa_pair_abc"))
-        stage = GradeRepeats(judging, Store((sample,), set()), repeat=3)  # type: ignore[arg-type]
+        stage = GradeRepeats(judging, FakeStore((sample,), set()), repeat=3)  # type: ignore[arg-type]
         for reply_number, letter_number in ((0, 2), (3, 0)):
             task = grade.GradeTask("t", "j", sample, item, reply_number, letter_number)
             row = await stage.ask(model, task)
             assert (row.reply_number, row.letter_number) == (reply_number, letter_number)
-    own = replace(grade.SAMPLING, seed=5).seed or 0
-    assert [request.sampling.seed for request in model.requests][:2] == [own + 2, own + 3000]
+    base_seed = replace(grade.SAMPLING, seed=5).seed or 0
+    assert [request.sampling.seed for request in model.requests][:2] == [base_seed + 2, base_seed + 3000]
 
 
-def test_the_letters_that_are_missing_are_those_of_the_numbers_and_one_for_each_further_item() -> None:
-    made = alpha(["AC"])
-    (sample,) = made.rows.samples
-    (first,) = (row for row in made.rows.generations if isinstance(row, Generation))
-    (second,) = replies_again(made)
-    twin = first.model_copy(update={"candidate": "beta"})  # the same items: one task for both
+def test_pending_letters_are_the_missing_numbers_and_items() -> None:
+    example = make_example(["AC"])
+    (sample,) = example.rows.samples
+    (first,) = (row for row in example.rows.generations if isinstance(row, Generation))
+    (second,) = repeated_replies(example)
+    # the same items: one task for both candidates
+    same_items = first.model_copy(update={"candidate": "beta"})
     ids = [item.item_id for item in first.items]
-    done = {grade.task_id("j", ids[0], 0, 2)}
-    asked = grade.repeated_tasks("j", sample, [second, twin, first], done, letter_numbers=iter((1, 2)))
-    assert [(task.item.item_id, task.reply_number, task.letter_number) for task in asked] == [
+    finished_ids = {grade.task_id("j", ids[0], 0, 2)}
+    tasks = grade.repeated_tasks(
+        "j", sample, [second, same_items, first], finished_ids, letter_numbers=iter((1, 2))
+    )
+    assert [(task.item.item_id, task.reply_number, task.letter_number) for task in tasks] == [
         (ids[0], 0, 1),
         (ids[1], 0, 1),
         (ids[1], 0, 2),
@@ -317,7 +324,7 @@ def test_the_letters_that_are_missing_are_those_of_the_numbers_and_one_for_each_
 
 
 @pytest.mark.parametrize(
-    ("spec", "says"),
+    ("spec", "excerpt"),
     [
         ({"kind": "embedded"}, "no language model"),
         ({"sampling": {"temperature": 0.7}}, None),
@@ -325,11 +332,11 @@ def test_the_letters_that_are_missing_are_those_of_the_numbers_and_one_for_each_
         ({}, "temperature 0"),
     ],
 )
-def test_a_model_whose_repeats_show_nothing_of_it_is_named(spec: dict[str, Any], says: str | None) -> None:
+def test_note_on_models_with_deterministic_repeats(spec: dict[str, Any], excerpt: str | None) -> None:
     note = deterministic_note(ModelSpec.model_validate({"name": "quiet", **spec}), Sampling(temperature=0.0))
-    assert (note is None) == (says is None)
-    assert note is None or ("quiet" in note and says is not None and says in note)
+    assert (note is None) == (excerpt is None)
+    assert note is None or ("quiet" in note and excerpt is not None and excerpt in note)
 
 
-def test_the_run_of_the_builders_has_two_items_a_sample() -> None:
-    assert len(items_of(alpha(WORDS), "alpha")) == 40
+def test_example_has_two_items_per_sample() -> None:
+    assert len(items_of(make_example(CHUNK_LETTERS), "alpha")) == 40

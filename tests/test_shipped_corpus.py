@@ -1,4 +1,4 @@
-"""The shipped chunks: where they come from, how they are split and drawn, and how their tool cuts documents."""
+"""The shipped chunks: their sources, split and draws, and how the build tool cuts documents."""
 
 import importlib.util
 import json
@@ -30,12 +30,12 @@ EVAL = ROOT / "evals" / "qa_pairs"
 BY_HAND = "written for this project"
 
 
-def rows_of(name: str) -> list[dict[str, Any]]:
+def read_rows(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (EVAL / name).read_text(encoding="utf-8").splitlines()]
 
 
-ROWS = rows_of("chunks.jsonl")
-MORE = rows_of("chunks-more.jsonl")
+ROWS = read_rows("chunks.jsonl")
+MORE = read_rows("chunks-more.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def tool() -> ModuleType:
     return module
 
 
-def test_every_chunk_names_source_and_licence_and_the_notices_have_both(tool: ModuleType) -> None:
+def test_every_chunk_has_source_and_licence_in_the_notices(tool: ModuleType) -> None:
     notices = (EVAL / "NOTICES").read_text(encoding="utf-8")
     pins = dict(re.findall(r"^(\w+)==(\S+) --hash=sha256:[0-9a-f]{64}$", tool.PINS.read_text(), re.MULTILINE))
     licences = {package.name: package.licence for package in tool.PACKAGES}
@@ -72,7 +72,7 @@ def test_every_chunk_names_source_and_licence_and_the_notices_have_both(tool: Mo
         assert text in notices
 
 
-def test_the_corpus_has_the_breadth_that_it_promises(tool: ModuleType) -> None:
+def test_corpus_has_the_documented_strata_and_lengths(tool: ModuleType) -> None:
     sizes = Counter(row["stratum"] for row in ROWS)
     packages = {package.name: tool.PER_PACKAGE for package in tool.PACKAGES}
     assert sizes == {
@@ -98,16 +98,16 @@ def test_the_corpus_has_the_breadth_that_it_promises(tool: ModuleType) -> None:
     assert tool.statistics(ROWS, MORE) in (EVAL / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_document_is_wholly_in_one_half_with_those_that_it_is_related_to() -> None:
+def test_documents_and_related_chunks_are_in_one_split() -> None:
     assert Counter(row["split"] for row in ROWS) == {"tuning": 130, "held-out": 130}
-    halves = defaultdict(set)
+    splits_by_document = defaultdict(set)
     for row in (*ROWS, *MORE):
-        halves[row["document"]].add(row["split"])
-    assert {len(split) for split in halves.values()} == {1}
+        splits_by_document[row["document"]].add(row["split"])
+    assert {len(split) for split in splits_by_document.values()} == {1}
     by_stratum = Counter((row["stratum"], row["split"]) for row in ROWS)
-    for stratum, half in by_stratum:
-        other = "tuning" if half == "held-out" else "held-out"
-        assert abs(by_stratum[stratum, half] - by_stratum[stratum, other]) <= 1
+    for stratum, split in by_stratum:
+        other_split = "tuning" if split == "held-out" else "held-out"
+        assert abs(by_stratum[stratum, split] - by_stratum[stratum, other_split]) <= 1
     by_id = {row["chunk_id"]: row for row in ROWS}
     related = [(row, key) for row in ROWS for key in ("near_duplicate_of", "contradicts") if key in row]
     assert Counter(key for _, key in related) == {"near_duplicate_of": 4, "contradicts": 4}
@@ -117,22 +117,23 @@ def test_a_document_is_wholly_in_one_half_with_those_that_it_is_related_to() -> 
 
 
 @pytest.mark.slow
-def test_near_duplicates_are_named() -> None:
-    words = {row["chunk_id"]: frozenset(row["text"].split()) for row in (*ROWS, *MORE)}
-    named = {
+def test_near_duplicates_are_marked() -> None:
+    words_by_id = {row["chunk_id"]: frozenset(row["text"].split()) for row in (*ROWS, *MORE)}
+    marked = {
         frozenset((row["chunk_id"], row["near_duplicate_of"])) for row in ROWS if "near_duplicate_of" in row
     }
-    alike = {
-        frozenset((one, other))
-        for one, other in combinations(words, 2)
-        if 0.8 < len(words[one]) / len(words[other]) < 1 / 0.8
-        and len(words[one] & words[other]) > 0.8 * len(words[one] | words[other])
+    near_duplicates = {
+        frozenset((first, second))
+        for first, second in combinations(words_by_id, 2)
+        if 0.8 < len(words_by_id[first]) / len(words_by_id[second]) < 1 / 0.8
+        and len(words_by_id[first] & words_by_id[second])
+        > 0.8 * len(words_by_id[first] | words_by_id[second])
     }
-    assert alike == named
+    assert near_duplicates == marked
 
 
 @pytest.mark.parametrize("n", [20, 50, 100])
-def test_a_draw_has_every_large_stratum_and_both_languages(n: int) -> None:
+def test_draw_covers_large_strata_and_both_languages(n: int) -> None:
     samples = [Sample.of(chunk) for chunk in load_chunks(EVAL / "chunks.jsonl")]
     for seed in range(5):
         drawn = draw(samples, n=n, seed=seed)
@@ -144,20 +145,20 @@ def test_a_draw_has_every_large_stratum_and_both_languages(n: int) -> None:
 
 
 @pytest.mark.slow
-def test_the_readme_begins_with_the_difference_that_the_chunks_show() -> None:
-    _, _, first, *_ = (EVAL / "README.md").read_text(encoding="utf-8").splitlines()
+def test_readme_states_the_detectable_difference() -> None:
+    _, _, first_paragraph, *_ = (EVAL / "README.md").read_text(encoding="utf-8").splitlines()
     plans = [
         plan_assumed(rate=rate, icc=0.2, items_per_chunk=3, n_chunks=n, difference=0.05, power=0.8)
         for rate in (0.8, 0.5)
         for n in (len(ROWS), len(ROWS) + len(MORE))
     ]
     for (pair,) in (plan.pairs for plan in plans):
-        assert f"{pair.n_chunks} chunks" in first
-        assert f" {100 * pair.detectable:.1f} points" in first
+        assert f"{pair.n_chunks} chunks" in first_paragraph
+        assert f" {100 * pair.detectable:.1f} points" in first_paragraph
 
 
 @pytest.mark.slow
-def test_labels_of_a_chunk_are_in_its_half(tmp_path: Path) -> None:
+def test_labels_have_the_split_of_their_chunk(tmp_path: Path) -> None:
     chunks = [
         {"id": split or "open", "text": f"The pump starts at 5 bar. It stops at {n} bar.", "split": split}
         for n, split in enumerate(("tuning", "held-out", ""))
@@ -165,12 +166,12 @@ def test_labels_of_a_chunk_are_in_its_half(tmp_path: Path) -> None:
     path = tmp_path / "chunks.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in chunks))
     api.compare(["embedded-lead"], chunks=path, out=tmp_path / "run", labels=[])
-    # the embedded judge was tuned, so a sitting leaves the tuning half out; a file may hold labels of it
+    # the embedded judge is tuned, so a sitting excludes the tuning half; an imported file may include it
     with Sitting.open(tmp_path / "run", rater="anna", seed=0) as sitting:
         while (question := sitting.current()) is not None:
             sitting.record(question.assignment, "B")
-    ruled = read_labels(tmp_path / "run" / "labels" / "anna.jsonl")
-    assert Counter((label.chunk_id, label.split) for label in ruled) == {
+    sitting_labels = read_labels(tmp_path / "run" / "labels" / "anna.jsonl")
+    assert Counter((label.chunk_id, label.split) for label in sitting_labels) == {
         ("held-out", "held-out"): 3,
         ("open", "held-out"): 3,
     }
@@ -184,7 +185,7 @@ def test_labels_of_a_chunk_are_in_its_half(tmp_path: Path) -> None:
     assert (agreement.n_labels, agreement.n_tuning_excluded) == (9, 3)
 
 
-def test_another_meaning_of_split_is_ignored(tmp_path: Path) -> None:
+def test_unknown_split_values_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "chunks.jsonl"
     path.write_text('{"id": "a", "text": "x", "split": "train"}\n{"id": "b", "text": "x", "split": ["a"]}\n')
     assert [chunk.split for chunk in load_chunks(path)] == ["", ""]
@@ -214,12 +215,20 @@ text
 
 
 def test_headings_of_restructured_text(tool: ModuleType) -> None:
-    found = tool.headings(RST, markdown=False)
-    assert [(level, title) for _, level, title in found] == [(1, "Pumps"), (2, "Valves"), (3, "Low pressure")]
-    assert [RST[offset:].partition("\n")[0] for offset, _, _ in found] == ["=====", "Valves", "Low pressure"]
+    headings = tool.headings(RST, markdown=False)
+    assert [(level, title) for _, level, title in headings] == [
+        (1, "Pumps"),
+        (2, "Valves"),
+        (3, "Low pressure"),
+    ]
+    assert [RST[offset:].partition("\n")[0] for offset, _, _ in headings] == [
+        "=====",
+        "Valves",
+        "Low pressure",
+    ]
 
 
-def test_headings_of_markdown_leave_out_comments_in_code(tool: ModuleType) -> None:
+def test_headings_of_markdown_exclude_comments_in_code(tool: ModuleType) -> None:
     text = "# Pumps\n\n```sh\n# start\n```\n\n## `stop` ##\n"
     assert [(level, title) for _, level, title in tool.headings(text, markdown=True)] == [
         (1, "Pumps"),
@@ -227,7 +236,7 @@ def test_headings_of_markdown_leave_out_comments_in_code(tool: ModuleType) -> No
     ]
 
 
-def test_a_cut_by_words_keeps_the_text_and_the_headings_above(tool: ModuleType) -> None:
+def test_cutting_by_words_keeps_text_and_heading_path(tool: ModuleType) -> None:
     text = "# Pumps\n" + "word " * 400 + "\n## Valves\n" + "other " * 400
     parts = tool.sections("a.md", text, at_headings=False)
     assert [part.n_words for part in parts] == [300, 300, 204]
@@ -237,30 +246,28 @@ def test_a_cut_by_words_keeps_the_text_and_the_headings_above(tool: ModuleType) 
     assert [(part.title, part.n_words) for part in at_headings] == [("Pumps", 402), ("Pumps > Valves", 402)]
 
 
-def test_documentation_with_another_licence_than_the_code_is_refused(
-    tool: ModuleType, tmp_path: Path
-) -> None:
+def test_documentation_with_a_different_licence_is_refused(tool: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "p-1.0" / "docs").mkdir(parents=True)
     (tmp_path / "p-1.0" / "docs" / "guide.md").write_text("# Pumps\n" + "word " * 200)
     package = tool.Package("p", "MIT", "docs", ("LICENSE",), 1 - tool.PER_PACKAGE)
     archive = tmp_path / "p-1.0.tar.gz"
 
-    def cut() -> list[dict[str, Any]]:
+    def build_rows() -> list[dict[str, Any]]:
         with tarfile.open(archive, "w:gz") as tar:
             tar.add(tmp_path / "p-1.0", "p-1.0")
         rows: list[dict[str, Any]] = tool.package_rows(package, archive)
         return rows
 
-    (row,) = cut()
+    (row,) = build_rows()
     assert (row["source"], row["licence"], row["title"]) == ("p 1.0, docs/guide.md", "MIT", "Pumps")
     (tmp_path / "p-1.0" / "docs" / "index.rst").write_text(
         "All documentation is licensed under `Creative\nCommons 3.0`_"
     )
     with pytest.raises(SystemExit, match=r"index\.rst"):
-        cut()
+        build_rows()
 
 
-def test_related_chunks_are_in_one_half(tool: ModuleType) -> None:
+def test_related_chunks_get_the_same_split(tool: ModuleType) -> None:
     rows = [
         {"chunk_id": str(n), "document": f"{n}.md", "stratum": "ab"[n % 2], "text": str(n)} for n in range(40)
     ]
@@ -270,6 +277,6 @@ def test_related_chunks_are_in_one_half(tool: ModuleType) -> None:
     assert len({rows[n]["split"] for n in (1, 2, 7)}) == 1
     assert rows[3]["split"] == rows[4]["split"] == "tuning"
     assert Counter(row["split"] for row in rows) == {"tuning": 20, "held-out": 20}
-    again = [dict(row) for row in rows]
-    tool.split_by_document(again, {row["document"]: row["split"] for row in rows})
-    assert again == rows
+    second_rows = [dict(row) for row in rows]
+    tool.split_by_document(second_rows, {row["document"]: row["split"] for row in rows})
+    assert second_rows == rows

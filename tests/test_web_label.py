@@ -1,4 +1,4 @@
-"""The label page without a browser: what it sends, and what a request may change."""
+"""The label page without a browser: its responses, and what a request may change."""
 
 import json
 import string
@@ -19,8 +19,8 @@ from web_client import Answer, Client, serving
 RUBRIC = load_rubric(Path("rubrics/qa_pair_abc.yaml"))
 
 
-def question(assignment: str, **values: Any) -> Question:
-    given: dict[str, Any] = {
+def make_question(assignment: str, **values: Any) -> Question:
+    defaults: dict[str, Any] = {
         "title": "Valves",
         "parts": ("The valve opens at 3 bar. ", "It shuts after 9 s."),
         "support": (0,),
@@ -31,14 +31,16 @@ def question(assignment: str, **values: Any) -> Question:
         "scale": RUBRIC.scale,
         "flags": RUBRIC.flags,
     }
-    return Question(assignment=assignment, number=1, **(given | values))
+    return Question(assignment=assignment, number=1, **(defaults | values))
 
 
 @dataclass
 class Session:
-    """Three items in memory."""
+    """A labelling session of three items in memory."""
 
-    items: list[Question] = field(default_factory=lambda: [question("x1"), question("x2"), question("x3")])
+    items: list[Question] = field(
+        default_factory=lambda: [make_question("x1"), make_question("x2"), make_question("x3")]
+    )
     log: list[tuple[object, ...]] = field(default_factory=list)
     broken: bool = False
 
@@ -60,14 +62,14 @@ class Session:
 
     def progress(self) -> SittingProgress:
         pace = 6.4 if self.log else None
-        left = len(self.items) - len(self.log)
+        n_left = len(self.items) - len(self.log)
         return SittingProgress(
             answered=len(self.log),
             total=len(self.items),
             labelled=len(self.log),
             skipped=0,
             median_seconds=pace,
-            remaining_seconds=pace and pace * left,
+            remaining_seconds=pace and pace * n_left,
             is_decided=False,
         )
 
@@ -76,7 +78,7 @@ class Session:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[Client, Session]]:
+def client_and_session() -> Iterator[tuple[Client, Session]]:
     session = Session()
     page = LabelPage(session, summarise=session.summary, run="run <1>", rater="anna")
     with serving(page.routes()) as (client, _):
@@ -84,27 +86,27 @@ def served() -> Iterator[tuple[Client, Session]]:
 
 
 @pytest.fixture
-def session(served: tuple[Client, Session]) -> Session:
-    served[1].__init__()  # type: ignore[misc] # each test has a new sitting on the same server
-    return served[1]
+def session(client_and_session: tuple[Client, Session]) -> Session:
+    client_and_session[1].__init__()  # type: ignore[misc] # a new sitting on the same server for each test
+    return client_and_session[1]
 
 
 @pytest.fixture
-def client(served: tuple[Client, Session], session: Session) -> Client:  # noqa: ARG001 - resets the sitting
-    return Client(served[0].server).enter()
+def client(client_and_session: tuple[Client, Session], session: Session) -> Client:  # noqa: ARG001 - resets the sitting
+    return Client(client_and_session[0].server).enter()
 
 
 def post(client: Client, path: str, **values: object) -> Answer:
     return client.send("POST", path, json.dumps(values).encode())
 
 
-def label(client: Client, assignment: str, letter: str = "A", **values: object) -> dict[str, Any]:
-    answer = post(client, "/record", assignment=assignment, letter=letter, seconds=2.5, **values)
-    value: dict[str, Any] = json.loads(answer.text)
-    return value
+def send_label(client: Client, assignment: str, letter: str = "A", **values: object) -> dict[str, Any]:
+    response = post(client, "/record", assignment=assignment, letter=letter, seconds=2.5, **values)
+    state: dict[str, Any] = json.loads(response.text)
+    return state
 
 
-def test_an_item_has_what_the_judge_sees_and_nothing_else(client: Client) -> None:
+def test_item_has_only_what_the_judge_sees(client: Client) -> None:
     item = json.loads(client.send("GET", "/state").text)["item"]
     assert item == {
         "assignment": "x1",
@@ -123,31 +125,31 @@ def test_an_item_has_what_the_judge_sees_and_nothing_else(client: Client) -> Non
     }
 
 
-def test_the_page_itself_has_no_item(client: Client) -> None:
+def test_page_itself_has_no_item(client: Client) -> None:
     page = client.send("GET", "/").text
     assert "run &lt;1&gt;" in page
     assert "valve" not in page
 
 
-def test_a_label_is_stored_and_the_next_item_shows(client: Client, session: Session) -> None:
-    state = label(client, "x1", "C", flags=["hallucination"], note="bar, not Pa")
+def test_label_is_stored_and_the_next_item_is_shown(client: Client, session: Session) -> None:
+    state = send_label(client, "x1", "C", flags=["hallucination"], note="bar, not Pa")
     assert session.log == [("x1", "C", ("hallucination",), "bar, not Pa", 2.5)]
     assert state["item"]["assignment"] == "x2"
     assert state["progress"] == {"share": 1 / 3, "text": "1 of 3 · 6 s per item · about 1 min left"}
 
 
-def test_a_request_about_another_item_changes_nothing(client: Client, session: Session) -> None:
-    label(client, "x1")
-    kept = list(session.log)
-    assert label(client, "x1", "C")["message"] == text("elsewhere", "en")
+def test_request_for_another_item_changes_nothing(client: Client, session: Session) -> None:
+    send_label(client, "x1")
+    log_before = list(session.log)
+    assert send_label(client, "x1", "C")["message"] == text("elsewhere", "en")
     post(client, "/skip", assignment="x1", reason="broken", seconds=1)
     post(client, "/undo", assignment="x1")
     post(client, "/undo", assignment=None)
-    assert session.log == kept
+    assert session.log == log_before
 
 
 def test_undo_returns_to_the_item(client: Client, session: Session) -> None:
-    label(client, "x1")
+    send_label(client, "x1")
     post(client, "/skip", assignment="x2", reason="broken", note="half a sentence", seconds=1)
     assert session.log[1] == ("x2", f"{text('skip_broken', 'en')}: half a sentence", 1.0)
     for assignment, expected in (("x3", "x2"), ("x2", "x1"), ("x1", "x1")):
@@ -158,7 +160,7 @@ def test_undo_returns_to_the_item(client: Client, session: Session) -> None:
 
 def test_the_end_shows_the_summary_and_can_be_undone(client: Client, session: Session) -> None:
     for item in session.items:
-        state = label(client, item.assignment)
+        state = send_label(client, item.assignment)
     assert state["item"] is None
     summary = json.loads(client.send("GET", "/summary").text)
     assert summary == {"sections": [{"title": "The end", "lines": ["en"]}]}
@@ -178,35 +180,37 @@ def test_the_end_shows_the_summary_and_can_be_undone(client: Client, session: Se
         ("/skip", {"reason": "bored"}),
     ],
 )
-def test_a_request_that_no_page_sends_is_refused(
+def test_invalid_request_is_refused(
     client: Client, session: Session, path: str, values: dict[str, object]
 ) -> None:
     valid = {"/record": {"letter": "A", "seconds": 1.0}, "/skip": {"reason": "broken", "seconds": 1.0}}[path]
     assert post(client, path, **({"assignment": "x1"} | valid)).status == 200
     session.log.clear()
-    answer = post(client, path, **({"assignment": "x1"} | valid | values))
-    assert answer.status in {400, 409}
+    response = post(client, path, **({"assignment": "x1"} | valid | values))
+    assert response.status in {400, 409}
     assert session.log == []
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"\xff", b'{"assignment": "\\ud800", "letter": "A", "seconds": 1}']
 )
-def test_a_body_that_is_no_form_is_refused(client: Client, session: Session, body: bytes) -> None:
+def test_invalid_body_is_refused(client: Client, session: Session, body: bytes) -> None:
     assert client.send("POST", "/record", body).status in {200, 400}
     assert session.log == []
 
 
 def test_a_label_that_cannot_be_stored_keeps_the_item(client: Client, session: Session) -> None:
     session.broken = True
-    answer = post(client, "/record", assignment="x1", letter="A", seconds=1)
-    assert (answer.status, json.loads(answer.text)) == (409, {"error": "labels.jsonl: no space left"})
+    response = post(client, "/record", assignment="x1", letter="A", seconds=1)
+    assert (response.status, json.loads(response.text)) == (409, {"error": "labels.jsonl: no space left"})
     session.broken = False
-    assert label(client, "x1")["item"]["assignment"] == "x2"
+    assert send_label(client, "x1")["item"]["assignment"] == "x2"
 
 
 def test_untrusted_text_has_visible_control_characters(client: Client, session: Session) -> None:
-    session.items[0] = question("x1", answer="a\0b\u202ec\r\nd\te\x1b[31m\ud800", parts=["<script>\u200f"])
+    session.items[0] = make_question(
+        "x1", answer="a\0b\u202ec\r\nd\te\x1b[31m\ud800", parts=["<script>\u200f"]
+    )
     item = json.loads(client.send("GET", "/state").text)["item"]
     assert item["answer"] == "a␀b[U+202E]c\nd\te␛[31m[U+D800]"
     assert item["source"] == ["<script>[U+200F]"]
@@ -223,21 +227,21 @@ def test_untrusted_text_has_visible_control_characters(client: Client, session: 
         ("*;q=1, de;q=x", "en"),
     ],
 )
-def test_the_language_is_that_of_the_browser(client: Client, header: str, language: str) -> None:
+def test_language_of_the_browser_is_used(client: Client, header: str, language: str) -> None:
     assert preferred_language(header) == language
     assert f'<html lang="{language}">' in client.send("GET", "/", accept_language=header).text
 
 
-def test_the_switch_of_the_language_is_remembered(client: Client) -> None:
-    answer = client.send("GET", "/?lang=de")
-    assert f"<title>{text('title', 'de')}" in answer.text
-    client.cookie += "; " + answer.headers["set-cookie"].partition(";")[0]
+def test_selected_language_is_remembered(client: Client) -> None:
+    response = client.send("GET", "/?lang=de")
+    assert f"<title>{text('title', 'de')}" in response.text
+    client.cookie += "; " + response.headers["set-cookie"].partition(";")[0]
     assert '<html lang="de">' in client.send("GET", "/").text
     assert json.loads(client.send("GET", "/state").text)["progress"]["text"] == "0 von 3"
     assert '<html lang="en">' in client.send("GET", "/?lang=xx", cookie=client.cookie.partition(";")[0]).text
 
 
-def test_every_text_has_the_same_values_in_every_language() -> None:
+def test_every_text_has_the_same_fields_in_every_language() -> None:
     def fields(template: str) -> set[str | None]:
         return {name for _, name, _, _ in string.Formatter().parse(template) if name}
 

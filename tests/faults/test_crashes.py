@@ -1,7 +1,7 @@
-"""A crash at every operation: each command that writes is killed, or its disk fails, and the same command heals.
+"""A crash at every operation: each writing command is killed or its disk fails, and a rerun completes its work.
 
-Between the two, every file is absent, or whole with its former or its new content; after the second, the folder is that of a command
-that nothing disturbed. The quick suite takes some operations of each command, `--nightly` all of them; of a command with more than
+Between the two, every file is absent or complete, with its old or new content; after the rerun, the folder is that of an
+undisturbed command. The quick suite takes some operations of each command, `--nightly` all of them; of a command with more than
 `ALL` operations, the first and the last of each kind on each file.
 """
 
@@ -30,7 +30,7 @@ MODES: Final = {"killed before": 1, "killed in the middle": 2, "EIO": 3, "full d
 QUICK: Final = 2
 """Operations of each command and mode in the quick suite."""
 ALL: Final = 60
-"""Most operations of a command of which a nightly run tries every single one."""
+"""Number of operations up to which a nightly run tries every one of a command."""
 GROWING: Final = {"generations.jsonl", "grades.jsonl", "controls.jsonl", "sessions.jsonl", "metrics.jsonl"}
 """Files of rows: a killed process may leave a part of them, with an incomplete last line."""
 REPORTS: Final = {"report.json", "manifest.json", "gate.json"}
@@ -48,9 +48,9 @@ class Command:
     """A command that writes.
 
     Attributes:
-        words: Its words; the working directory is a copy of the prepared folder.
-        again: Words of the command that heals; empty: the same.
-        exists: Whether the second command may refuse because the first one had finished its file.
+        words: Its arguments; the working directory is a copy of the prepared folder.
+        again: Arguments of the rerun; empty means the same.
+        exists: Whether the rerun may be refused because the first command had finished its file.
     """
 
     words: tuple[str, ...]
@@ -93,10 +93,10 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the commands read: documents, a graded run, a damaged one, labels, items."""
+    """A folder with the input of the commands: documents, a graded run, a damaged one, labels and items."""
     folder = tmp_path_factory.mktemp("prepared")
     run = folder / "run"
-    done = [
+    command = [
         sys.executable,
         "-m",
         "qaeval",
@@ -109,7 +109,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--out",
         run,
     ]
-    subprocess.run(done, check=True, cwd=folder, capture_output=True)
+    subprocess.run(command, check=True, cwd=folder, capture_output=True)
     shutil.copytree(run, folder / "damaged")
     lines = (run / "grades.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "damaged" / "grades.jsonl").write_bytes(b"".join([lines[0], b"[]\n", *lines[2:]]))
@@ -135,7 +135,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Machine:
-    """A process that has qaeval loaded and the failing disk preloaded; each try is a fork of it."""
+    """A process with qaeval loaded and the failing disk preloaded; each try is a fork of it."""
 
     def __init__(self, library: Path) -> None:
         self._process = subprocess.Popen(
@@ -146,14 +146,18 @@ class Machine:
             text=True,
         )
 
-    def run(self, folder: Path, words: tuple[str, ...], mode: int = 0, at: int = 0) -> tuple[int, list[str]]:
-        """Run a command in a folder; return its exit code, negative where it was killed, and its operations in order.
+    def run(
+        self, folder: Path, arguments: tuple[str, ...], mode: int = 0, operation_number: int = 0
+    ) -> tuple[int, list[str]]:
+        """Run a command in a folder; return its exit code, negative if it was killed, and its operations in order.
 
-        Operations are named by kind and file, ``write run/report.json``; names are those of a run that nothing disturbs.
+        Operations are named by kind and file, ``write run/report.json``; names are those of an undisturbed run.
         """
         assert self._process.stdin
         assert self._process.stdout
-        print(json.dumps([str(folder), words, mode, at]), file=self._process.stdin, flush=True)
+        print(
+            json.dumps([str(folder), arguments, mode, operation_number]), file=self._process.stdin, flush=True
+        )
         code, operations = json.loads(self._process.stdout.readline())
         return code, operations
 
@@ -172,7 +176,7 @@ def machine(library: Path) -> Iterator[Machine]:
     machine.close()
 
 
-def to_try(operations: list[str]) -> list[int]:
+def operations_to_try(operations: list[str]) -> list[int]:
     """Return the numbers of the operations that a nightly run tries, from 1."""
     if len(operations) <= ALL:
         return [*range(1, len(operations) + 1)]
@@ -183,7 +187,7 @@ def to_try(operations: list[str]) -> list[int]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file that a reader sees, without times and locks."""
+    """Return the contents of all files but locks, without times."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         if path.name in REPORTS
@@ -193,8 +197,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def settled(name: str, content: bytes | None) -> object:
-    """Return what must be equal in the end: of pages and reports that they exist, of rows their set and number."""
+def comparable(name: str, content: bytes | None) -> object:
+    """Return what must be equal in the end: for pages and reports that they exist, for rows their set and number."""
     if content is None:
         return None
     path = Path(name)
@@ -203,14 +207,14 @@ def settled(name: str, content: bytes | None) -> object:
     if path.suffix != ".jsonl":
         return content
     rows = [json.loads(line) for line in content.splitlines()]
-    # of several rows of a task the last one counts
+    # the last row of a task counts
     last = {}
     for index, row in enumerate(rows):
         last[row.get("task_id", index) if isinstance(row, dict) else index] = json.dumps(row)
     return len(rows), sorted(last.values())
 
 
-def is_whole(name: str, content: bytes, former: dict[str, bytes], new: dict[str, bytes]) -> bool:
+def is_complete(name: str, content: bytes, old: dict[str, bytes], new: dict[str, bytes]) -> bool:
     path = Path(name)
     if any(part.endswith(".partial") for part in path.parts):
         return True  # under a temporary name
@@ -220,12 +224,12 @@ def is_whole(name: str, content: bytes, former: dict[str, bytes], new: dict[str,
         return True  # times in words
     if path.name in REPORTS:
         return isinstance(json.loads(content), dict)  # speeds of this run
-    return content in {former.get(name), new.get(name)} or name not in {*former, *new}
+    return content in {old.get(name), new.get(name)} or name not in {*old, *new}
 
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A command that nothing disturbs: its exit code, its operations, and the files before and after it."""
+    """An undisturbed command: its exit code, its operations, and the files before and after it."""
 
     code: int
     operations: list[str]
@@ -238,33 +242,42 @@ class Undisturbed:
         return cls(code, operations, contents(prepared), contents(folder))
 
 
-def crash_and_heal(
-    command: Command, whole: Undisturbed, machine: Machine, folder: Path, mode: int, at: int
+def crash_and_rerun(
+    command: Command,
+    undisturbed: Undisturbed,
+    machine: Machine,
+    folder: Path,
+    mode: int,
+    operation_number: int,
 ) -> bool:
-    """Disturb a command in a prepared folder, check what it left, run it again, compare; return whether it was killed."""
-    first, _ = machine.run(folder, command.words, mode, at)
-    where = f"operation {at} ({whole.operations[at - 1]}), mode {mode}"
+    """Disturb a command, check the files it left, rerun it and compare; return whether it was killed."""
+    first, _ = machine.run(folder, command.words, mode, operation_number)
+    context = f"operation {operation_number} ({undisturbed.operations[operation_number - 1]}), mode {mode}"
     if mode > 2:
-        assert first in {0, 2, 69, 74}, f"{where}: ended with {first}"
-    left = contents(folder)
-    torn = [file for file, content in left.items() if not is_whole(file, content, whole.former, whole.new)]
-    assert torn == [], f"{where}: left {torn}"
-    begun = command.again and any((folder / "new").glob("settings.json"))
-    second, _ = machine.run(folder, command.again if begun else command.words)
-    after = contents(folder)
+        assert first in {0, 2, 69, 74}, f"{context}: ended with {first}"
+    contents_after_crash = contents(folder)
+    incomplete = [
+        file
+        for file, content in contents_after_crash.items()
+        if not is_complete(file, content, undisturbed.former, undisturbed.new)
+    ]
+    assert incomplete == [], f"{context}: left {incomplete}"
+    needs_resume = command.again and any((folder / "new").glob("settings.json"))
+    second, _ = machine.run(folder, command.again if needs_resume else command.words)
+    contents_after_rerun = contents(folder)
     different = sorted(
         file
-        for file in {*after, *whole.new}
-        if settled(file, after.get(file)) != settled(file, whole.new.get(file))
+        for file in {*contents_after_rerun, *undisturbed.new}
+        if comparable(file, contents_after_rerun.get(file)) != comparable(file, undisturbed.new.get(file))
     )
-    accepted = {whole.code, 64} if command.exists else {whole.code}
-    assert second in accepted, f"{where}: the same command ended with {second}"
-    assert different == [], f"{where}: {different}"
+    accepted_codes = {undisturbed.code, 64} if command.exists else {undisturbed.code}
+    assert second in accepted_codes, f"{context}: the same command ended with {second}"
+    assert different == [], f"{context}: {different}"
     return first == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_heals_what_a_crash_at_any_operation_left(
+def test_rerun_completes_after_a_crash_at_any_operation(
     name: str,
     machine: Machine,
     prepared: Path,
@@ -273,54 +286,54 @@ def test_a_command_heals_what_a_crash_at_any_operation_left(
     nightly: bool,
 ) -> None:
     command = COMMANDS[name]
-    whole = Undisturbed.of(command, machine, prepared, tmp_path / "undisturbed" / "x")
-    assert whole.code in {0, 2}
-    assert whole.operations
+    undisturbed = Undisturbed.of(command, machine, prepared, tmp_path / "undisturbed" / "x")
+    assert undisturbed.code in {0, 2}
+    assert undisturbed.operations
     rng = random.Random(name)  # noqa: S311 - a draw of operations
-    numbers = to_try(whole.operations)
+    numbers = operations_to_try(undisturbed.operations)
     tries: Counter[str] = Counter()
     killed = 0
-    for manner, mode in MODES.items():
-        for at in numbers if nightly or len(numbers) <= QUICK else sorted(rng.sample(numbers, QUICK)):
+    for mode_name, mode in MODES.items():
+        for number in numbers if nightly or len(numbers) <= QUICK else sorted(rng.sample(numbers, QUICK)):
             folder = shutil.copytree(prepared, tmp_path / "try" / "x")
-            killed += crash_and_heal(command, whole, machine, folder, mode, at)
-            tries[manner] += 1
+            killed += crash_and_rerun(command, undisturbed, machine, folder, mode, number)
+            tries[mode_name] += 1
             shutil.rmtree(tmp_path / "try")
     assert killed > 0
-    cells = len(whole.operations), len(numbers), killed, tries["EIO"], tries["full disk"], 0, 0, 0
+    cells = len(undisturbed.operations), len(numbers), killed, tries["EIO"], tries["full disk"], 0, 0, 0
     figures(f"`{name}`", *cells, table="crashes")
 
 
 def serve(library: str) -> None:
-    """Run the tries that stdin names, each in a fork; print exit code and operations."""
+    """Run each command read from stdin in a fork; print its exit code and operations."""
     import qaeval  # noqa: PLC0415
     from qaeval.cli import run  # noqa: PLC0415
 
-    # loaded once, and not in every fork: most of a command's seconds
+    # loaded once instead of in every fork: imports take most of a command's time
     modules = [module.name for module in pkgutil.walk_packages(qaeval.__path__, "qaeval.")]
     for name in (*modules, "matplotlib.backends.backend_svg", "matplotlib.figure", "pandas", "rich.console"):
-        with suppress(ImportError):  # of an extra
+        with suppress(ImportError):  # an optional dependency
             if not name.endswith("__main__"):
                 importlib.import_module(name)
     disk: Any = ctypes.CDLL(library)
     disk.disk_names.restype = ctypes.c_char_p
     for line in sys.stdin:
-        folder, words, mode, at = json.loads(line)
+        folder, arguments, mode, operation_number = json.loads(line)
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             os.chdir(folder)
-            silence = os.open(os.devnull, os.O_WRONLY)
+            devnull = os.open(os.devnull, os.O_WRONLY)
             for stream in (1, 2):
-                os.dup2(silence, stream)
-            disk.disk_fails(f"{folder}/".encode(), mode, ctypes.c_long(at))
-            code = run(list(words))
-            with os.fdopen(writer, "w") as answer:
-                json.dump([code, disk.disk_names().decode().splitlines()], answer)
+                os.dup2(devnull, stream)
+            disk.disk_fails(f"{folder}/".encode(), mode, ctypes.c_long(operation_number))
+            code = run(list(arguments))
+            with os.fdopen(writer, "w") as pipe:
+                json.dump([code, disk.disk_names().decode().splitlines()], pipe)
             os._exit(0)
         os.close(writer)
-        with os.fdopen(reader) as answer:  # to its end, before the child can end
-            text = answer.read()
+        with os.fdopen(reader) as pipe:  # read to the end before waiting for the child
+            text = pipe.read()
         _, status = os.waitpid(child, 0)
         print(text or json.dumps([-os.WTERMSIG(status), []]), flush=True)  # noqa: T201 - to the test
 

@@ -1,4 +1,4 @@
-"""Scores of probabilities, calibration error with its null, and cross-fitting: printed examples, oracles, what a fit may not see."""
+"""Scores of probabilities, calibration error with its null, and cross-fitting: published examples and oracles."""
 
 import sys
 
@@ -21,7 +21,7 @@ from qaeval.stats.calibration import (
 )
 
 
-def test_the_printed_examples() -> None:
+def test_published_examples() -> None:
     """E-3 of the catalogue: scikit-learn's Brier score, torchmetrics' calibration errors, an RPS by hand."""
     assert round(brier_score([0.1, 0.9, 0.8, 0.3], [0, 1, 1, 0]), 4) == 0.0375
     bins = calibration_bins([0.25, 0.25, 0.55, 0.75, 0.75], [0, 0, 1, 1, 1], n_bins=2, by="width")
@@ -29,7 +29,7 @@ def test_the_printed_examples() -> None:
     assert round(ranked_probability_score([[0.2, 0.5, 0.3]], [1]), 4) == 0.065
 
 
-def test_scores_are_those_of_scikit_learn() -> None:
+def test_scores_match_scikit_learn() -> None:
     rng = np.random.default_rng(1)
     p, y = rng.random(200).round(1), rng.integers(0, 2, 200)
     assert brier_score(p, y) == pytest.approx(brier_score_loss(y, p))
@@ -40,7 +40,7 @@ def test_scores_are_those_of_scikit_learn() -> None:
     assert fit_isotonic(p, y.astype(float))(new) == pytest.approx(oracle.predict(new))
 
 
-def test_a_score_at_the_other_end_of_the_scale_is_one() -> None:
+def test_ranked_probability_score_at_the_ends_of_the_scale() -> None:
     assert ranked_probability_score([[1, 0, 0]], [2]) == 1
     assert ranked_probability_score([[1, 0, 0]], [0]) == 0
     assert np.isnan(area_under_curve([0.1, 0.2], [1, 1]))
@@ -48,7 +48,7 @@ def test_a_score_at_the_other_end_of_the_scale_is_one() -> None:
 
 @pytest.mark.parametrize(("p", "y"), [([1.2], [1]), ([0.5], [2]), ([0.5, 0.5], [1]), ([], [])])
 def test_values_out_of_range_are_errors(p: list[float], y: list[int]) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - of the shared checks
+    with pytest.raises(ValueError):  # noqa: PT011 - the message is that of the shared checks
         brier_score(p, y)
 
 
@@ -58,29 +58,29 @@ def test_equal_probabilities_share_a_bin() -> None:
     assert bins.error() == pytest.approx(0.1)
 
 
-def by_chunk(rng: np.random.Generator, n_chunks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw calibrated probabilities with outcomes that go together within a chunk."""
+def draw_calibrated(rng: np.random.Generator, n_chunks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw calibrated probabilities with outcomes that are correlated within a chunk."""
     p = np.repeat(rng.random(n_chunks), 4)
     y = (np.repeat(rng.random(n_chunks), 4) < p).astype(int)
     return p, y, np.arange(4 * n_chunks) // 4
 
 
-def test_a_calibrated_judge_is_rarely_called_uncalibrated_and_a_bold_one_mostly_is() -> None:
+def test_calibration_test_has_few_false_alarms_and_power() -> None:
     rng = np.random.default_rng(3)
-    honest, bold = [], []
+    calibrated, overconfident = [], []
     for _ in range(150):
-        p, y, chunks = by_chunk(rng, 80)
-        honest.append(expected_calibration_error(p, y, chunks, n_resamples=300))
-        sure = np.clip(p + 0.35 * np.sign(p - 0.5), 0.01, 0.99)
-        bold.append(expected_calibration_error(sure, y, chunks, n_resamples=300))
-    assert np.mean([error.p_value <= 0.05 for error in honest]) <= 0.09
-    assert np.mean([error.p_value <= 0.05 for error in bold]) >= 0.7
-    ratio = np.mean([error.value for error in honest]) / np.mean([error.expected for error in honest])
+        p, y, chunks = draw_calibrated(rng, 80)
+        calibrated.append(expected_calibration_error(p, y, chunks, n_resamples=300))
+        overconfident_p = np.clip(p + 0.35 * np.sign(p - 0.5), 0.01, 0.99)
+        overconfident.append(expected_calibration_error(overconfident_p, y, chunks, n_resamples=300))
+    assert np.mean([error.p_value <= 0.05 for error in calibrated]) <= 0.09
+    assert np.mean([error.p_value <= 0.05 for error in overconfident]) >= 0.7
+    ratio = np.mean([error.value for error in calibrated]) / np.mean([error.expected for error in calibrated])
     assert 0.85 <= ratio <= 1.25
 
 
-def test_no_item_is_judged_by_a_fit_that_saw_its_chunk() -> None:
-    """A chunk's outcome contradicts all others: a fit that saw it would follow it."""
+def test_cross_fitting_excludes_the_chunk_of_each_item() -> None:
+    """The outcomes of one chunk contradict all others: a fit that used them would follow them."""
     p = np.array([0.2, 0.8] * 20)
     y = np.array([0, 1] * 20)
     chunks = np.arange(40) // 2
@@ -101,7 +101,7 @@ def test_59_items_without_an_error_certify_5_percent_and_58_do_not() -> None:
     assert (result.n, result.n_wrong, round(result.upper, 4)) == (59, 0, 0.0495)
 
 
-def test_a_threshold_stops_where_errors_begin() -> None:
+def test_escalation_threshold_excludes_wrong_items() -> None:
     p = np.r_[np.full(100, 0.99), np.full(100, 0.7), np.full(100, 0.3)]
     wrong = np.r_[np.zeros(100), np.zeros(100), np.ones(100)].astype(int)
     result = escalation_threshold(p, wrong, np.arange(300), max_error=0.1)
@@ -115,31 +115,31 @@ def test_a_threshold_stops_where_errors_begin() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "size", "n_sims"), [(120, 1, 2000), (300, 1, 2000), (80, 4, 400)])
-def test_escalation_keeps_its_promise(n: int, size: int, n_sims: int) -> None:
-    """The share of wrong letters that are kept is at most 10 % in at least 95 % of label sets of n chunks."""
+def test_escalation_error_bound_holds(n: int, size: int, n_sims: int) -> None:
+    """At most 10 % of the kept letters are wrong, in at least 95 % of label sets of n chunks."""
     rng = np.random.default_rng(11)
-    # the error rises as the confidence falls: kept from t on, its mean is known
+    # the error falls with confidence, so that the mean error above a threshold is known
     grid = np.linspace(0, 1, 20001)
     risk = 0.01 + 0.5 * (1 - grid) ** 2
-    kept = kept_all = 0
-    shares = []
+    n_within_bound = n_finite = 0
+    kept_shares = []
     for _ in range(n_sims):
         p = rng.random(n * size)
         skill = np.repeat(rng.choice([-0.01, 0.01], n), size)
         wrong = (rng.random(n * size) < np.clip(0.01 + 0.5 * (1 - p) ** 2 + skill, 0, 1)).astype(int)
         result = escalation_threshold(p, wrong, np.arange(n * size) // size)
-        true = risk[grid >= result.threshold].mean() if np.isfinite(result.threshold) else 0.0
-        kept += true <= 0.1
-        kept_all += np.isfinite(result.threshold)
-        shares.append(1 - result.threshold if np.isfinite(result.threshold) else 0.0)
+        true_error = risk[grid >= result.threshold].mean() if np.isfinite(result.threshold) else 0.0
+        n_within_bound += true_error <= 0.1
+        n_finite += np.isfinite(result.threshold)
+        kept_shares.append(1 - result.threshold if np.isfinite(result.threshold) else 0.0)
     sys.stdout.write(
-        f"{n} chunks of {size}: kept {kept / n_sims:.1%}, keeps {np.mean(shares):.0%} of the letters\n"
+        f"{n} chunks of {size}: kept {n_within_bound / n_sims:.1%}, keeps {np.mean(kept_shares):.0%} of the letters\n"
     )
-    assert kept / n_sims >= 0.95
-    assert kept_all > 0
+    assert n_within_bound / n_sims >= 0.95
+    assert n_finite > 0
 
 
-def test_the_best_threshold_weighs_rare_outcomes_like_frequent_ones() -> None:
+def test_best_threshold_weights_both_outcomes_equally() -> None:
     p = np.array([0.1, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
     assert best_threshold(p, np.array([0, 0, 1, 1, 1, 1, 1.0])) == pytest.approx(0.45)
     assert best_threshold(np.array([0.5, 0.5]), np.array([0, 1.0])) == 0.5
