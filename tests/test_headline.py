@@ -76,7 +76,7 @@ def test_equal_candidates_are_named_up_to_three(n: int, condition: Any, sentence
     [
         (
             (Reason(code="too_few_chunks"),),
-            "No winner yet: fewer than 10 chunks give no interval.",
+            "No winner yet: an interval needs at least 10 chunks.",
         ),
         ((open_for(30),), "No winner yet: about 30 more chunks decide."),
         ((open_for(1),), "No winner yet: about 1 more chunk decide."),

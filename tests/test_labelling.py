@@ -70,7 +70,9 @@ def chunks(asked: Iterable[Question]) -> list[str]:
 
 def test_all_items_of_a_chunk_follow_each_other_and_repeats_come_in_the_second_half(run: Path) -> None:
     with Sitting.open(run, "anna", n=36) as sitting:
+        notes = sitting.notes
         asked = list(questions(sitting))
+    assert notes == ["41 questions for --n 36: 5 shown twice, to measure how consistent the labels are"]
     rows = lines(run)[1:]
     first = [row["chunk_id"] for row in rows if "repeat" not in row]
     assert len(first) == 36
@@ -80,6 +82,13 @@ def test_all_items_of_a_chunk_follow_each_other_and_repeats_come_in_the_second_h
     assert len(again) == 5
     assert min(again) >= 18
     assert len(asked) == 41
+
+
+def test_more_items_than_asked_for_are_explained(run: Path) -> None:
+    with Sitting.open(run, "anna", n=3) as sitting:
+        assert sitting.notes == [
+            "7 questions for --n 3: 6 items, because whole chunks are labelled; 1 shown twice, to measure how consistent the labels are"
+        ]
 
 
 @pytest.mark.slow

@@ -201,6 +201,14 @@ def test_ways_on_count_what_the_filters_of_the_page_show() -> None:
     counts = {way.target: way.n for way in build_overview(report).ways}
     assert counts["items?show=mismatch"] == review.n_mismatched
     assert counts["items?show=failed"] == review.n_lost
+    n_labelled = sum(
+        bool(item.letter and item.labels)
+        for chunk in run.items()
+        for candidate in chunk.candidates
+        for item in candidate.items
+    )
+    assert review.n_mismatched < n_labelled == review.n_labelled
+    assert f"where judge and label differ, of {n_labelled} labelled" in page
     assert 'href="#items?show=mismatch"' in page
 
 
