@@ -1,6 +1,7 @@
 """Labels decide: corrected differences and rates of a run, the verdict that follows, and labels that do not fit."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -373,6 +374,24 @@ def test_labels_of_one_candidate_correct_its_rate_and_no_difference() -> None:
         report.usable_rates()["alpha"] == report.candidates[0].usable
     )  # both by the judge, or both by labels
     assert report.verdict.reason("not_labelled") is not None
+
+
+@pytest.mark.slow
+def test_difference_by_the_judge_beside_rates_by_labels_is_marked() -> None:
+    run = favoured(20)
+    assert ", by the judge" not in render_markdown(run.report())
+    alphas, betas = (labels_of(run, {name: TRUTH[name]}, chunks) for name, chunks in APART)
+    report = run.with_rows(labels=(*alphas, *betas)).report()
+    assert report.has_labelled_rates
+    assert report.differences[0].deciding is None
+    (table,) = re.findall(r"Quality, time and cost.*?\n\n(.*?)\n\n", render_markdown(report), re.DOTALL)
+    header, _, _, behind = table.splitlines()
+    assert "Usable, corrected by labels" in header
+    assert re.search(r"points \[.*?\], by the judge \|", behind)
+
+
+APART = (("alpha", range(15)), ("beta", range(20, 35)))
+"""Chunks whose items are labelled: of no chunk those of both candidates."""
 
 
 @pytest.mark.slow
