@@ -36,13 +36,13 @@ from replay.server import LoopbackServer
 
 ROOT = Path(__file__).parents[1]
 LETTER = {"best": "A", "not worst": "A", "not best": "B", "worst": "C"}
-"""What a perfect judge gives."""
+"""Letter that a perfect judge gives, by the verdict of a variant."""
 
 
-class Silent:
-    """A progress that nobody watches."""
+class SilentProgress:
+    """Progress that displays nothing."""
 
-    def stage(self, _name: str, _model: str, *, total: int, done: int) -> "Silent":
+    def stage(self, _name: str, _model: str, *, total: int, done: int) -> "SilentProgress":
         assert total >= done
         return self
 
@@ -52,23 +52,23 @@ class Silent:
     def end(self) -> None: ...
 
 
-def plan_of(*, eval_name: str = "rag_qa", **options: Any) -> AuditPlan:
+def make_planted_plan(*, eval_name: str = "rag_qa", **options: Any) -> AuditPlan:
     with registered("planted", ScriptedModel([])):
         return make_audit_plan(find_config(None), "planted", eval_name=eval_name, **options)
 
 
 @pytest.fixture(scope="module")
 def plan() -> AuditPlan:
-    return plan_of()
+    return make_planted_plan()
 
 
 @pytest.fixture(scope="module")
-def small() -> AuditPlan:
-    return plan_of(n=12)
+def small_plan() -> AuditPlan:
+    return make_planted_plan(n=12)
 
 
 @dataclass(frozen=True)
-class Asked:
+class JudgeQuestion:
     """A question to a planted judge."""
 
     right: str
@@ -78,7 +78,7 @@ class Asked:
     n: int
     """How often these texts were graded before."""
     is_last: bool
-    """Whether no other item of the audit has them from here on."""
+    """Whether this is the last item of the audit with these texts."""
     system: str
     scale: tuple[str, ...]
 
@@ -87,7 +87,7 @@ class Asked:
         return "ABC"[max(0, "ABC".index(self.right) - 1)]
 
 
-Fault = Callable[[Asked], str]
+Fault = Callable[[JudgeQuestion], str]
 
 
 class Judge:
@@ -100,85 +100,87 @@ class Judge:
         ]
         self._rows = dict(zip(reversed(keys), reversed(plan.rows), strict=True))
         self._totals = Counter(keys)
-        self._asked: Counter[tuple[str, str, str]] = Counter()
+        self._n_graded: Counter[tuple[str, str, str]] = Counter()
         self._fault = fault
 
     def __call__(self, request: ChatRequest) -> str:
         key = (request.inputs["question"], request.inputs["answer"], request.inputs["chunk"])
-        row, n = self._rows[key], self._asked[key]
-        self._asked[key] += 1
+        row, n = self._rows[key], self._n_graded[key]
+        self._n_graded[key] += 1
         assert request.schema is not None
         fields = request.schema["properties"]
         scale = tuple(fields["letter"]["enum"])
-        flags = {name: False for name, about in fields.items() if about["type"] == "boolean"}
+        flags = {name: False for name, field in fields.items() if field["type"] == "boolean"}
         right = LETTER[VARIANTS[row.kind].verdict] if row.kind else "A"  # type: ignore[index]
-        asked = Asked(right, row, n, n == self._totals[key] - 1, request.messages[0].content, scale)
-        return grade_reply(scale["ABC".index(self._fault(asked))], flags=flags)
+        question = JudgeQuestion(
+            right, row, n, n == self._totals[key] - 1, request.messages[0].content, scale
+        )
+        return grade_reply(scale["ABC".index(self._fault(question))], flags=flags)
 
 
-def audited(plan: AuditPlan, folder: Path, fault: Fault) -> Audit:
+def audit_with_fault(plan: AuditPlan, folder: Path, fault: Fault) -> Audit:
     with registered("planted", ScriptedModel(Judge(plan, fault))):
-        return run_audit(plan, folder, Silent(), config=find_config(None))
+        return run_audit(plan, folder, SilentProgress(), config=find_config(None))
 
 
-def perfect(asked: Asked) -> str:
-    return asked.right
+def perfect(question: JudgeQuestion) -> str:
+    return question.right
 
 
-def always_a(_asked: Asked) -> str:
+def always_a(_question: JudgeQuestion) -> str:
     return "A"
 
 
-def random_letter(asked: Asked) -> str:
-    seed = f"{asked.n}{asked.row.task_id}"
+def random_letter(question: JudgeQuestion) -> str:
+    seed = f"{question.n}{question.row.task_id}"
     return "ABC"[int(hashlib.sha256(seed.encode()).hexdigest(), 16) % 3]
 
 
-def blind_to_numbers(asked: Asked) -> str:
-    return "A" if asked.row.kind == "number" else asked.right
+def blind_to_numbers(question: JudgeQuestion) -> str:
+    return "A" if question.row.kind == "number" else question.right
 
 
-def obeys(asked: Asked) -> str:
-    return "A" if asked.row.probe == "injection" else asked.right
+def obeys_injections(question: JudgeQuestion) -> str:
+    return "A" if question.row.probe == "injection" else question.right
 
 
-def likes_length(asked: Asked) -> str:
-    return asked.better if len(asked.row.item.answer.split()) > 70 else asked.right
+def likes_length(question: JudgeQuestion) -> str:
+    return question.better if len(question.row.item.answer.split()) > 70 else question.right
 
 
-def likes_its_name(asked: Asked) -> str:
-    return asked.better if asked.row.setting == OWN_NAME else asked.right
+def likes_its_name(question: JudgeQuestion) -> str:
+    return question.better if question.row.setting == OWN_NAME else question.right
 
 
-def drifts(asked: Asked) -> str:
-    return "A" if asked.is_last and asked.n else asked.right
+def drifts(question: JudgeQuestion) -> str:
+    return "A" if question.is_last and question.n else question.right
 
 
-def likes_the_beginning(asked: Asked) -> str:
-    return "A" if asked.row.setting == "text before" else asked.right
+def likes_the_beginning(question: JudgeQuestion) -> str:
+    return "A" if question.row.setting == "text before" else question.right
 
 
-def likes_the_first_level(asked: Asked) -> str:
-    return "C" if "worst first" in asked.system else asked.right
+def likes_the_first_level(question: JudgeQuestion) -> str:
+    return "C" if "worst first" in question.system else question.right
 
 
-def likes_the_last_example(asked: Asked) -> str:
-    first = asked.system.partition("### Example 1")[2].partition("Reply: ")[2].partition("}")[0]
-    return asked.right if f'"{asked.scale[0]}"' in first else "C"
+def likes_the_last_example(question: JudgeQuestion) -> str:
+    first = question.system.partition("### Example 1")[2].partition("Reply: ")[2].partition("}")[0]
+    return question.right if f'"{question.scale[0]}"' in first else "C"
 
 
-def likes_letters(asked: Asked) -> str:
-    return asked.right if asked.scale[0] == "A" else "C"
+def likes_letters(question: JudgeQuestion) -> str:
+    return question.right if question.scale[0] == "A" else "C"
 
 
-def minds_numbered_lists(asked: Asked) -> str:
-    return "B" if "## SCALE" in asked.system else asked.right
+def dislikes_numbered_lists(question: JudgeQuestion) -> str:
+    return "B" if "## SCALE" in question.system else question.right
 
 
 PLANTED: list[tuple[Fault, set[str]]] = [
     (perfect, set()),
     (blind_to_numbers, {"number"}),
-    (obeys, {"injection"}),
+    (obeys_injections, {"injection"}),
     (likes_length, {"length"}),
     (likes_its_name, {"name leakage"}),
     (drifts, {"drift"}),
@@ -191,10 +193,10 @@ PLANTED: list[tuple[Fault, set[str]]] = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("fault", "expected"), PLANTED)
-def test_a_planted_judge_is_found_by_its_probe_and_by_no_other(
+def test_each_planted_fault_is_found_by_its_probe_alone(
     plan: AuditPlan, tmp_path: Path, fault: Fault, expected: set[str]
 ) -> None:
-    audit = audited(plan, tmp_path / "audit", fault)
+    audit = audit_with_fault(plan, tmp_path / "audit", fault)
 
     assert set(audit.failed()) == expected
     assert audit.verdict == ("not trusted" if expected else "trusted so far")
@@ -203,14 +205,14 @@ def test_a_planted_judge_is_found_by_its_probe_and_by_no_other(
 
 
 @pytest.mark.slow
-def test_a_random_judge_is_found_by_its_repeats_and_not_by_what_perturbs_them(
+def test_a_random_judge_fails_the_repeat_probe_but_no_perturbation_probe(
     plan: AuditPlan, tmp_path: Path
 ) -> None:
-    audit = audited(plan, tmp_path / "audit", random_letter)
+    audit = audit_with_fault(plan, tmp_path / "audit", random_letter)
 
     failed = set(audit.failed())
     assert {"repeat", "detection", "good items"} <= failed
-    # letters that change beyond a mere repeat, or in one direction, are no noise
+    # random letters must not look like an effect of a perturbation
     kinds = {kind.kind for kind in audit.kinds}
     assert failed - kinds <= {"repeat", "detection", "good items", "false alarms"}
     assert audit.stability is not None
@@ -219,37 +221,37 @@ def test_a_random_judge_is_found_by_its_repeats_and_not_by_what_perturbs_them(
 
 
 @pytest.mark.slow
-def test_wordings_that_move_the_letters_are_named(plan: AuditPlan, tmp_path: Path) -> None:
-    audit = audited(plan, tmp_path / "audit", minds_numbered_lists)
+def test_wordings_that_change_the_letters_are_named(plan: AuditPlan, tmp_path: Path) -> None:
+    audit = audit_with_fault(plan, tmp_path / "audit", dislikes_numbered_lists)
 
     wordings = {probe.probe: probe for probe in audit.probes}["wordings"]
-    changed = {name: measure.value for name, measure in wordings.details.items()}
-    assert changed["numbered lists"] == 1
-    assert {value for name, value in changed.items() if name != "numbered lists"} == {0}
+    change_rates = {name: measure.value for name, measure in wordings.details.items()}
+    assert change_rates["numbered lists"] == 1
+    assert {value for name, value in change_rates.items() if name != "numbered lists"} == {0}
     assert audit.failed() == ("wordings",)
     assert audit.stability is not None
-    assert audit.stability.keeps_sign is False  # good and defective items get one letter there
+    assert audit.stability.keeps_sign is False  # good and defective items get the same letter under it
     assert audit.stability.low == 0
 
 
 @pytest.mark.slow
-def test_always_the_best_letter_is_not_trusted_without_a_single_label(
-    small: AuditPlan, tmp_path: Path
+def test_a_judge_that_always_gives_the_best_letter_is_not_trusted(
+    small_plan: AuditPlan, tmp_path: Path
 ) -> None:
-    audit = audited(small, tmp_path / "audit", always_a)
+    audit = audit_with_fault(small_plan, tmp_path / "audit", always_a)
 
     assert audit.verdict == "not trusted"
     assert "detection" in audit.failed()
-    detection = {kind.kind: kind.lowered.value for kind in audit.kinds if kind.is_defect and kind.n}
-    assert set(detection.values()) == {0}
+    detection_rates = {kind.kind: kind.lowered.value for kind in audit.kinds if kind.is_defect and kind.n}
+    assert set(detection_rates.values()) == {0}
     verdicts = {probe.probe: probe.verdict for probe in audit.probes}
     # nothing can rise above the best letter
     assert (verdicts["length"], verdicts["injection"]) == ("not enough data", "not enough data")
 
 
 @pytest.mark.slow
-def test_an_audit_is_resumed_where_it_stopped_and_shown_again(small: AuditPlan, tmp_path: Path) -> None:
-    path, judge = tmp_path / "audit", Judge(small, perfect)
+def test_an_interrupted_audit_is_resumed(small_plan: AuditPlan, tmp_path: Path) -> None:
+    path, judge = tmp_path / "audit", Judge(small_plan, perfect)
     n_asked = 0
 
     def fails_half_way(request: ChatRequest) -> str:
@@ -263,33 +265,33 @@ def test_an_audit_is_resumed_where_it_stopped_and_shown_again(small: AuditPlan, 
         registered("planted", ScriptedModel(fails_half_way)),
         pytest.raises(Exception, match="stopped answering"),
     ):
-        run_audit(small, path, Silent(), config=find_config(None))
+        run_audit(small_plan, path, SilentProgress(), config=find_config(None))
     with RunStore.open(path, is_audit=True) as store:
         graded = {row.task_id for row in store.audit_items() if isinstance(row.grade, Grade)}
-    model = ScriptedModel(Judge(small, perfect))
+    model = ScriptedModel(Judge(small_plan, perfect))
     with registered("planted", model):
-        audit = run_audit(small, path, Silent(), config=find_config(None), resume=True)
+        audit = run_audit(small_plan, path, SilentProgress(), config=find_config(None), resume=True)
 
     assert len(graded) == 100
-    assert len(model.requests) == len(small.rows) - 100
-    assert audit.n_requests == len(small.rows)
+    assert len(model.requests) == len(small_plan.rows) - 100
+    assert audit.n_requests == len(small_plan.rows)
     assert audit.n_failed == 0
     assert load_audit(path) == audit
     assert path not in list_runs(tmp_path).values()  # an audit is no run
-    for words in (["report"], ["agreement"], ["export", "--to", "sft"], ["labels", "status"], ["gate"]):
-        assert command([*words, str(path)]) == 65
+    for arguments in (["report"], ["agreement"], ["export", "--to", "sft"], ["labels", "status"], ["gate"]):
+        assert command([*arguments, str(path)]) == 65
 
-    other = plan_of(n=12, seed=5)
+    other_plan = make_planted_plan(n=12, seed=5)
     with registered("planted", model), pytest.raises(NotComparableError, match=r"audit\.seed"):
-        run_audit(other, path, Silent(), config=find_config(None), resume=True)
+        run_audit(other_plan, path, SilentProgress(), config=find_config(None), resume=True)
 
 
 @pytest.mark.slow
-def test_a_plan_depends_on_its_arguments_alone_and_names_no_candidate(small: AuditPlan) -> None:
-    assert plan_of(n=12).rows == small.rows
-    assert plan_of(n=12, seed=1).rows != small.rows
-    assert len({row.task_id for row in small.rows}) == len(small.rows)
-    assert {row.probe for row in small.rows} >= {
+def test_a_plan_depends_only_on_its_arguments(small_plan: AuditPlan) -> None:
+    assert make_planted_plan(n=12).rows == small_plan.rows
+    assert make_planted_plan(n=12, seed=1).rows != small_plan.rows
+    assert len({row.task_id for row in small_plan.rows}) == len(small_plan.rows)
+    assert {row.probe for row in small_plan.rows} >= {
         "good items",
         "detection",
         "false alarms",
@@ -297,24 +299,24 @@ def test_a_plan_depends_on_its_arguments_alone_and_names_no_candidate(small: Aud
         "drift",
         "injection",
     }
-    assert small.rows[-1].probe == "drift"  # a judge that moves has moved by then
+    assert small_plan.rows[-1].probe == "drift"  # a judge that drifts has drifted by then
 
 
 @pytest.mark.slow
-def test_requests_without_a_letter_are_counted_and_a_probe_with_many_does_not_pass(
-    small: AuditPlan, tmp_path: Path
-) -> None:
-    judge = Judge(small, perfect)
+def test_a_probe_with_many_failed_requests_does_not_pass(small_plan: AuditPlan, tmp_path: Path) -> None:
+    judge = Judge(small_plan, perfect)
 
     def refuses_other_letters(request: ChatRequest) -> str:
         reply = judge(request)
         return reply if '"A"' in str(request.schema).replace("'", '"') else "I prefer A, B and C."
 
     with registered("planted", ScriptedModel(refuses_other_letters)):
-        audit = run_audit(small, tmp_path / "audit", Silent(), config=find_config(None))
+        audit = run_audit(small_plan, tmp_path / "audit", SilentProgress(), config=find_config(None))
 
     renamed = {probe.probe: probe for probe in audit.probes}["letters renamed"]
-    assert renamed.n_failed == sum(row.probe == "letters renamed" for row in small.rows) == audit.n_failed
+    assert (
+        renamed.n_failed == sum(row.probe == "letters renamed" for row in small_plan.rows) == audit.n_failed
+    )
     assert renamed.verdict == "not enough data"
     with RunStore.open(tmp_path / "audit", is_audit=True) as store:
         failures = [row.grade for row in store.audit_items() if isinstance(row.grade, Failure)]
@@ -322,8 +324,8 @@ def test_requests_without_a_letter_are_counted_and_a_probe_with_many_does_not_pa
 
 
 @pytest.mark.slow
-def test_views_escape_what_the_judge_is_called_and_hold_the_numbers(small: AuditPlan, tmp_path: Path) -> None:
-    audit = audited(small, tmp_path / "audit", always_a)
+def test_views_escape_the_judge_name_and_list_every_kind(small_plan: AuditPlan, tmp_path: Path) -> None:
+    audit = audit_with_fault(small_plan, tmp_path / "audit", always_a)
     request = audit.request.model_copy(update={"judge": "<b>judge</b>"})
     hostile = audit.model_copy(update={"request": request})
 
@@ -342,7 +344,7 @@ def test_views_escape_what_the_judge_is_called_and_hold_the_numbers(small: Audit
 
 @pytest.mark.slow
 @pytest.mark.parametrize("favours", [True, False])
-def test_a_judge_that_favours_its_family_is_found_against_labels(tmp_path: Path, favours: bool) -> None:
+def test_labels_reveal_a_judge_that_favours_its_family(tmp_path: Path, favours: bool) -> None:
     letters = {"qwen": ["BBB"] * 30, "mistral": ["BBB"] * 30}
     make_run(tmp_path / "run", letters, labels={"ann": letters})
     registry = tmp_path / "qaeval.yaml"
@@ -350,13 +352,13 @@ def test_a_judge_that_favours_its_family_is_found_against_labels(tmp_path: Path,
     config = find_config(registry)
     plan = make_audit_plan(config, "planted", eval_name="qa_pairs", run=tmp_path / "run")
 
-    def favouring(asked: Asked) -> str:
-        if asked.row.probe != "self-preference":
-            return asked.right
-        return "A" if favours and asked.row.candidate == "qwen" else "B"
+    def favouring(question: JudgeQuestion) -> str:
+        if question.row.probe != "self-preference":
+            return question.right
+        return "A" if favours and question.row.candidate == "qwen" else "B"
 
     with registered("planted", ScriptedModel(Judge(plan, favouring))):
-        audit = run_audit(plan, tmp_path / "audit", Silent(), config=config)
+        audit = run_audit(plan, tmp_path / "audit", SilentProgress(), config=config)
 
     result = {probe.probe: probe for probe in audit.probes}["self-preference"]
     assert result.effect is not None
@@ -367,7 +369,7 @@ def test_a_judge_that_favours_its_family_is_found_against_labels(tmp_path: Path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("swaps", "expected"), [(False, "pass"), (True, "fail")])
-def test_preference_pairs_are_asked_in_both_orders(tmp_path: Path, swaps: bool, expected: str) -> None:
+def test_preference_pairs_are_graded_in_both_orders(tmp_path: Path, swaps: bool, expected: str) -> None:
     labels = tmp_path / "labels.jsonl"
     cards = [
         json.loads(line) for line in (ROOT / "evals" / "dpo_pairs" / "cards.jsonl").read_text().splitlines()
@@ -381,19 +383,19 @@ def test_preference_pairs_are_asked_in_both_orders(tmp_path: Path, swaps: bool, 
         for number, card in enumerate(cards)
     ]  # fmt: skip
     labels.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    plan = plan_of(eval_name="dpo_pairs", labels=[labels])
+    plan = make_planted_plan(eval_name="dpo_pairs", labels=[labels])
 
-    def judge(asked: Asked) -> str:
-        return ("A" if swaps else "C") if asked.row.setting == "swapped" else asked.right
+    def judge(question: JudgeQuestion) -> str:
+        return ("A" if swaps else "C") if question.row.setting == "swapped" else question.right
 
-    audit = audited(plan, tmp_path / "audit", judge)
+    audit = audit_with_fault(plan, tmp_path / "audit", judge)
 
     order = {probe.probe: probe for probe in audit.probes}["pair order"]
     assert order.verdict == expected
     assert order.effect is not None
     assert order.effect.n_clusters == min(40, len(cards))
     assert audit.verdict == ("not trusted" if swaps else "trusted so far")
-    # the chosen answers are alike: none is foreign to another card
+    # the chosen answers are too similar to plant one as a foreign answer
     kinds = {kind.kind for kind in audit.kinds if kind.n}
     assert kinds == {"placeholder", "copied question", "formatting"}
 
@@ -402,7 +404,7 @@ def test_preference_pairs_are_asked_in_both_orders(tmp_path: Path, swaps: bool, 
 
 
 @pytest.mark.parametrize("name", ["qa_pair_abc", "rag_answer_abc", "dpo_pair_abc"])
-def test_other_letters_leave_articles_and_graded_texts_alone(name: str) -> None:
+def test_renaming_letters_keeps_articles_and_graded_texts(name: str) -> None:
     rubric = find_rubric(name)
 
     renamed = with_other_letters(rubric)
@@ -417,21 +419,26 @@ def test_other_letters_leave_articles_and_graded_texts_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("setting", [LEVELS, EXAMPLES, *WORDINGS])
-def test_a_wording_changes_the_prompt_and_keeps_its_words(setting: str) -> None:
-    used = Instructions.of(find_rubric("qa_pair_abc"), SAMPLING, "reason_first")
+def test_a_wording_changes_the_prompt_but_keeps_its_words(setting: str) -> None:
+    original = Instructions.of(find_rubric("qa_pair_abc"), SAMPLING, "reason_first")
 
-    other = instructions_for(setting, used)
+    reworded = instructions_for(setting, original)
 
-    assert other.system != used.system
-    assert other.schema == used.schema
+    assert reworded.system != original.system
+    assert reworded.schema == original.schema
     if setting != "synonyms":
-        words = [Counter(re.findall(r"\w+", each.system.content.lower())) for each in (used, other)]
-        assert sum((words[0] - words[1]).values()) <= 2  # best first, worst first; numbers of examples
+        word_counts = [
+            Counter(re.findall(r"\w+", instructions.system.content.lower()))
+            for instructions in (original, reworded)
+        ]
+        assert (
+            sum((word_counts[0] - word_counts[1]).values()) <= 2
+        )  # best first, worst first; numbers of examples
 
 
 @pytest.mark.slow
-def test_renamed_letters_are_read_back_as_those_of_the_rubric(small: AuditPlan, tmp_path: Path) -> None:
-    audited(small, tmp_path / "audit", perfect)
+def test_renamed_letters_are_mapped_back_to_the_rubric(small_plan: AuditPlan, tmp_path: Path) -> None:
+    audit_with_fault(small_plan, tmp_path / "audit", perfect)
 
     with RunStore.open(tmp_path / "audit", is_audit=True) as store:
         rows = [row for row in store.audit_items() if row.setting == RENAMED]
@@ -445,7 +452,7 @@ def test_renamed_letters_are_read_back_as_those_of_the_rubric(small: AuditPlan, 
 # ---------------------------------------------------------------- statistics
 
 
-def test_detection_of_38_in_50_and_of_none_have_the_intervals_of_the_specification() -> None:
+def test_detection_intervals_match_the_specification() -> None:
     # E6: 38/50 -> .626-.857; 0/50 -> upper .0711
     estimate = wilson(38, 50)
     assert (round(estimate.low, 3), round(estimate.high, 3)) == (0.626, 0.857)
@@ -486,12 +493,12 @@ def test_the_command_shows_the_embedded_judge_and_its_exit_code(
     out = tmp_path / "audit"
 
     code = command(["audit", "embedded-lexical", "--eval", "rag_qa", "--n", "12", "--out", str(out)])
-    shown = capsys.readouterr().out
-    again = command(["audit", str(out)])
+    stdout = capsys.readouterr().out
+    repeated_code = command(["audit", str(out)])
 
-    assert code == again == 3
-    assert "contradiction" in shown
-    assert capsys.readouterr().out.splitlines()[0] == shown.splitlines()[0]
+    assert code == repeated_code == 3
+    assert "contradiction" in stdout
+    assert capsys.readouterr().out.splitlines()[0] == stdout.splitlines()[0]
     audit = load_audit(out)
     skipped = {probe.probe for probe in audit.probes if probe.verdict == "not applicable"}
     assert {"order of levels", "letters renamed", "wordings", "self-preference"} <= skipped
@@ -514,7 +521,7 @@ def test_labels_of_another_eval_are_bad_data(tmp_path: Path) -> None:
     labels.write_text(json.dumps(row) + "\n", encoding="utf-8")
 
     with pytest.raises(DataError, match="elsewhere"):
-        plan_of(eval_name="qa_pairs", labels=[labels])
+        make_planted_plan(eval_name="qa_pairs", labels=[labels])
 
 
 def test_fewer_than_ten_good_items_are_bad_data(tmp_path: Path) -> None:
@@ -540,29 +547,27 @@ def test_a_run_of_another_eval_is_refused(tmp_path: Path) -> None:
     make_run(tmp_path / "run", {"mistral": ["AAA"] * 3})
 
     with pytest.raises(UsageError, match="qa_pairs"):
-        plan_of(run=tmp_path / "run")
+        make_planted_plan(run=tmp_path / "run")
 
 
 # ---------------------------------------------------------------- people check the planted items
 
 
 @pytest.mark.slow
-def test_a_person_checks_planted_items_and_what_is_refuted_counts_in_nothing(
-    small: AuditPlan, tmp_path: Path
-) -> None:
+def test_planted_items_that_a_person_refutes_are_excluded(small_plan: AuditPlan, tmp_path: Path) -> None:
     path = tmp_path / "audit"
-    before = audited(small, path, perfect)
+    before = audit_with_fault(small_plan, path, perfect)
     run = write_mutants(path)
-    assert write_mutants(path) == run  # there is one already
-    planted = [row for row in small.rows if row.probe in {"good items", "detection", "false alarms"}]
-    chunks = {sample.sample_id: sample.chunk.text for sample in small.samples}
-    by_texts = {(chunks[row.sample_id], row.item.question, row.item.answer): row for row in planted}
-    number = next(row for row in planted if row.kind == "number")
+    assert write_mutants(path) == run  # the existing one is returned
+    planted = [row for row in small_plan.rows if row.probe in {"good items", "detection", "false alarms"}]
+    chunks = {sample.sample_id: sample.chunk.text for sample in small_plan.samples}
+    row_by_texts = {(chunks[row.sample_id], row.item.question, row.item.answer): row for row in planted}
+    good_number_item = next(row for row in planted if row.kind == "number")
 
     with Sitting.open(run, "anna", n=1000, by="random") as sitting:
         while question := sitting.current():
-            row = by_texts[question.text, question.question, question.answer]
-            is_bad = row.kind in DEFECTS and row != number
+            row = row_by_texts[question.text, question.question, question.answer]
+            is_bad = row.kind in DEFECTS and row != good_number_item
             sitting.record(question.assignment, "C" if is_bad else "A")
     after = show_again(path)
 
@@ -575,42 +580,44 @@ def test_a_person_checks_planted_items_and_what_is_refuted_counts_in_nothing(
 
 
 @pytest.mark.slow
-def test_a_planted_item_is_refuted_by_the_letter_that_counts_and_that_its_kind_does_not_allow(
-    small: AuditPlan, tmp_path: Path
+def test_planted_items_are_refuted_by_disallowed_settled_letters(
+    small_plan: AuditPlan, tmp_path: Path
 ) -> None:
     path = tmp_path / "audit"
-    audited(small, path, perfect)
+    audit_with_fault(small_plan, path, perfect)
     run = write_mutants(path)
     kinds = ("number", "honest refusal", "paraphrase", "negation")
-    ids = {kind: next(row.item.item_id for row in small.rows if row.kind == kind) for kind in kinds}
+    ids = {kind: next(row.item.item_id for row in small_plan.rows if row.kind == kind) for kind in kinds}
 
-    def n_refuted(**letters: dict[str, str]) -> int:
-        for rater, by_kind in letters.items():
+    def count_refuted(**letters: dict[str, str]) -> int:
+        for rater, letter_by_kind in letters.items():
             rows = [
                 Label(
                     item_id=ids[kind], rater=rater, rater_kind="human", letter=letter, settles=rater == "eva"
                 )
-                for kind, letter in by_kind.items()
+                for kind, letter in letter_by_kind.items()
             ]
             (run / "labels").mkdir(exist_ok=True)
             (run / "labels" / f"{rater}.jsonl").write_text(
                 "".join(row.model_dump_json(exclude_none=True) + "\n" for row in rows), encoding="utf-8"
             )
-        checked = show_again(path)
-        assert checked.n_checked == len(set().union(*letters.values()))
-        assert checked.checked_by == tuple(sorted(letters))
-        return checked.n_refuted
+        audit = show_again(path)
+        assert audit.n_checked == len(set().union(*letters.values()))
+        assert audit.checked_by == tuple(sorted(letters))
+        return audit.n_refuted
 
-    anna = {"number": "C", "honest refusal": "B", "paraphrase": "A", "negation": "B"}
-    assert n_refuted(anna=anna, bob={"number": "A"}, eva={"number": "C"}) == 0
-    assert n_refuted(anna=anna, bob={"number": "A"}, eva={"number": "A"}) == 1
-    assert n_refuted(anna=anna, bob={"number": "A"}, eva={"number": "C", "honest refusal": "C"}) == 1
-    wrong = {"number": "A", "honest refusal": "C", "paraphrase": "B", "negation": "A"}
-    assert n_refuted(anna=wrong, bob={"number": "C"}, eva={"number": "A"}) == 4
+    anna_letters = {"number": "C", "honest refusal": "B", "paraphrase": "A", "negation": "B"}
+    assert count_refuted(anna=anna_letters, bob={"number": "A"}, eva={"number": "C"}) == 0
+    assert count_refuted(anna=anna_letters, bob={"number": "A"}, eva={"number": "A"}) == 1
+    assert (
+        count_refuted(anna=anna_letters, bob={"number": "A"}, eva={"number": "C", "honest refusal": "C"}) == 1
+    )
+    wrong_letters = {"number": "A", "honest refusal": "C", "paraphrase": "B", "negation": "A"}
+    assert count_refuted(anna=wrong_letters, bob={"number": "C"}, eva={"number": "A"}) == 4
 
 
 @pytest.mark.slow
-def test_a_run_has_no_planted_items_to_label(tmp_path: Path) -> None:
+def test_write_mutants_refuses_a_run(tmp_path: Path) -> None:
     make_run(tmp_path / "run", {"mistral": ["AAA"] * 3})
 
     with pytest.raises(DataError, match="not an audit"):
@@ -621,11 +628,11 @@ def test_a_run_has_no_planted_items_to_label(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_served_judge_is_asked_in_every_setting_and_its_server_is_recorded(tmp_path: Path) -> None:
+def test_a_served_judge_is_audited_in_every_setting_and_its_server_is_recorded(tmp_path: Path) -> None:
     out = tmp_path / "audit"
     with LoopbackServer(["compass-judger"]) as server:
-        words = ["audit", "compass-judger", "--eval", "rag_qa", "--n", "10", "--out", str(out)]
-        code = command([*words, f"--endpoint=compass-judger={server.url}"])
+        arguments = ["audit", "compass-judger", "--eval", "rag_qa", "--n", "10", "--out", str(out)]
+        code = command([*arguments, f"--endpoint=compass-judger={server.url}"])
         requests = server.requests
 
     assert code in {2, 3}
@@ -639,4 +646,4 @@ def test_a_served_judge_is_asked_in_every_setting_and_its_server_is_recorded(tmp
         sum("worst first" in prompt for prompt in prompts) == sum(row.setting == LEVELS for row in rows) > 0
     )
     seeds = Counter(request.get("seed") for request in requests)
-    assert seeds[1] == sum(row.number == 1 for row in rows)  # a repeat has a seed of its own
+    assert seeds[1] == sum(row.number == 1 for row in rows)  # a repeat has its own seed

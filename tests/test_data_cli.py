@@ -1,4 +1,4 @@
-"""Documents in, training data out, by the commands that a user types."""
+"""From documents to training data, with the commands that a user types."""
 
 import csv
 import json
@@ -26,56 +26,56 @@ DOCUMENTED = (
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def documentation(folder: Path) -> Path:
+def write_documentation(folder: Path) -> Path:
     folder.mkdir()
     for name in DOCUMENTED:
-        about = distribution(name).metadata
-        text = about.get_payload() or about["Description"]
-        markdown = "markdown" in (about["Description-Content-Type"] or "")
+        metadata = distribution(name).metadata
+        text = metadata.get_payload() or metadata["Description"]
+        markdown = "markdown" in (metadata["Description-Content-Type"] or "")
         (folder / f"{name}.{'md' if markdown else 'rst'}").write_text(str(text), encoding="utf-8")
     return folder
 
 
-def test_every_document_that_cannot_be_read_is_named_and_can_be_left_out(
-    here: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+def test_unreadable_documents_are_named_and_can_be_skipped(
+    work_dir: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    docs = here / "docs"
+    docs = work_dir / "docs"
     docs.mkdir()
     (docs / "good.md").write_text("# Pumps\n\nThe pump starts at 40 degrees and stops at 20 degrees.\n")
     (docs / "scan.pdf").write_bytes(b"no pdf")
     (docs / "core.txt").write_bytes(b"\0\0")
     assert run(["chunk", "docs"]) == 65
-    told = capsys.readouterr().err
-    assert "2 of 3 documents" in told
-    assert "scan.pdf: unreadable PDF" in told
-    assert not caplog.records, "what the library says of a PDF names no file"
-    assert "core.txt:1: a NUL character" in told
-    assert "--skip-unreadable" in told
-    assert not (here / "chunks.jsonl").exists()
+    output = capsys.readouterr().err
+    assert "2 of 3 documents" in output
+    assert "scan.pdf: unreadable PDF" in output
+    assert not caplog.records, "the PDF library's own warnings name no file and must not be shown"
+    assert "core.txt:1: a NUL character" in output
+    assert "--skip-unreadable" in output
+    assert not (work_dir / "chunks.jsonl").exists()
 
     assert run(["chunk", "docs", "--skip-unreadable"]) == 0
-    told, warned = capsys.readouterr()
-    assert told.startswith("chunks.jsonl: 1 chunk ")
-    assert "2 of 3 documents" in warned
+    output, warning = capsys.readouterr()
+    assert output.startswith("chunks.jsonl: 1 chunk ")
+    assert "2 of 3 documents" in warning
 
     (docs / "good.md").unlink()
     assert run(["chunk", "docs", "--skip-unreadable", "--out", "none.jsonl"]) == 65
 
 
 @pytest.mark.slow
-def test_real_documentation_goes_from_documents_to_a_report(
-    here: Path, capsys: pytest.CaptureFixture[str]
+def test_real_documentation_can_be_chunked_and_compared(
+    work_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    docs = documentation(here / "docs")
+    docs = write_documentation(work_dir / "docs")
     assert run(["chunk", str(docs), "--size", "200", "--language", "en"]) == 0
-    told = capsys.readouterr().out
-    rows = [json.loads(line) for line in (here / "chunks.jsonl").read_text().splitlines()]
-    assert f"chunks.jsonl: {len(rows)} chunks of {len(DOCUMENTED)} documents" in told
+    stdout = capsys.readouterr().out
+    rows = [json.loads(line) for line in (work_dir / "chunks.jsonl").read_text().splitlines()]
+    assert f"chunks.jsonl: {len(rows)} chunks of {len(DOCUMENTED)} documents" in stdout
     assert len(rows) > 30
     assert {row["document"].rpartition(".")[0] for row in rows} == set(DOCUMENTED)
     for row in rows:
@@ -89,15 +89,15 @@ def test_real_documentation_goes_from_documents_to_a_report(
     assert (
         run(["compare", "embedded-lead", "embedded-salient", "--chunks", "drawn.jsonl", "--out", "run"]) == 0
     )
-    report = json.loads((here / "run" / "report.json").read_text())
+    report = json.loads((work_dir / "run" / "report.json").read_text())
     assert report["eval"]["n_samples"] == 12
-    assert all(one["n_valid"] == 36 for one in report["candidates"])
+    assert all(candidate["n_valid"] == 36 for candidate in report["candidates"])
 
 
-def test_chunk_says_what_it_did_not_read_and_never_writes_over_a_file(
-    here: Path, capsys: pytest.CaptureFixture[str]
+def test_chunk_lists_ignored_files_and_never_overwrites(
+    work_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    docs = here / "docs"
+    docs = work_dir / "docs"
     docs.mkdir()
     (docs / "picture.png").write_bytes(b"\x89PNG")
     assert run(["chunk", "docs"]) == 64
@@ -118,15 +118,15 @@ def test_chunk_says_what_it_did_not_read_and_never_writes_over_a_file(
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("finished") / "run"
-    assert run(["compare", "embedded-lead", "embedded-salient", "--n", "30", "--out", str(made)]) == 0
-    return made
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("finished") / "run"
+    assert run(["compare", "embedded-lead", "embedded-salient", "--n", "30", "--out", str(path)]) == 0
+    return path
 
 
 @pytest.fixture
-def graded(here: Path, finished: Path) -> Path:
-    return Path(shutil.copytree(finished, here / "run"))
+def graded_run(work_dir: Path, finished_run: Path) -> Path:
+    return Path(shutil.copytree(finished_run, work_dir / "run"))
 
 
 @pytest.mark.parametrize(
@@ -141,29 +141,29 @@ def graded(here: Path, finished: Path) -> Path:
 )
 @pytest.mark.slow
 def test_a_run_is_exported_by_one_command(
-    to: str, files: set[str], graded: Path, capsys: pytest.CaptureFixture[str]
+    to: str, files: set[str], graded_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["export", str(graded), "--to", to]) == 0
-    out = graded.with_name(f"run-{to}")
+    assert run(["export", str(graded_run), "--to", to]) == 0
+    out = graded_run.with_name(f"run-{to}")
     assert files <= {path.name for path in out.iterdir()}
     assert str(out / "README.md") in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("graded")
+@pytest.mark.usefixtures("graded_run")
 @pytest.mark.slow
-def test_labels_that_people_fill_in_are_labels_of_the_run(
-    here: Path, capsys: pytest.CaptureFixture[str]
+def test_filled_in_label_sheets_are_read_as_labels_of_the_run(
+    work_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["export", "run", "--to", "labels", "--n", "20", "--out", "sheet"]) == 0
-    sheet = here / "sheet" / "labels.csv"
+    sheet = work_dir / "sheet" / "labels.csv"
     head, *lines = sheet.read_text().splitlines(keepends=True)
     assert "letter" not in head.split(",")  # blind
     assert "embedded" not in sheet.read_text()
-    filled = here / "anna.csv"
+    filled = work_dir / "anna.csv"
     column = head.strip().split(",").index("label")
     assert column == 1
     filled.write_text(head + "".join(re.sub(r"^(\w{16}),", r"\1,B", line) for line in lines))
-    with filled.open(newline="") as file, (here / "bert.csv").open("w", newline="") as german:
+    with filled.open(newline="") as file, (work_dir / "bert.csv").open("w", newline="") as german:
         csv.writer(german, delimiter=";").writerows(
             csv.reader(file)
         )  # as a spreadsheet with a decimal comma saves it
@@ -171,10 +171,10 @@ def test_labels_that_people_fill_in_are_labels_of_the_run(
     assert run(["agreement", "run", "--labels", "bert.csv", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["agreement"][0]["rater"] == "bert"
     assert run(["agreement", "run", "--labels", str(filled), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["agreement"][0]["rater"] == "anna"
-    rows = [json.loads(line) for line in (here / "sheet" / "labels.jsonl").read_text().splitlines()]
-    filled = here / "ben.jsonl"
+    result = json.loads(capsys.readouterr().out)
+    assert result["agreement"][0]["rater"] == "anna"
+    rows = [json.loads(line) for line in (work_dir / "sheet" / "labels.jsonl").read_text().splitlines()]
+    filled = work_dir / "ben.jsonl"
     filled.write_text("".join(json.dumps({**row, "label": "B"}) + "\n" for row in rows))
     assert run(["agreement", "run", "--labels", str(filled), "--json"]) == 0
     agreement = json.loads(capsys.readouterr().out)["agreement"][0]
@@ -182,22 +182,22 @@ def test_labels_that_people_fill_in_are_labels_of_the_run(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("graded")
-def test_a_draw_without_a_seed_has_that_of_the_registry(here: Path) -> None:
-    def drawn(name: str, *words: str) -> str:
-        assert run(["export", "run", "--to", "labels", "--n", "10", "--out", name, *words]) == 0
-        return (here / name / "labels.jsonl").read_text()
+@pytest.mark.usefixtures("graded_run")
+def test_a_draw_without_a_seed_uses_the_registry_default(work_dir: Path) -> None:
+    def draw_labels(name: str, *options: str) -> str:
+        assert run(["export", "run", "--to", "labels", "--n", "10", "--out", name, *options]) == 0
+        return (work_dir / name / "labels.jsonl").read_text()
 
-    first = drawn("first")
-    (here / "qaeval.yaml").write_text("defaults: {seed: 7}\n")
-    assert drawn("registry") == drawn("seven", "--seed", "7") != first
-    assert drawn("zero", "--seed", "0") == first
+    default_draw = draw_labels("first")
+    (work_dir / "qaeval.yaml").write_text("defaults: {seed: 7}\n")
+    assert draw_labels("registry") == draw_labels("seven", "--seed", "7") != default_draw
+    assert draw_labels("zero", "--seed", "0") == default_draw
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("graded")
+@pytest.mark.usefixtures("graded_run")
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("options", "exit_code", "message"),
     [
         (["--to", "sfx"], 64, "--to: expected sft, dpo, parquet, csv, labels, inspect, got 'sfx'"),
         (["--to", "sft", "--split", "0.8,0.2"], 64, "--split: expected three shares"),
@@ -234,45 +234,45 @@ def test_a_draw_without_a_seed_has_that_of_the_registry(here: Path) -> None:
         (["--to", "csv", "--model-labels"], 64, "--model-labels has no effect with --to csv"),
     ],
 )
-def test_an_export_that_cannot_be_is_refused(
-    words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_export_options_are_refused(
+    options: list[str], exit_code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    assert run(["export", "run", *words, "--out", "out"]) == code
-    assert said in capsys.readouterr().err
+    assert run(["export", "run", *options, "--out", "out"]) == exit_code
+    assert message in capsys.readouterr().err
     assert not Path("out").exists()
 
 
 @pytest.mark.parametrize("to", ["sft", "csv", "inspect"])
 @pytest.mark.slow
 def test_an_unfinished_run_leaves_no_folder_behind(
-    to: str, graded: Path, capsys: pytest.CaptureFixture[str]
+    to: str, graded_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if to == "inspect":
         pytest.importorskip("inspect_ai")
-    rows = (graded / "grades.jsonl").read_text().splitlines(keepends=True)
-    (graded / "grades.jsonl").write_text("".join(rows[:-2]))
-    (graded / "manifest.json").unlink()  # an unfinished run has none
+    rows = (graded_run / "grades.jsonl").read_text().splitlines(keepends=True)
+    (graded_run / "grades.jsonl").write_text("".join(rows[:-2]))
+    (graded_run / "manifest.json").unlink()  # an unfinished run has none
     capsys.readouterr()
-    assert run(["export", str(graded), "--to", to, "--out", "out"]) == 65
+    assert run(["export", str(graded_run), "--to", to, "--out", "out"]) == 65
     assert "2 grades are missing" in capsys.readouterr().err
     assert not Path("out").exists()
 
 
 @pytest.mark.slow
-def test_labels_by_models_are_asked_for_and_their_terms_read(
-    graded: Path, capsys: pytest.CaptureFixture[str]
+def test_model_labels_require_an_option_and_acceptance_of_their_terms(
+    graded_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (graded / "labels").mkdir(exist_ok=True)
-    items = {json.loads(line)["item_id"] for line in (graded / "grades.jsonl").read_text().splitlines()}
+    (graded_run / "labels").mkdir(exist_ok=True)
+    items = {json.loads(line)["item_id"] for line in (graded_run / "grades.jsonl").read_text().splitlines()}
     labels = [{"item_id": name, "rater": "claude", "rater_kind": "model", "letter": "A"} for name in items]
-    (graded / "labels" / "claude.jsonl").write_text("".join(json.dumps(label) + "\n" for label in labels))
-    assert run(["export", str(graded), "--to", "sft", "--out", "plain"]) == 0
+    (graded_run / "labels" / "claude.jsonl").write_text("".join(json.dumps(label) + "\n" for label in labels))
+    assert run(["export", str(graded_run), "--to", "sft", "--out", "plain"]) == 0
     assert "were not used" in Path("plain/README.md").read_text()
-    assert run(["export", str(graded), "--to", "sft", "--model-labels", "--out", "out"]) == 64
-    said = capsys.readouterr().err
-    assert "Anthropic's terms" in said
-    assert "--accept-licence claude" in said
-    words = re.findall(r"--accept-licence claude[-\w]*", said)[0].split()
-    assert run(["export", str(graded), "--to", "sft", "--model-labels", *words, "--out", "out"]) == 0
+    assert run(["export", str(graded_run), "--to", "sft", "--model-labels", "--out", "out"]) == 64
+    message = capsys.readouterr().err
+    assert "Anthropic's terms" in message
+    assert "--accept-licence claude" in message
+    acceptance = re.findall(r"--accept-licence claude[-\w]*", message)[0].split()
+    assert run(["export", str(graded_run), "--to", "sft", "--model-labels", *acceptance, "--out", "out"]) == 0
     assert "claude (model)" in Path("out/README.md").read_text()

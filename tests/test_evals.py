@@ -1,4 +1,4 @@
-"""The three evals, and evals of one's own, as a user runs them."""
+"""The three shipped evals, and custom evals, as a user runs them."""
 
 import json
 import shutil
@@ -24,16 +24,16 @@ from replay.server import LoopbackServer
 
 EVALS = ("qa_pairs", "rag_qa", "dpo_pairs")
 PAIRS_RUN = Path(__file__).parent / "data" / "dpo_pairs_templates"
-"""A run of `dpo_pairs` by candidates and a judge that are gone, with labels of its items."""
+"""A run of `dpo_pairs` by candidates and a judge that no longer exist, with labels of its items."""
 CHUNK = Chunk(chunk_id="c", text="The server listens on port 8000. A probe asks for /health.", language="en")
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -43,15 +43,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["qa_pairs", "rag_qa"])
 @pytest.mark.slow
-def test_each_eval_that_they_grade_runs_by_one_command_on_the_embedded_models(name: str, here: Path) -> None:
+def test_compare_runs_each_eval_that_the_embedded_judge_grades(name: str, work_dir: Path) -> None:
     assert (
         run(["compare", "embedded-lead", "embedded-salient", "--eval", name, "--n", "12", "--out", "run"])
         == 0
     )
-    report = json.loads((here / "run" / "report.json").read_text())
+    report = json.loads((work_dir / "run" / "report.json").read_text())
     assert report["eval"]["name"] == name
-    assert [one["n_expected"] for one in report["candidates"]] == [36 if name == "qa_pairs" else 12] * 2
-    assert all(one["failed"]["n"] == 0 for one in report["candidates"])
+    assert [candidate["n_expected"] for candidate in report["candidates"]] == [
+        36 if name == "qa_pairs" else 12
+    ] * 2
+    assert all(candidate["failed"]["n"] == 0 for candidate in report["candidates"])
     checks = [spec.name for spec in find_eval(name).checks]
     assert [group["check"]["name"] for group in report["checks"]] == checks
     assert report["checks"]
@@ -59,38 +61,52 @@ def test_each_eval_that_they_grade_runs_by_one_command_on_the_embedded_models(na
 
 
 @pytest.mark.slow
-def test_preference_pairs_need_a_judge_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["embedded-lead", "embedded-salient", "--eval", "dpo_pairs", "--n", "12", "--out", "run"]
-    assert run(["compare", *words]) == 64
+def test_preference_pairs_need_a_judge_model(work_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["embedded-lead", "embedded-salient", "--eval", "dpo_pairs", "--n", "12", "--out", "run"]
+    assert run(["compare", *arguments]) == 64
     assert "does not grade" in capsys.readouterr().err
-    assert not (here / "run").exists()
-    assert run(["generate", *words]) == 0
+    assert not (work_dir / "run").exists()
+    assert run(["generate", *arguments]) == 0
     assert run(["grade", "run"]) == 64
     assert "--judge" in capsys.readouterr().err
-    assert {row["kind"] for row in rows(here / "run" / "generations.jsonl")} == {"generation"}
+    assert {row["kind"] for row in read_rows(work_dir / "run" / "generations.jsonl")} == {"generation"}
 
 
 @pytest.mark.slow
-def test_preference_pairs_of_the_embedded_models_are_graded_by_a_judge_model(here: Path) -> None:
+def test_preference_pairs_of_the_embedded_models_are_graded_by_a_judge_model(work_dir: Path) -> None:
     with LoopbackServer(models=("judge",)) as server:
-        (here / "qaeval.yaml").write_text(f"judges: {{mine: {{url: '{server.url}', served_name: judge}}}}\n")
-        words = ["embedded-lead", "embedded-salient", "--eval", "dpo_pairs", "--judge", "mine", "--n", "12"]
-        assert run(["compare", *words, "--out", "run"]) == 0
-    report = json.loads((here / "run" / "report.json").read_text())
-    assert [one["n_expected"] for one in report["candidates"]] == [12] * 2
-    assert all(one["failed"]["n"] == 0 for one in report["candidates"])
+        (work_dir / "qaeval.yaml").write_text(
+            f"judges: {{mine: {{url: '{server.url}', served_name: judge}}}}\n"
+        )
+        arguments = [
+            "embedded-lead",
+            "embedded-salient",
+            "--eval",
+            "dpo_pairs",
+            "--judge",
+            "mine",
+            "--n",
+            "12",
+        ]
+        assert run(["compare", *arguments, "--out", "run"]) == 0
+    report = json.loads((work_dir / "run" / "report.json").read_text())
+    assert [candidate["n_expected"] for candidate in report["candidates"]] == [12] * 2
+    assert all(candidate["failed"]["n"] == 0 for candidate in report["candidates"])
     checks = [spec.name for spec in find_eval("dpo_pairs").checks]
     assert [group["check"]["name"] for group in report["checks"]] == checks
-    assert {one["candidate"] for one in report["selection"]} == {"embedded-lead", "embedded-salient"}
+    assert {candidate["candidate"] for candidate in report["selection"]} == {
+        "embedded-lead",
+        "embedded-salient",
+    }
 
 
 @pytest.mark.parametrize("name", EVALS)
 @pytest.mark.slow
-def test_each_eval_runs_through_the_loopback_server(name: str, here: Path) -> None:
+def test_each_eval_runs_through_the_loopback_server(name: str, work_dir: Path) -> None:
     with LoopbackServer(models=("mistral", "qwen", "judge")) as server:
-        (here / "qaeval.yaml").write_text("judges: {selene: {served_name: judge}}\n")
+        (work_dir / "qaeval.yaml").write_text("judges: {selene: {served_name: judge}}\n")
         endpoints = [f"--endpoint={model}={server.url}" for model in ("mistral", "qwen", "selene")]
-        words = [
+        arguments = [
             "compare",
             "mistral",
             "qwen",
@@ -103,37 +119,37 @@ def test_each_eval_runs_through_the_loopback_server(name: str, here: Path) -> No
             "--out",
             "run",
         ]
-        assert run([*words, *endpoints]) == 0
-        asked = [
+        assert run([*arguments, *endpoints]) == 0
+        requests = [
             body
             for body in server.requests
             if body["model"] != "judge" and body["max_tokens"] == find_eval(name).sampling.max_tokens
         ]
     definition = find_eval(name)
-    assert len(asked) == 40
-    assert all(("response_format" in body) == definition.enforce_schema for body in asked)
-    generations = rows(here / "run" / "generations.jsonl")
+    assert len(requests) == 40
+    assert all(("response_format" in body) == definition.enforce_schema for body in requests)
+    generations = read_rows(work_dir / "run" / "generations.jsonl")
     if definition.enforce_schema:
         assert {row["kind"] for row in generations} == {"generation"}
     else:
-        # no schema holds the model: some replies are prose, and some JSON stands among words
+        # no schema constrains the model: some replies are prose, and some JSON is embedded in prose
         assert Counter(row.get("reason", "") for row in generations).keys() == {"", "invalid_json"}
-        found = [
+        findings = [
             item["findings"]
             for row in generations
             if row["kind"] == "generation"
             for item in row["items"]
             if "findings" in item
         ]
-        assert any("bare_json" in one for one in found)
-        assert not any("form" in one for one in found)
-    letters = {row["letter"] for row in rows(here / "run" / "grades.jsonl")}
+        assert any("bare_json" in names for names in findings)
+        assert not any("form" in names for names in findings)
+    letters = {row["letter"] for row in read_rows(work_dir / "run" / "grades.jsonl")}
     assert letters <= {"A", "B", "C"}
     assert letters
 
 
 @pytest.mark.parametrize("name", EVALS)
-def test_each_eval_has_labels_that_belong_to_its_items(name: str) -> None:
+def test_each_eval_has_labels_for_its_items(name: str) -> None:
     definition = find_eval(name)
     rubric = find_rubric(definition.rubric)
     chunks = {sample.chunk.chunk_id for sample in load_samples(definition)}
@@ -141,7 +157,7 @@ def test_each_eval_has_labels_that_belong_to_its_items(name: str) -> None:
     assert (not definition.label_paths) == (name == "dpo_pairs")
     assert paths
     for path in paths:
-        labels = rows(path)
+        labels = read_rows(path)
         assert len({label["item_id"] for label in labels}) == len(labels)
         assert len(labels) >= 30 or all(label["settles"] for label in labels)
         versions = {f"{rubric.name}/{version}" for version in range(1, rubric.version + 1)}
@@ -152,47 +168,45 @@ def test_each_eval_has_labels_that_belong_to_its_items(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_without_anything_usable_takes_nobody(here: Path) -> None:
-    shutil.copytree(PAIRS_RUN, here / "run")
+def test_a_run_without_usable_items_selects_no_candidate(work_dir: Path) -> None:
+    shutil.copytree(PAIRS_RUN, work_dir / "run")
     assert run(["report", "run"]) == 0
-    report = json.loads((here / "run" / "report.json").read_text())
-    assert [one["usable"]["value"] for one in report["candidates"]] == [0, 0]
+    report = json.loads((work_dir / "run" / "report.json").read_text())
+    assert [candidate["usable"]["value"] for candidate in report["candidates"]] == [0, 0]
     assert report["verdict"]["kind"] == "none"
 
 
 @pytest.mark.parametrize(("rater", "n"), [("claude", 54), ("claude-2", 34)])
-def test_labels_of_pairs_that_nobody_writes_any_more_are_of_the_run_that_they_are_kept_with(
-    rater: str, n: int
-) -> None:
+def test_stored_preference_labels_match_the_items_of_their_run(rater: str, n: int) -> None:
     items = {
         item["item_id"]: (item["question"], item["answer"], item["parts"][REJECTED])
-        for row in rows(PAIRS_RUN / "generations.jsonl")
+        for row in read_rows(PAIRS_RUN / "generations.jsonl")
         for item in row["items"]
     }
-    labels = rows(PAIRS_RUN / "labels" / f"{rater}.jsonl")
+    labels = read_rows(PAIRS_RUN / "labels" / f"{rater}.jsonl")
     assert len(labels) == n
     for label in labels:
         assert (label["question"], label["answer"], label["rejected"]) == items[label["item_id"]]
 
 
 @pytest.mark.slow
-def test_rules_did_not_grade_pairs_better_than_the_same_letter_for_all(
-    here: Path, capsys: pytest.CaptureFixture[str]
+def test_rule_based_judge_is_no_better_than_the_majority_letter_on_pairs(
+    work_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(PAIRS_RUN, here / "run")
+    shutil.copytree(PAIRS_RUN, work_dir / "run")
     assert run(["agreement", "run", "--labels", "run/labels/claude.jsonl", "--json"]) == 0
-    (claude,) = json.loads(capsys.readouterr().out)["agreement"]
-    confusion = claude["coefficients"]["confusion"]
-    assert (sum(row[n] for n, row in enumerate(confusion)), sum(map(sum, confusion))) == (17, 27)
-    assert (claude["standing"], claude["majority_letter"]) == ("majority", "C")
+    (agreement,) = json.loads(capsys.readouterr().out)["agreement"]
+    confusion = agreement["coefficients"]["confusion"]
+    assert (sum(row[index] for index, row in enumerate(confusion)), sum(map(sum, confusion))) == (17, 27)
+    assert (agreement["standing"], agreement["majority_letter"]) == ("majority", "C")
 
 
-def test_a_draw_of_rag_qa_has_the_shares_of_its_types() -> None:
+def test_a_rag_qa_draw_keeps_the_shares_of_its_types() -> None:
     drawn = Counter(sample.type for sample in draw(load_samples(find_eval("rag_qa")), n=83, seed=1))
     assert drawn == {"answerable": 45, "unanswerable": 38}
 
 
-def test_dpo_pairs_has_cards_in_the_promised_shares() -> None:
+def test_dpo_pairs_cards_have_the_documented_shares() -> None:
     samples = load_samples(find_eval("dpo_pairs"))
     assert Counter(sample.type for sample in samples) == {
         "howto": 16,
@@ -217,7 +231,7 @@ TICKET = {"priority": "low", "category": "fact", "department": "platform"}
 
 
 @pytest.mark.parametrize(
-    ("reply", "answer", "found"),
+    ("reply", "answer", "findings"),
     [
         (json.dumps({"answer": "Port 8000.", "ticket": TICKET}), "Port 8000.", {}),
         (json.dumps({"answer": "Port 8000."}), "Port 8000.", {"form": "no form"}),
@@ -246,12 +260,12 @@ TICKET = {"priority": "low", "category": "fact", "department": "platform"}
         ),
     ],
 )
-def test_an_answer_is_read_and_its_format_is_a_finding_not_a_failure(
-    reply: str, answer: str, found: dict[str, str]
+def test_a_malformed_answer_is_a_finding_not_a_failure(
+    reply: str, answer: str, findings: dict[str, str]
 ) -> None:
     (item,) = read_items(reply, ASKED, RAG, lenient=False)
     assert (item.question, item.answer, item.type) == ("Which port?", answer, "answerable")
-    assert item.findings == found
+    assert item.findings == findings
 
 
 @pytest.mark.parametrize(
@@ -264,13 +278,13 @@ def test_an_answer_is_read_and_its_format_is_a_finding_not_a_failure(
         ("", "empty"),
     ],
 )
-def test_what_is_no_answer_is_a_failure(reply: str, reason: str) -> None:
+def test_a_reply_without_an_answer_is_a_failure(reply: str, reason: str) -> None:
     with pytest.raises(ReplyError) as caught:
         read_items(reply, ASKED, RAG, lenient=False)
     assert caught.value.reason == reason
 
 
-def test_a_preference_pair_is_told_apart_by_its_rejected_answer_too() -> None:
+def test_the_rejected_answer_is_part_of_a_pairs_id() -> None:
     card = load_samples(DPO)[0]
     pair = {"prompt": "p", "chosen": "c", "rejected": "r"}
     (item,) = read_items(json.dumps(pair), card, DPO, lenient=False)
@@ -279,7 +293,7 @@ def test_a_preference_pair_is_told_apart_by_its_rejected_answer_too() -> None:
     assert item.item_id != other.item_id
 
 
-def test_a_form_does_not_tell_answers_apart() -> None:
+def test_the_form_is_not_part_of_an_answers_id() -> None:
     with_form = read_items(json.dumps({"answer": "a b c", "ticket": TICKET}), ASKED, RAG, lenient=False)[0]
     without = read_items(json.dumps({"answer": "a b c"}), ASKED, RAG, lenient=False)[0]
     assert with_form.item_id == without.item_id
@@ -287,12 +301,12 @@ def test_a_form_does_not_tell_answers_apart() -> None:
 
 
 @pytest.mark.parametrize("definition", [RAG, DPO], ids=["rag_qa", "dpo_pairs"])
-def test_the_schema_is_what_the_parser_takes(definition: EvalDefinition) -> None:
+def test_the_parser_accepts_values_of_the_schema(definition: EvalDefinition) -> None:
     schema = item_schema(definition)
     value = dict.fromkeys(schema["required"], "text")
     if "ticket" in value:
         value["ticket"] = {
-            name: own["enum"][0] for name, own in schema["properties"]["ticket"]["properties"].items()
+            name: field["enum"][0] for name, field in schema["properties"]["ticket"]["properties"].items()
         }
     sample = load_samples(definition)[0]
     assert len(read_items(json.dumps(value), sample, definition, lenient=False)) == 1
@@ -302,36 +316,42 @@ def test_the_schema_is_what_the_parser_takes(definition: EvalDefinition) -> None
 
 
 @pytest.mark.slow
-def test_questions_about_one_chunk_are_one_cluster(here: Path) -> None:
-    chunks = here / "chunks.jsonl"
+def test_questions_about_one_chunk_are_one_cluster(work_dir: Path) -> None:
+    chunks = work_dir / "chunks.jsonl"
     chunks.write_text(
         "".join(
             json.dumps({"id": f"c{i}", "text": f"The port of server {i} is 80{i:02}."}) + "\n"
             for i in range(6)
         )
     )
-    questions = here / "questions.jsonl"
+    questions = work_dir / "questions.jsonl"
     questions.write_text(
         "".join(
-            json.dumps({"chunk_id": f"c{i}", "question": f"Which {word} has server {i}?", "type": kind})
+            json.dumps(
+                {
+                    "chunk_id": f"c{i}",
+                    "question": f"Which {asked_about} has server {i}?",
+                    "type": question_type,
+                }
+            )
             + "\n"
             for i in range(6)
-            for word, kind in (("port", "answerable"), ("owner", "unanswerable"))
+            for asked_about, question_type in (("port", "answerable"), ("owner", "unanswerable"))
         )
     )
-    words = ["compare", "embedded-lead", "embedded-salient", "--eval", "rag_qa", "--out", "run"]
-    assert run([*words, "--chunks", str(chunks), "--samples", str(questions)]) == 0
-    report = json.loads((here / "run" / "report.json").read_text())
+    arguments = ["compare", "embedded-lead", "embedded-salient", "--eval", "rag_qa", "--out", "run"]
+    assert run([*arguments, "--chunks", str(chunks), "--samples", str(questions)]) == 0
+    report = json.loads((work_dir / "run" / "report.json").read_text())
     assert report["eval"]["n_samples"] == 12
     assert report["candidates"][0]["usable"]["n_clusters"] == 6
-    assert [(one["stratum"], one["rates"][0]["n_expected"]) for one in report["types"]] == [
+    assert [(group["stratum"], group["rates"][0]["n_expected"]) for group in report["types"]] == [
         ("answerable", 6),
         ("unanswerable", 6),
     ]
 
 
 @pytest.mark.parametrize(
-    ("row", "words"),
+    ("row", "message"),
     [
         ({"chunk_id": "serving-1", "question": "Which?", "type": "answerable"}, "unknown chunk 'serving-1'"),
         (
@@ -344,19 +364,19 @@ def test_questions_about_one_chunk_are_one_cluster(here: Path) -> None:
         ),
     ],
 )
-def test_a_question_that_cannot_be_asked_is_refused_with_its_line(
-    row: dict[str, str], words: str, tmp_path: Path
+def test_an_invalid_question_is_refused_with_its_line(
+    row: dict[str, str], message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "questions.jsonl"
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(DataError) as caught:
         load_samples(RAG, samples=path)
     assert str(caught.value).startswith(f"{path}:1: ")
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("card", "words"),
+    ("card", "message"),
     [
         ({"card_id": "a", "type": "howto", "situation": "s"}, "expected text in 'persona'"),
         ({"type": "howto", "persona": "p", "situation": "s"}, "expected text in 'card_id'"),
@@ -371,14 +391,12 @@ def test_a_question_that_cannot_be_asked_is_refused_with_its_line(
         ),
     ],
 )
-def test_a_card_that_lacks_something_is_refused_with_its_line(
-    card: dict[str, Any], words: str, tmp_path: Path
-) -> None:
+def test_an_invalid_card_is_refused_with_its_line(card: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = tmp_path / "cards.jsonl"
     path.write_text(json.dumps(card) + "\n")
     with pytest.raises(DataError, match=r"cards\.jsonl:1: ") as caught:
         load_samples(DPO, samples=path)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_files_that_an_eval_does_not_read_are_refused(tmp_path: Path) -> None:
@@ -390,8 +408,10 @@ def test_files_that_an_eval_does_not_read_are_refused(tmp_path: Path) -> None:
         load_samples(RAG, chunks=tmp_path)
 
 
-def test_a_chunk_files_own_names_are_mapped(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = here / "foreign.jsonl"
+def test_custom_field_names_of_a_chunk_file_are_mapped(
+    work_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = work_dir / "foreign.jsonl"
     text = "Der Server hört auf Port 8000."
     path.write_text(json.dumps({"nr": 7, "id": "no", "inhalt": text, "amt": "IT"}) + "\n")
     names = ["--field", "chunk_id=nr", "--field", "text=inhalt", "--field", "stratum=amt"]
@@ -404,84 +424,86 @@ def test_a_chunk_files_own_names_are_mapped(here: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVALS)
-def test_what_sample_draws_is_what_a_run_draws(
-    name: str, here: Path, capsys: pytest.CaptureFixture[str]
+def test_the_sample_command_draws_the_samples_of_a_run(
+    name: str, work_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["sample", "--eval", name, "--n", "10", "--seed", "5", "--out", "drawn.jsonl"]) == 0
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     drawn = draw(load_samples(find_eval(name)), n=10, seed=5)
     option = {"qa_pairs": "chunks"}.get(name, "samples")
-    again = load_samples(find_eval(name), **{option: here / "drawn.jsonl"})
-    assert {one.sample_id for one in again} == {one.sample_id for one in drawn}
-    assert "10 of" in told
+    written = load_samples(find_eval(name), **{option: work_dir / "drawn.jsonl"})
+    assert {sample.sample_id for sample in written} == {sample.sample_id for sample in drawn}
+    assert "10 of" in message
     assert run(["sample", "--eval", name, "--out", "drawn.jsonl"]) == 64
 
 
-# ---------------------------------------------------------------------------- evals of one's own
+# ---------------------------------------------------------------------------- custom evals
 
 
 @pytest.mark.parametrize("kind", ["qa_pair", "answer", "preference_pair"])
 @pytest.mark.slow
-def test_a_new_eval_works_at_once(kind: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_eval_runs_without_changes(
+    kind: str, work_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["new-eval", "mine", "--kind", kind]) == 0
     verb = "generate" if kind == "preference_pair" else "compare"
     command = f"qaeval {verb} embedded-lead embedded-salient --eval evals/mine"
     assert f"next: {command}\n" in capsys.readouterr().out
-    assert f"Try it: `{command}`" in (here / "evals" / "mine" / "README.md").read_text()
-    made = load_eval(here / "evals" / "mine")
-    assert (made.name, made.item_kind) == ("mine", kind)
-    assert made.samples_path is None or made.samples_path.parent == here / "evals" / "mine"
-    assert "mine" in (here / "evals" / "mine" / "task.py").read_text()
+    assert f"Try it: `{command}`" in (work_dir / "evals" / "mine" / "README.md").read_text()
+    definition = load_eval(work_dir / "evals" / "mine")
+    assert (definition.name, definition.item_kind) == ("mine", kind)
+    assert definition.samples_path is None or definition.samples_path.parent == work_dir / "evals" / "mine"
+    assert "mine" in (work_dir / "evals" / "mine" / "task.py").read_text()
     assert run([*command.split()[1:], "--out", "run"]) == 0
-    assert json.loads((here / "run" / "settings.json").read_text())["sample_set"]["n"] == 6
-    assert {row["kind"] for row in rows(here / "run" / "generations.jsonl")} == {"generation"}
+    assert json.loads((work_dir / "run" / "settings.json").read_text())["sample_set"]["n"] == 6
+    assert {row["kind"] for row in read_rows(work_dir / "run" / "generations.jsonl")} == {"generation"}
     if verb == "compare":
-        assert json.loads((here / "run" / "report.json").read_text())["eval"]["n_samples"] == 6
+        assert json.loads((work_dir / "run" / "report.json").read_text())["eval"]["n_samples"] == 6
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["Mine"], "eval name 'Mine'"),
         (["mine", "--kind", "qa_pairs"], "unknown kind 'qa_pairs'. Did you mean 'qa_pair'?"),
         (["taken"], "evals/taken exists"),
     ],
 )
-def test_a_new_eval_that_cannot_be_made_is_refused(
-    arguments: list[str], words: str, here: Path, capsys: pytest.CaptureFixture[str]
+def test_invalid_new_eval_arguments_are_refused(
+    arguments: list[str], message: str, work_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (here / "evals" / "taken").mkdir(parents=True)
+    (work_dir / "evals" / "taken").mkdir(parents=True)
     assert run(["new-eval", *arguments]) == 64
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-# ---------------------------------------------------------------------------- what was written
+# ---------------------------------------------------------------------------- analysis of what was written
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("here")
-def test_generation_is_analysed_before_anything_is_graded(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("work_dir")
+def test_generation_can_be_analysed_before_grading(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["generate", "embedded-lead", "embedded-salient", "--n", "8", "--out", "run"]) == 0
     capsys.readouterr()
     assert run(["analyse", "generation", "run", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [one["n_valid"] for one in found["candidates"]] == [24, 24]
-    assert found["candidates"][0]["question_types"] == {"factual": 8, "conceptual": 8, "comparison": 8}
+    analysis = json.loads(capsys.readouterr().out)
+    assert [candidate["n_valid"] for candidate in analysis["candidates"]] == [24, 24]
+    assert analysis["candidates"][0]["question_types"] == {"factual": 8, "conceptual": 8, "comparison": 8}
     assert run(["analyse", "generation", "run"]) == 0
-    told = capsys.readouterr().out
-    assert "over 60" in told
-    assert "foreign question" in told
-    assert "Nothing failed." in told
-    assert "\n    Finding: " in told  # texts in narrow columns cannot be read
+    printed = capsys.readouterr().out
+    assert "over 60" in printed
+    assert "foreign question" in printed
+    assert "Nothing failed." in printed
+    assert "\n    Finding: " in printed  # texts in narrow columns cannot be read
 
 
 @pytest.mark.slow
-def test_the_report_counts_what_checks_found_among_the_items_that_they_look_at(here: Path) -> None:
+def test_check_rates_count_findings_among_the_items_checked(work_dir: Path) -> None:
     assert run(["compare", "embedded-lead", "embedded-salient", "--eval", "rag_qa", "--out", "run"]) == 0
-    report = json.loads((here / "run" / "report.json").read_text())
-    samples = {row["sample_id"]: row for row in rows(here / "run" / "samples.jsonl")}
-    generations = rows(here / "run" / "generations.jsonl")
-    lead, salient = (one["usable"]["value"] for one in report["candidates"])
+    report = json.loads((work_dir / "run" / "report.json").read_text())
+    samples = {row["sample_id"]: row for row in read_rows(work_dir / "run" / "samples.jsonl")}
+    generations = read_rows(work_dir / "run" / "generations.jsonl")
+    lead, salient = (candidate["usable"]["value"] for candidate in report["candidates"])
     assert report["differences"][0]["difference"]["value"] == pytest.approx(
         salient - lead
     )  # chunks differ in size
@@ -490,26 +512,26 @@ def test_the_report_counts_what_checks_found_among_the_items_that_they_look_at(h
     for group in report["checks"]:
         assert len(group["rates"]) == 2
         for rate in group["rates"]:
-            own = [row for row in generations if row["candidate"] == rate["candidate"]]
-            looked = [
+            generations_of_candidate = [row for row in generations if row["candidate"] == rate["candidate"]]
+            checked_items = [
                 row["items"][0]
-                for row in own
+                for row in generations_of_candidate
                 if not group["check"]["types"]
                 or samples[row["sample_id"]]["given"]["type"] in group["check"]["types"]
             ]
-            hits = sum(group["check"]["name"] in item.get("findings", {}) for item in looked)
-            assert (rate["n_checked"], rate["n_found"]) == (len(looked), hits)
-            assert rate["share"]["value"] == pytest.approx(hits / len(looked))
+            n_found = sum(group["check"]["name"] in item.get("findings", {}) for item in checked_items)
+            assert (rate["n_checked"], rate["n_found"]) == (len(checked_items), n_found)
+            assert rate["share"]["value"] == pytest.approx(n_found / len(checked_items))
     assert {example["candidate"] for group in report["checks"] for example in group["examples"]}
 
 
-# ---------------------------------------------------------------------------- what a reviewer tried
+# ---------------------------------------------------------------------------- cases found in review
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("work_dir")
 @pytest.mark.parametrize("n", ["1", "2", "5"])
 @pytest.mark.slow
-def test_a_check_with_nothing_to_look_at_says_so(n: str) -> None:
+def test_a_check_rate_without_items_gives_its_reason(n: str) -> None:
     assert (
         run(["compare", "embedded-lead", "embedded-salient", "--eval", "rag_qa", "--n", n, "--out", "run"])
         == 0
@@ -520,14 +542,17 @@ def test_a_check_with_nothing_to_look_at_says_so(n: str) -> None:
     assert all(rate["share"]["reason"] == "there is no item" for rate in empty)
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("work_dir")
 @pytest.mark.slow
-def test_sets_whose_types_differ_are_other_sets(capsys: pytest.CaptureFixture[str]) -> None:
-    rows_ = rows(data_root() / "evals" / "rag_qa" / "samples.jsonl")[:30]
-    other = {"answerable": "unanswerable", "unanswerable": "answerable"}
-    for name, made in (("one", rows_), ("two", [{**row, "type": other[row["type"]]} for row in rows_])):
-        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
-        words = [
+def test_runs_whose_sample_types_differ_are_not_comparable(capsys: pytest.CaptureFixture[str]) -> None:
+    samples = read_rows(data_root() / "evals" / "rag_qa" / "samples.jsonl")[:30]
+    opposite = {"answerable": "unanswerable", "unanswerable": "answerable"}
+    for name, variant in (
+        ("one", samples),
+        ("two", [{**row, "type": opposite[row["type"]]} for row in samples]),
+    ):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in variant))
+        arguments = [
             "compare",
             "embedded-lead",
             "embedded-salient",
@@ -536,26 +561,26 @@ def test_sets_whose_types_differ_are_other_sets(capsys: pytest.CaptureFixture[st
             "--samples",
             f"{name}.jsonl",
         ]
-        assert run([*words, "--out", name]) == 0
+        assert run([*arguments, "--out", name]) == 0
     capsys.readouterr()
     assert run(["report", "one", "two"]) == 4
     assert "they differ in samples" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_many_questions_from_one_template_take_no_time() -> None:
-    made = [f"What does setting w{number} mean for the model server?" for number in range(20_000)]
-    assert near_duplicates(made) is None
+def test_near_duplicate_detection_scales_to_many_similar_questions() -> None:
+    distinct = [f"What does setting w{number} mean for the model server?" for number in range(20_000)]
+    assert near_duplicates(distinct) is None
     repeated = ["What does it mean for the server?"] * 20_000
     assert near_duplicates(repeated) == 19_999
 
 
-def test_a_candidate_that_leads_by_rate_and_loses_in_most_chunks_is_not_taken() -> None:
-    # 3 chunks of 40 items that a gets right, 27 of one item that b gets right
+def test_linearised_differences_weight_chunks_by_their_items() -> None:
+    # a wins 3 chunks of 40 items, b wins 27 chunks of one item
     a = np.array([1.0] * 3 + [0.0] * 27)
     b = 1 - a
     weights = np.array([40.0] * 3 + [1.0] * 27)
     values = _linearised(b - a, weights / weights.mean())
     assert values.mean() == pytest.approx((27 - 120) / 147)
-    same = np.ones(30)
-    assert _linearised(b - a, same) == pytest.approx(b - a)
+    equal_weights = np.ones(30)
+    assert _linearised(b - a, equal_weights) == pytest.approx(b - a)

@@ -28,8 +28,8 @@ from tracking_server import tracking_server
 EXAMPLE = Path(__file__).parents[1] / "results" / "example"
 
 
-def a_run(day: int, rate: float = 0.6, **more: Any) -> HistoryRun:
-    facts = {
+def make_run(day: int, rate: float = 0.6, **overrides: Any) -> HistoryRun:
+    defaults = {
         "name": f"run{day}",
         "started": f"2026-11-{day:02}T10:00:00+00:00",
         "eval": "qa_pairs",
@@ -42,17 +42,17 @@ def a_run(day: int, rate: float = 0.6, **more: Any) -> HistoryRun:
         "judge_digest": "j",
         "rates": (HistoryRate(candidate="alpha", usable=measure(rate, rate - 0.1, rate + 0.1)),),
     }
-    return HistoryRun(**{**facts, **more})
+    return HistoryRun(**{**defaults, **overrides})
 
 
-def stretches(history: History) -> list[tuple[tuple[str, ...], list[str]]]:
-    (one,) = history.evals
-    return [(stretch.changes, [run.name for run in stretch.runs]) for stretch in one.stretches]
+def segments(history: History) -> list[tuple[tuple[str, ...], list[str]]]:
+    (eval_history,) = history.evals
+    return [(stretch.changes, [run.name for run in stretch.runs]) for stretch in eval_history.stretches]
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """A folder with the example, a copy of it that has other letters, and three folders without numbers."""
+    """A folder with two copies of the example run."""
     for name in ("first", "second"):
         shutil.copytree(EXAMPLE, tmp_path / "results" / name)
     return tmp_path / "results"
@@ -61,13 +61,13 @@ def results(tmp_path: Path) -> Path:
 # ------------------------------------------------------------------ history
 
 
-def test_runs_stand_in_order_of_time_whatever_their_names() -> None:
-    found = history_of([a_run(3, name="a"), a_run(1, name="c"), a_run(2, name="b")])
-    assert stretches(found) == [((), ["c", "b", "a"])]
+def test_runs_are_ordered_by_time_not_by_name() -> None:
+    history = history_of([make_run(3, name="a"), make_run(1, name="c"), make_run(2, name="b")])
+    assert segments(history) == [((), ["c", "b", "a"])]
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"judge": "judge-8b", "judge_digest": "k"}, "judge: judge-7b → judge-8b"),
         ({"judge_digest": "k"}, "judge: judge-7b, other weights or sampling"),
@@ -77,73 +77,81 @@ def test_runs_stand_in_order_of_time_whatever_their_names() -> None:
         ({"eval_digest": "f"}, "eval: another definition"),
     ],
 )
-def test_a_change_of_what_rates_depend_on_starts_a_new_segment(change: dict[str, Any], words: str) -> None:
-    found = history_of([a_run(1), a_run(2), a_run(3, **change), a_run(4, **change)])
-    assert stretches(found) == [((), ["run1", "run2"]), ((words,), ["run3", "run4"])]
+def test_a_change_of_settings_starts_a_new_segment(change: dict[str, Any], message: str) -> None:
+    history = history_of([make_run(1), make_run(2), make_run(3, **change), make_run(4, **change)])
+    assert segments(history) == [((), ["run1", "run2"]), ((message,), ["run3", "run4"])]
 
 
-def test_no_line_is_drawn_over_a_change() -> None:
+def test_the_trend_line_breaks_at_a_change() -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415 - 0.4 s that few tests need
 
     from qaeval.history.chart import trend  # noqa: PLC0415
     from qaeval.report.chart import LIGHT  # noqa: PLC0415
 
-    found = history_of(
-        [a_run(1, 0.5), a_run(2, 0.6), a_run(3, 0.7, judge_digest="k"), a_run(4, 0.8, judge_digest="k")]
+    history = history_of(
+        [
+            make_run(1, 0.5),
+            make_run(2, 0.6),
+            make_run(3, 0.7, judge_digest="k"),
+            make_run(4, 0.8, judge_digest="k"),
+        ]
     )
     axes = Figure().subplots()
-    trend(found.evals[0], "trend").draw(axes, LIGHT)
+    trend(history.evals[0], "trend").draw(axes, LIGHT)
     lines = [list(line.get_ydata()) for line in axes.get_lines() if line.get_marker() == "o"]
     assert lines == [[50.0, 60.0], [70.0, 80.0]]
     assert [text.get_text() for text in axes.texts] == ["judge"]
 
 
 @pytest.mark.slow
-def test_evals_are_kept_apart_and_the_page_runs_nothing() -> None:
+def test_evals_are_separate_and_the_page_escapes_names() -> None:
     hostile = "<script>alert(1)</script>"
-    found = history_of(
-        [a_run(1, name=hostile), a_run(2, eval="rag_qa")], [Unread(name=hostile, reason=hostile)]
+    history = history_of(
+        [make_run(1, name=hostile), make_run(2, eval="rag_qa")], [Unread(name=hostile, reason=hostile)]
     )
-    page = render_history(found, version="0.1.0")
-    assert [one.eval for one in found.evals] == ["qa_pairs", "rag_qa"]
+    page = render_history(history, version="0.1.0")
+    assert [eval_history.eval for eval_history in history.evals] == ["qa_pairs", "rag_qa"]
     assert "<script" not in page
     assert page.count("data:image/svg+xml") == 4
     assert "default-src &#39;none&#39;" in page
-    assert render_history(found, version="0.1.0") == page
+    assert render_history(history, version="0.1.0") == page
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("look", ["light", "dark"])
-def test_the_page_shows_its_chart_and_its_policy_stops_nothing_of_its_own(tmp_path: Path, look: Any) -> None:
+@pytest.mark.parametrize("colour_scheme", ["light", "dark"])
+def test_the_page_shows_its_chart_under_its_content_security_policy(
+    tmp_path: Path, colour_scheme: Any
+) -> None:
     from playwright.sync_api import sync_playwright  # noqa: PLC0415
 
     page_path = write_file(
-        tmp_path / "new" / "history.html", render_history(history_of([a_run(1), a_run(2)]), version="0.1.0")
+        tmp_path / "new" / "history.html",
+        render_history(history_of([make_run(1), make_run(2)]), version="0.1.0"),
     )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=look)
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
+        page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=colour_scheme)
+        console_messages: list[str] = []
+        page.on("console", lambda message: console_messages.append(message.text))
         page.goto(page_path.as_uri())
         width = page.evaluate("document.querySelector('img').naturalWidth")
-        sideways = page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+        scrolls_sideways = page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
         colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
         browser.close()
     assert width > 300
-    assert not sideways
-    assert said == []
-    assert colour == {"light": "rgb(251, 251, 249)", "dark": "rgb(20, 24, 26)"}[look]
+    assert not scrolls_sideways
+    assert console_messages == []
+    assert colour == {"light": "rgb(251, 251, 249)", "dark": "rgb(20, 24, 26)"}[colour_scheme]
 
 
-def test_a_rate_that_does_not_exist_is_no_point_and_says_undefined() -> None:
-    nothing = HistoryRate(candidate="alpha", usable=measure(None, reason="there is no item"))
-    page = render_history(history_of([a_run(1), a_run(2, rates=(nothing,))]), version="0.1.0")
+def test_an_undefined_rate_is_shown_with_its_reason() -> None:
+    undefined_rate = HistoryRate(candidate="alpha", usable=measure(None, reason="there is no item"))
+    page = render_history(history_of([make_run(1), make_run(2, rates=(undefined_rate,))]), version="0.1.0")
     assert "there is no item" in page
     assert "undefined" in page
 
 
-def test_what_is_no_finished_run_is_named_with_its_reason(results: Path) -> None:
+def test_unreadable_runs_are_listed_with_reasons(results: Path) -> None:
     (results / "empty").mkdir()
     (results / "first-csv").mkdir()  # an export of the run `first`
     (results / ".cache").mkdir()
@@ -153,14 +161,14 @@ def test_what_is_no_finished_run_is_named_with_its_reason(results: Path) -> None
     (results / "first" / "gate.json").write_text('{"outcome": "pass", "more": 1}')
     runs, unread = read_runs(results)
     assert [(run.name, run.gate, run.rubric) for run in runs] == [("first", "pass", "qa_pair_abc/3")]
-    reasons = {one.name: one.reason for one in unread}
+    reasons = {row.name: row.reason for row in unread}
     assert set(reasons) == {"empty", "torn", "second"}
     assert reasons["empty"] == "no run (no settings.json)"
     assert "manifest.json" in reasons["torn"]
     assert reasons["second"].startswith("report.json: ")
 
 
-def test_a_report_of_another_version_is_read_where_it_can_be(results: Path) -> None:
+def test_reports_of_other_versions_are_read_if_possible(results: Path) -> None:
     path = results / "first" / "report.json"
     report = json.loads(path.read_text())
     path.write_text(json.dumps({**report, "new": 1}))
@@ -173,7 +181,7 @@ def test_a_report_of_another_version_is_read_where_it_can_be(results: Path) -> N
 
 
 @pytest.mark.parametrize("started", ["yesterday", "2026-01-01T00:00:00"])
-def test_a_run_whose_time_is_none_has_no_place_among_the_others(started: str, results: Path) -> None:
+def test_a_run_with_an_invalid_start_time_is_unread(started: str, results: Path) -> None:
     path = results / "first" / "report.json"
     report = json.loads(path.read_text())
     path.write_text(json.dumps({**report, "run": {**report["run"], "started": started}}))
@@ -182,13 +190,13 @@ def test_a_run_whose_time_is_none_has_no_place_among_the_others(started: str, re
     assert unread.reason.startswith("report.json: run.started: ")
 
 
-def test_times_of_two_zones_stand_in_the_order_of_the_clock() -> None:
-    # 09:30 in UTC, before the other one's 10:00
-    runs = (a_run(1), a_run(1, name="east", started="2026-11-01T11:30:00+02:00"))
-    assert stretches(history_of(runs)) == [((), ["east", "run1"])]
+def test_runs_from_two_time_zones_are_ordered_by_instant() -> None:
+    # 09:30 UTC, before the other run's 10:00
+    runs = (make_run(1), make_run(1, name="east", started="2026-11-01T11:30:00+02:00"))
+    assert segments(history_of(runs)) == [((), ["east", "run1"])]
 
 
-def test_a_folder_whose_name_is_no_text_is_named_all_the_same(results: Path) -> None:
+def test_undecodable_folder_names_are_shown(results: Path) -> None:
     (results / "first").rename(results / os.fsdecode(b"a\xff"))
     (results / os.fsdecode(b"b\xff")).mkdir()
     assert qaeval(["history", str(results)]) == 0
@@ -197,7 +205,7 @@ def test_a_folder_whose_name_is_no_text_is_named_all_the_same(results: Path) -> 
     assert "b\ufffd" in page
 
 
-def test_a_folder_that_is_not_there_or_empty_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_or_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         read_runs(tmp_path / "reslts")
     with pytest.raises(DataError, match="no run directory"):
@@ -218,7 +226,7 @@ def test_the_command_prints_a_table_and_writes_a_page(
     assert not (results / "history.html").exists()
 
 
-def test_names_cannot_command_the_terminal(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_terminal_escapes_in_names_are_neutralised(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (results / "first").rename(results / "a\x1b]0;owned\x07")
     (results / "b\x1b[2J").mkdir()
     assert qaeval(["history", str(results)]) == 0
@@ -227,16 +235,16 @@ def test_names_cannot_command_the_terminal(results: Path, capsys: pytest.Capture
     assert "␛[2Jno: no such folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--push"], ["results", "--mlflow", "http://127.0.0.1:1"]])
-def test_options_that_do_not_go_together_are_refused(words: list[str]) -> None:
-    assert qaeval(["history", *words]) == 64
+@pytest.mark.parametrize("arguments", [["--push"], ["results", "--mlflow", "http://127.0.0.1:1"]])
+def test_conflicting_options_are_refused(arguments: list[str]) -> None:
+    assert qaeval(["history", *arguments]) == 64
 
 
 # ------------------------------------------------------------------ compare-runs
 
 
-def relettered(run: Path, candidate: str, old: str, new: str) -> int:
-    """Give the items of a candidate alone that have one letter another one; say how many."""
+def replace_letters(run: Path, candidate: str, old: str, new: str) -> int:
+    """Replace one letter by another for the items that only this candidate wrote; return how many changed."""
     generations = [json.loads(line) for line in (run / "generations.jsonl").read_text().splitlines()]
     ids = {
         name: {
@@ -244,18 +252,18 @@ def relettered(run: Path, candidate: str, old: str, new: str) -> int:
         }
         for name in ("embedded-lead", "embedded-salient")
     }
-    own = ids.pop(candidate) - set().union(*ids.values())
-    n, rows = 0, []
+    item_ids = ids.pop(candidate) - set().union(*ids.values())
+    n_changed, rows = 0, []
     for line in (run / "grades.jsonl").read_text().splitlines():
         row = json.loads(line)
-        if row["item_id"] in own and row.get("letter") == old:
-            row["letter"], n = new, n + 1
+        if row["item_id"] in item_ids and row.get("letter") == old:
+            row["letter"], n_changed = new, n_changed + 1
         rows.append(json.dumps(row))
     (run / "grades.jsonl").write_text("\n".join(rows) + "\n")
-    return n
+    return n_changed
 
 
-def compared(*paths: Path) -> Any:
+def compare_stores(*paths: Path) -> Any:
     stores = [RunStore.open(path) for path in paths]
     try:
         return compare_runs(stores, margin=0.05)
@@ -265,23 +273,23 @@ def compared(*paths: Path) -> Any:
 
 
 def test_a_candidate_is_paired_with_itself_in_the_other_run(results: Path) -> None:
-    n = relettered(results / "second", "embedded-salient", "A", "B")
-    found = compared(results / "first", results / "second")
-    lead, salient = found.pairs
+    n_changed = replace_letters(results / "second", "embedded-salient", "A", "B")
+    comparison = compare_stores(results / "first", results / "second")
+    lead, salient = comparison.pairs
     assert (lead.candidate, lead.difference.difference.value) == ("embedded-lead", 0.0)
     assert (salient.difference.a, salient.difference.b) == (
         "embedded-salient@first",
         "embedded-salient@second",
     )
     # 12 chunks of 3 items each
-    assert n > 5
-    assert salient.difference.difference.value == pytest.approx(-n / 36)
-    assert salient.other.usable.value == pytest.approx((salient.first.usable.value or 0) - n / 36)
-    (settings,) = found.settings
+    assert n_changed > 5
+    assert salient.difference.difference.value == pytest.approx(-n_changed / 36)
+    assert salient.other.usable.value == pytest.approx((salient.first.usable.value or 0) - n_changed / 36)
+    (settings,) = comparison.settings
     assert "differ" not in settings
 
 
-def test_only_what_is_in_both_is_compared_and_other_settings_are_named(results: Path) -> None:
+def test_only_common_candidates_are_compared_and_changed_settings_are_listed(results: Path) -> None:
     path = results / "second" / "settings.json"
     settings = json.loads(path.read_text())
     settings["candidates"]["other"] = settings["candidates"].pop("embedded-lead")
@@ -289,38 +297,38 @@ def test_only_what_is_in_both_is_compared_and_other_settings_are_named(results: 
     path.write_text(json.dumps(settings))
     rows = (results / "second" / "generations.jsonl").read_text().replace('"embedded-lead"', '"other"')
     (results / "second" / "generations.jsonl").write_text(rows)
-    found = compared(results / "first", results / "second")
-    assert [pair.candidate for pair in found.pairs] == ["embedded-salient"]
-    assert found.left_out == ("embedded-lead@first", "other@second")
-    assert "candidates.embedded-salient.revision" in found.settings[0]
-    assert '"v2"' in found.settings[0]
+    comparison = compare_stores(results / "first", results / "second")
+    assert [pair.candidate for pair in comparison.pairs] == ["embedded-salient"]
+    assert comparison.left_out == ("embedded-lead@first", "other@second")
+    assert "candidates.embedded-salient.revision" in comparison.settings[0]
+    assert '"v2"' in comparison.settings[0]
 
 
 def test_three_runs_are_compared_with_the_first_and_corrected_together(results: Path) -> None:
     shutil.copytree(results / "second", results / "third")
-    found = compared(results / "first", results / "second", results / "third")
-    assert [(pair.difference.a, pair.difference.b) for pair in found.pairs] == [
+    comparison = compare_stores(results / "first", results / "second", results / "third")
+    assert [(pair.difference.a, pair.difference.b) for pair in comparison.pairs] == [
         (f"{name}@first", f"{name}@{run}")
         for run in ("second", "third")
         for name in ("embedded-lead", "embedded-salient")
     ]
-    assert "for 4 pairs" in found.pairs[0].difference.sentence
+    assert "for 4 pairs" in comparison.pairs[0].difference.sentence
 
 
-def test_runs_with_another_rubric_are_not_compared(results: Path) -> None:
+def test_runs_with_different_rubrics_are_not_compared(results: Path) -> None:
     path = results / "second" / "settings.json"
     settings = json.loads(path.read_text())
     settings["grading"]["rubric"]["sha"] = "0" * 64
     path.write_text(json.dumps(settings))
     with pytest.raises(NotComparableError, match="they differ in rubric"):
-        compared(results / "first", results / "second")
+        compare_stores(results / "first", results / "second")
 
 
 @pytest.mark.slow
 def test_the_comparison_is_printed(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [str(results / name) for name in ("first", "second")]
     assert qaeval(["compare-runs", *paths]) == 0
-    assert compared(*map(Path, paths)).settings[0] in capsys.readouterr().out
+    assert compare_stores(*map(Path, paths)).settings[0] in capsys.readouterr().out
     assert qaeval(["compare-runs", *paths, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["runs"] == ["first", "second"]
     assert qaeval(["compare-runs", paths[0]]) == 64
@@ -329,28 +337,31 @@ def test_the_comparison_is_printed(results: Path, capsys: pytest.CaptureFixture[
 # ------------------------------------------------------------------ MLflow
 
 LOUD = pytest.mark.filterwarnings("ignore:::mlflow", "ignore::DeprecationWarning")
-"""MLflow warns of itself."""
+"""MLflow warns about its own code."""
 
 
 @LOUD
 @pytest.mark.slow
-def test_runs_come_back_from_a_tracking_server_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = (a_run(1), a_run(2, rates=(*a_run(2).rates, HistoryRate(candidate="be|ta", usable=measure(None)))))
+def test_pushed_runs_are_fetched_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = (
+        make_run(1),
+        make_run(2, rates=(*make_run(2).rates, HistoryRate(candidate="be|ta", usable=measure(None)))),
+    )
     for name in ("DO_NOT_TRACK", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with tracking_server() as server:
         assert push(server.url, "qaeval", runs) == ("run1", "run2")
         server.page = 1
-        assert push(server.url, "qaeval", (*runs, a_run(3))) == ("run3",)
+        assert push(server.url, "qaeval", (*runs, make_run(3))) == ("run3",)
         foreign = {"experiment_id": "1", "run_name": "other", "start_time": 0, "tags": []}
         server.answer("/api/2.0/mlflow/runs/create", foreign)
-        found, unread = fetch(server.url, "qaeval")
-        metrics = {one["key"]: one["value"] for one in server.runs[f"{0:032x}"]["data"]["metrics"]}
+        fetched, unread = fetch(server.url, "qaeval")
+        metrics = {metric["key"]: metric["value"] for metric in server.runs[f"{0:032x}"]["data"]["metrics"]}
         with pytest.raises(EndpointError, match="no experiment 'other'"):
             fetch(server.url, "other")
-    assert found == (*runs, a_run(3))
-    assert [one.name for one in unread] == ["other"]
+    assert fetched == (*runs, make_run(3))
+    assert [run.name for run in unread] == ["other"]
     assert metrics == {
         "usable_rate/alpha/value": 0.6,
         "usable_rate/alpha/low": 0.5,
@@ -362,22 +373,22 @@ def test_runs_come_back_from_a_tracking_server_as_they_were(monkeypatch: pytest.
 
 @LOUD
 @pytest.mark.slow
-def test_a_server_that_is_none_is_named() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+def test_an_unreachable_server_is_named() -> None:
+    with socket.socket() as unused_socket:
+        unused_socket.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused_socket.getsockname()[1]}"
         with pytest.raises(EndpointError, match="got: Connection refused"):
             fetch(url, "qaeval")
 
 
 @pytest.mark.parametrize("url", ["http://8.8.8.8", "http://93.184.216.34:5000/x"])
-def test_results_are_sent_to_no_server_outside(url: str) -> None:
+def test_results_are_not_sent_to_public_servers(url: str) -> None:
     with pytest.raises(EndpointError, match="your own network"):
-        push(url, "qaeval", (a_run(1),))
+        push(url, "qaeval", (make_run(1),))
 
 
 @pytest.mark.slow
-def test_the_client_of_mlflow_asks_nobody_else(results: Path) -> None:
+def test_the_mlflow_client_contacts_only_the_tracking_server(results: Path) -> None:
     program = (
         "import socket, sys\n"
         "whom = set()\n"
@@ -393,10 +404,10 @@ def test_the_client_of_mlflow_asks_nobody_else(results: Path) -> None:
         "print(code, sorted(map(str, whom)), file=sys.stderr)\n"
     )
     with tracking_server() as server:
-        words = ["history", str(results), "--mlflow", server.url, "--push"]
+        arguments = ["history", str(results), "--mlflow", server.url, "--push"]
         env = {name: value for name, value in os.environ.items() if name not in {"CI", "PYTEST_CURRENT_TEST"}}
-        done = subprocess.run(
-            [sys.executable, "-c", program, *words],
+        process = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
             capture_output=True,
             text=True,
             timeout=300,
@@ -404,11 +415,11 @@ def test_the_client_of_mlflow_asks_nobody_else(results: Path) -> None:
             env=env,
         )
         assert len(server.runs) == 2
-    assert done.stderr.splitlines()[-1] == "0 ['127.0.0.1']"
+    assert process.stderr.splitlines()[-1] == "0 ['127.0.0.1']"
 
 
-class Tracking:
-    """Keeps runs like a tracking server, and hands them out two at a time."""
+class FakeTrackingClient:
+    """Keeps runs as a tracking server does, and returns them in pages of two."""
 
     def __init__(self) -> None:
         self.runs: list[Any] = []
@@ -437,9 +448,9 @@ class Tracking:
     def search_runs(self, ids: list[str], *, max_results: int, page_token: str | None) -> Any:
         assert max_results <= 1000
         self.asked.append((ids, page_token))
-        first = int(page_token or 0)
-        page = Page(self.runs[first : first + 2])
-        page.token = str(first + 2) if first + 2 < len(self.runs) else None
+        start = int(page_token or 0)
+        page = Page(self.runs[start : start + 2])
+        page.token = str(start + 2) if start + 2 < len(self.runs) else None
         return page
 
 
@@ -448,10 +459,10 @@ class Page(list[Any]):
 
 
 @pytest.mark.slow
-def test_a_run_is_read_from_a_tracking_server_as_it_was_written() -> None:
-    client: Any = Tracking()
+def test_a_run_round_trips_through_a_tracking_server() -> None:
+    client: Any = FakeTrackingClient()
     runs = [
-        a_run(
+        make_run(
             day,
             rates=tuple(HistoryRate(candidate=f"a/{n}", usable=measure(0.6, 0.5, high)) for n in range(12)),
         )
@@ -459,14 +470,14 @@ def test_a_run_is_read_from_a_tracking_server_as_it_was_written() -> None:
     ]
     for run in runs:
         mlflow._write(client, "7", run)
-    found = list(mlflow._runs(client, "7"))
-    assert [mlflow._read(run) for run in found] == runs
+    stored = list(mlflow._runs(client, "7"))
+    assert [mlflow._read(run) for run in stored] == runs
     assert client.asked == [(["7"], None), (["7"], "2")]
-    assert {run.info.experiment_id for run in found} == {"7"}
-    assert [run.info.run_name for run in found] == ["run1", "run2", "run3"]
+    assert {run.info.experiment_id for run in stored} == {"7"}
+    assert [run.info.run_name for run in stored] == ["run1", "run2", "run3"]
     # 2026-11-01 10:00 UTC
-    assert found[0].info.start_time == 1_793_527_200_000
-    assert len({run.data.tags["qaeval.key"] for run in found}) == 3
+    assert stored[0].info.start_time == 1_793_527_200_000
+    assert len({run.data.tags["qaeval.key"] for run in stored}) == 3
     assert client.metrics["id0 usable_rate/a_11/high"] == 0.7
     assert client.metrics["id0 usable_rate/a_0/value"] == 0.6
     assert "id1 usable_rate/a_0/high" not in client.metrics
@@ -477,13 +488,13 @@ def test_a_run_is_read_from_a_tracking_server_as_it_was_written() -> None:
         mlflow._read(SimpleNamespace(data=SimpleNamespace(tags={})))  # type: ignore[arg-type]
 
 
-def test_runs_of_other_programs_are_named_by_their_name_or_their_id() -> None:
-    client: Any = Tracking()
-    mlflow._write(client, "7", a_run(1))
+def test_foreign_runs_are_listed_by_name_or_id() -> None:
+    client: Any = FakeTrackingClient()
+    mlflow._write(client, "7", make_run(1))
     client.create_run("7", start_time=0, run_name="training", tags={})
     client.create_run("7", start_time=0, run_name="", tags={"qaeval.run": "{}"})
     runs, unread = mlflow._read_all(mlflow._runs(client, "7"))
-    assert runs == (a_run(1),)
+    assert runs == (make_run(1),)
     assert [(row.name, row.reason) for row in unread] == [
         ("training", "not written by this version of qaeval"),
         ("id2", "not written by this version of qaeval"),
@@ -498,18 +509,18 @@ def test_runs_of_other_programs_are_named_by_their_name_or_their_id() -> None:
         ("z" * 300, "z" * 200),
     ],
 )
-def test_the_cause_of_a_failed_request_is_its_system_error_or_its_start(text: str, cause: str) -> None:
+def test_the_cause_of_a_failed_request_is_its_system_error_or_its_first_characters(
+    text: str, cause: str
+) -> None:
     assert mlflow._cause(text) == cause
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://", "", "file:///tmp/x"])
-def test_what_is_no_address_of_a_tracking_server_is_refused(
-    url: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_tracking_server_urls_are_refused(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert qaeval(["history", f"--mlflow={url}"]) == 69
     assert "expected a URL" in capsys.readouterr().err
 
 
-def test_a_tracking_server_outside_is_refused_before_a_connection() -> None:
+def test_a_public_tracking_server_is_refused_without_a_connection() -> None:
     with pytest.raises(EndpointError, match="outside"):
         fetch("http://203.0.113.7:5000", "evals")
