@@ -1,4 +1,4 @@
-"""What looks like a pass or a loss and is none: failures, judges that fell silent, times of other replies, files that do not fit."""
+"""Results that must not become a pass or a loss: failures, missing letters, unpaired times, mismatched files."""
 
 import json
 from collections import Counter
@@ -30,12 +30,12 @@ P95 = {"quantity": "p95_latency", "margin": "20%"}
 
 
 def gate(run: Evidence, baseline: Evidence | None, *rules: Mapping[str, Any], **policy: Any) -> GateReport:
-    asked = Policy.model_validate({"rules": rules, **policy})
-    return decide(GateInputs(policy=asked, run=run, baseline=baseline, candidates={}, today=TODAY))
+    policy_model = Policy.model_validate({"rules": rules, **policy})
+    return decide(GateInputs(policy=policy_model, run=run, baseline=baseline, candidates={}, today=TODAY))
 
 
-def timed(n: int, seconds: Any) -> Evidence:
-    """Return a run of n chunks whose replies took so long."""
+def timed_run(n: int, seconds: Any) -> Evidence:
+    """Return a run of n chunks with these latencies."""
     return served(evidence({"alpha": words(n, 0.8)}), latency_s=np.array(seconds, dtype=float))
 
 
@@ -47,9 +47,7 @@ def timed(n: int, seconds: Any) -> Evidence:
     ("n", "size"),
     [(20, 3), (78, 3), *(pytest.param(*size, marks=pytest.mark.nightly) for size in ((78, 1), (200, 3)))],
 )
-def test_the_default_policy_mostly_passes_an_equal_run_and_never_one_that_lost_its_margin(
-    n: int, size: int
-) -> None:
+def test_default_policy_passes_most_equal_runs_and_no_worse_run(n: int, size: int) -> None:
     margin, _ = default_margins(n, size)
 
     def outcomes(best: float, first_seed: int, n_runs: int) -> Counter[str]:
@@ -84,18 +82,20 @@ def test_a_candidate_that_is_37_points_better_passes_the_default_policy() -> Non
     assert report.rules[0].change.value == pytest.approx(22 / 60)
 
 
-def test_an_age_counts_hours_and_not_midnights() -> None:
+def test_baseline_age_is_counted_in_hours() -> None:
     evening, morning = "2026-01-04T23:59:00+00:00", "2026-01-05T00:01:00+00:00"
     assert age_hours(evening, morning) == pytest.approx(2 / 60)
     assert age_hours("2026-01-05T10:00:00+02:00", "2026-01-05T10:00:00") == pytest.approx(2)
     assert age_hours("yesterday", morning) is None
     assert [age(hours) for hours in (0.4, 1.9, 47.9, 48)] == ["under 1 hour", "1 hour", "47 hours", "2 days"]
-    old = evidence({"alpha": words(100, 0.8)})
-    old = replace(old, source=old.source.model_copy(update={"created": "2025-12-31T11:00:00+00:00"}))
+    baseline = evidence({"alpha": words(100, 0.8)})
+    baseline = replace(
+        baseline, source=baseline.source.model_copy(update={"created": "2025-12-31T11:00:00+00:00"})
+    )
     run = evidence({"alpha": words(100, 0.8, seed=1)})
     # 19 days and 23 hours, then an hour more than 19 days
-    assert not [note for note in gate(run, old, USABLE, stale_after_days=20).notes if "days old" in note]
-    assert [note for note in gate(run, old, USABLE, stale_after_days=19).notes if "19 days old" in note]
+    assert not [note for note in gate(run, baseline, USABLE, stale_after_days=20).notes if "days old" in note]
+    assert [note for note in gate(run, baseline, USABLE, stale_after_days=19).notes if "19 days old" in note]
 
 
 # -------------------------------------------------------------------- failures
@@ -103,39 +103,39 @@ def test_an_age_counts_hours_and_not_midnights() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", [HALLUCINATION, {"quantity": "hallucination_rate", "at_most": 0.3}])
-@pytest.mark.parametrize("lost", ["x", "---"])
-def test_a_candidate_that_mostly_failed_has_no_rate_of_hallucinations(
-    rule: Mapping[str, Any], lost: str
+@pytest.mark.parametrize("failed_letters", ["x", "---"])
+def test_hallucination_rate_is_inconclusive_if_most_items_failed(
+    rule: Mapping[str, Any], failed_letters: str
 ) -> None:
     baseline = evidence({"alpha": words(300, 0.8, flagged=0.05)})
-    run = evidence({"alpha": ["AAA"] * 60 + [lost] * 240})
+    run = evidence({"alpha": ["AAA"] * 60 + [failed_letters] * 240})
     report = gate(run, baseline if "margin" in rule else None, rule, inconclusive="warn")
     assert (report.outcome, report.exit_code) == ("inconclusive", 2)
     assert "20.0 %" in report.rules[0].sentence
 
 
-def test_a_rate_rests_on_the_chunks_of_the_side_that_has_fewer() -> None:
+def test_a_paired_rate_uses_the_smaller_number_of_graded_chunks() -> None:
     # 9 chunks are graded in each candidate of the run, 18 in the baseline
     run = evidence({"alpha": ["AAA"] * 9 + ["x"] * 9})
     rule = gate(run, evidence({"alpha": ["AAA"] * 18}), HALLUCINATION).rules[0]
     assert (rule.verdict, rule.change.n_clusters, rule.change.has_interval) == ("inconclusive", 9, False)
 
 
-def test_failures_that_no_rule_counts_are_said() -> None:
+def test_failures_without_a_rule_are_noted() -> None:
     baseline, run = evidence({"alpha": ["AAA"] * 200}), evidence({"alpha": ["AAA"] * 140 + ["x"] * 60})
     report = gate(run, baseline, HALLUCINATION)
     assert [
         note for note in report.notes if "success_rate" in note and "70.0 %" in note and "100.0 %" in note
     ]
-    counted = gate(run, baseline, HALLUCINATION, {"quantity": "success_rate", "margin": 0.03})
-    assert not any("success_rate" in note for note in counted.notes)
-    assert counted.outcome == "regression"
+    report_with_rule = gate(run, baseline, HALLUCINATION, {"quantity": "success_rate", "margin": 0.03})
+    assert not any("success_rate" in note for note in report_with_rule.notes)
+    assert report_with_rule.outcome == "regression"
 
 
-# -------------------------------------------------------------------- a judge that fell silent
+# -------------------------------------------------------------------- items without a letter
 
 
-def test_a_loss_does_not_hide_behind_letters_that_the_baseline_lacks() -> None:
+def test_ungraded_baseline_items_do_not_hide_a_loss() -> None:
     # every letter of the baseline is an A, every second item has none; 56 % of the run are A
     baseline = evidence({"alpha": ["AA-"] * 150 + ["---"] * 100 + ["AAA"] * 50})
     run = evidence({"alpha": ["AAB"] * 200 + ["ABB"] * 100})
@@ -146,13 +146,13 @@ def test_a_loss_does_not_hide_behind_letters_that_the_baseline_lacks() -> None:
     assert " 0.0 %" in rule.sentence
 
 
-def test_a_judge_that_failed_on_the_run_is_no_loss_of_usable_items_but_one_of_graded_ones() -> None:
+def test_ungraded_items_of_the_run_lower_the_success_rate_only() -> None:
     baseline, run = evidence({"alpha": ["AAA"] * 200}), evidence({"alpha": ["AAA"] * 140 + ["---"] * 60})
     report = gate(run, baseline, USABLE, {"quantity": "success_rate", "margin": 0.03})
     assert [rule.verdict for rule in report.rules] == ["inconclusive", "regression"]
 
 
-def test_as_many_items_without_a_letter_on_both_sides_change_nothing() -> None:
+def test_equally_many_ungraded_items_on_both_sides_pass() -> None:
     run = evidence({"alpha": ["AA-"] * 100})
     rule = gate(run, run, USABLE).rules[0]
     assert rule.verdict == "pass"
@@ -162,7 +162,7 @@ def test_as_many_items_without_a_letter_on_both_sides_change_nothing() -> None:
 # -------------------------------------------------------------------- nothing changed
 
 
-def test_swapping_run_and_baseline_in_each_chunk_gives_the_exact_p_value() -> None:
+def test_sign_permutations_give_the_exact_p_value() -> None:
     # differences in items -1, -1, -2 and +1: of 16 patterns of signs -5 and -3 (three of them: the sum is -3 or less) are as low
     # -1-1-2-1 = -5, -1-1-2+1 = -3, +1-1-2-1 = -3, -1+1-2-1 = -3: 4 of 16
     names, totals = tuple("abcd"), np.full(4, 3.0)
@@ -175,92 +175,95 @@ def test_swapping_run_and_baseline_in_each_chunk_gives_the_exact_p_value() -> No
     assert permutation_p_value(before, after, below=False) == pytest.approx(15 / 16)
 
 
-def test_a_regression_needs_the_exact_test_too() -> None:
+def test_a_regression_also_requires_the_exact_test() -> None:
     # 15 chunks lost an item and 7 won one: t says p = 0.049, of all patterns of signs 0.067 are as low
     names, totals = tuple(map(str, range(40))), np.full(40, 3.0)
-    lost = np.array([-1.0] * 15 + [1.0] * 7 + [0.0] * 18)
-    before, after = Counts(names, np.full(40, 2.0), totals), Counts(names, 2.0 + lost, totals)
+    changes = np.array([-1.0] * 15 + [1.0] * 7 + [0.0] * 18)
+    before, after = Counts(names, np.full(40, 2.0), totals), Counts(names, 2.0 + changes, totals)
     assert PairedRates.of(before, after)(0.9).high < 0
     assert permutation_p_value(before, after, below=True) == pytest.approx(0.0669, abs=1e-4)
     marks = {2: "AAB", 1: "ABB", 3: "AAA"}
-    run = evidence({"alpha": [marks[int(one)] for one in after.hits]})
+    run = evidence({"alpha": [marks[int(n_best)] for n_best in after.hits]})
     rule = gate(run, evidence({"alpha": ["AAB"] * 40}), USABLE).rules[0]
     assert (rule.verdict, rule.p_worse) == ("inconclusive", pytest.approx(0.0669, abs=1e-4))
     assert "p = 0.067" in rule.sentence
 
 
-def test_few_chunks_that_differ_are_guarded_whatever_the_sizes_of_the_chunks() -> None:
+def test_few_differing_chunks_widen_the_interval_for_any_chunk_sizes() -> None:
     # 100 chunks of 1 to 5 items; three lost an item. Two chunks of +1 and -1 have a standard error of sqrt(2/101/102) alone
     totals = np.resize([1.0, 2, 3, 4, 5], 100)
     hits = totals.copy()
     hits[[4, 44, 84]] -= 1
     names = tuple(map(str, range(100)))
-    found = PairedRates.of(Counts(names, totals, totals), Counts(names, hits, totals))(0.9)
-    assert found.high - found.low > 2 * scipy.stats.t.ppf(0.95, 101) * np.sqrt(2 / 101 / 102)
+    interval = PairedRates.of(Counts(names, totals, totals), Counts(names, hits, totals))(0.9)
+    assert interval.high - interval.low > 2 * scipy.stats.t.ppf(0.95, 101) * np.sqrt(2 / 101 / 102)
 
 
-def test_chunks_without_a_loss_rule_out_what_the_rule_of_three_does() -> None:
+def test_intervals_without_losses_match_the_exact_zero_event_bound() -> None:
     # 0.05^(1/60) = 0.9513: of 60 chunks none is lost with a probability of 5 % where 4.87 % are
     names, ones = tuple(map(str, range(60))), np.ones(60)
-    better, worse = Counts(names, ones, ones), Counts(names, 0 * ones, ones)
-    assert PairedRates.of(better, better)(0.9).low == pytest.approx(0.05 ** (1 / 60) - 1)
-    fall = PairedRates.of(worse, worse, higher_is_better=False)(0.9)
-    assert fall.high == pytest.approx(1 - 0.05 ** (1 / 60))
-    assert fall.low > -fall.high
+    all_hits, no_hits = Counts(names, ones, ones), Counts(names, 0 * ones, ones)
+    assert PairedRates.of(all_hits, all_hits)(0.9).low == pytest.approx(0.05 ** (1 / 60) - 1)
+    interval = PairedRates.of(no_hits, no_hits, higher_is_better=False)(0.9)
+    assert interval.high == pytest.approx(1 - 0.05 ** (1 / 60))
+    assert interval.low > -interval.high
 
 
 # -------------------------------------------------------------------- times
 
 
 @pytest.mark.parametrize(("n", "is_known"), [(58, False), (59, True)])
-def test_so_few_replies_cannot_bound_the_slowest_in_twenty(n: int, is_known: bool) -> None:
+def test_p95_latency_needs_at_least_59_replies(n: int, is_known: bool) -> None:
     # the slowest of 58 replies is below the p95 with a probability of 0.95^58 = 0.051, of 59 with 0.0485
     seconds = np.random.default_rng(1).exponential(size=n)
-    rule = gate(timed(n, seconds), None, {"quantity": "p95_latency", "at_most": 100.0}).rules[0]
+    rule = gate(timed_run(n, seconds), None, {"quantity": "p95_latency", "at_most": 100.0}).rules[0]
     assert (rule.verdict == "pass", rule.current.has_interval) == (is_known, is_known)
     assert ("takes 59" in rule.sentence) is not is_known
 
 
 @pytest.mark.slow
-def test_times_are_compared_on_the_samples_that_were_timed_on_both_sides() -> None:
+def test_latency_is_compared_on_samples_timed_on_both_sides() -> None:
     # the slow half was known from an earlier run, the others take twice as long
-    seconds = np.random.default_rng(0).lognormal(0, 0.3, 200)
-    seconds[:100] *= 10
-    now = np.where(np.arange(200) < 100, np.nan, 2 * seconds)
-    rule = gate(timed(200, now), timed(200, seconds), P95).rules[0]
-    p95 = np.quantile(seconds[100:], 0.95)
+    baseline_seconds = np.random.default_rng(0).lognormal(0, 0.3, 200)
+    baseline_seconds[:100] *= 10
+    run_seconds = np.where(np.arange(200) < 100, np.nan, 2 * baseline_seconds)
+    rule = gate(timed_run(200, run_seconds), timed_run(200, baseline_seconds), P95).rules[0]
+    p95 = np.quantile(baseline_seconds[100:], 0.95)
     assert rule.verdict == "regression"
     assert (rule.baseline.value, rule.change.value) == pytest.approx((p95, p95))
 
 
-def test_prices_of_two_days_are_said_beside_a_cost() -> None:
-    def priced(text: str) -> Evidence:
+def test_different_price_dates_are_stated_beside_a_cost() -> None:
+    def priced_run(text: str) -> Evidence:
         run = evidence({"alpha": words(60, 0.8)})
         return served(run, work_s=60.0, price=0.1, currency="EUR", price_basis=text)
 
     rule = {"quantity": "cost_per_1000_usable", "margin": "20%"}
-    day, other = (
-        priced("EUR 6.00 per hour, l4, as of 2026-01-01"),
-        priced("EUR 5.00 per hour, l4, as of 2025-01-01"),
+    recent, earlier = (
+        priced_run("EUR 6.00 per hour, l4, as of 2026-01-01"),
+        priced_run("EUR 5.00 per hour, l4, as of 2025-01-01"),
     )
-    said = "Priced at EUR 6.00 per hour, l4, as of 2026-01-01, the baseline at EUR 5.00"
-    assert [said in gate(day, one, rule).rules[0].sentence for one in (other, day)] == [True, False]
+    sentence = "Priced at EUR 6.00 per hour, l4, as of 2026-01-01, the baseline at EUR 5.00"
+    assert [sentence in gate(recent, baseline, rule).rules[0].sentence for baseline in (earlier, recent)] == [
+        True,
+        False,
+    ]
 
 
-def test_an_error_rate_below_what_resamples_can_tell_is_said() -> None:
-    run = timed(200, np.random.default_rng(0).lognormal(0, 0.3, 200))
+def test_an_alpha_below_the_resampling_resolution_is_reported() -> None:
+    run = timed_run(200, np.random.default_rng(0).lognormal(0, 0.3, 200))
     rule = gate(run, run, P95, alpha=0.0001).rules[0]
     assert (rule.verdict, "4,000 resamples" in rule.sentence) == ("inconclusive", True)
 
 
-# -------------------------------------------------------------------- what does not belong together
+# -------------------------------------------------------------------- evidence that does not match
 
 
-def test_a_baseline_whose_chunks_are_not_those_of_its_hash_is_refused() -> None:
-    run, other = evidence({"alpha": words(100, 0.8)}), evidence({"alpha": words(90, 0.8)})
-    same = replace(other, source=run.source.model_copy(update={"name": "before"}))
+def test_a_baseline_whose_chunks_do_not_match_its_digest_is_refused() -> None:
+    run, smaller_run = evidence({"alpha": words(100, 0.8)}), evidence({"alpha": words(90, 0.8)})
+    baseline = replace(smaller_run, source=run.source.model_copy(update={"name": "before"}))
     with pytest.raises(DataError, match=r"before: .* run.*\(10 differ"):
-        gate(run, same, USABLE)
+        gate(run, baseline, USABLE)
 
 
 def test_a_run_without_candidates_is_refused(tmp_path: Path) -> None:
@@ -273,7 +276,7 @@ def test_a_run_without_candidates_is_refused(tmp_path: Path) -> None:
         EvidenceReader(config=Config()).run(run)
 
 
-def test_a_stratum_that_only_the_baseline_has_is_no_pass() -> None:
+def test_a_stratum_missing_from_the_run_is_inconclusive() -> None:
     baseline = evidence({"alpha": ["AAA"] * 200}, identity={"samples_digest": "0" * 64})
     run = evidence({"alpha": ["AAA"] * 200})
     run = replace(run, strata=np.full(200, "valves"))
@@ -290,14 +293,14 @@ def test_a_run_against_itself_is_noted() -> None:
     assert "same run" in note
 
 
-# -------------------------------------------------------------------- words
+# -------------------------------------------------------------------- wording of results
 
 
-def test_too_few_chunks_to_show_anything_are_not_said_to_need_but_a_few_more() -> None:
+def test_the_headline_says_how_many_more_chunks_an_interval_needs() -> None:
     report = gate(evidence({"alpha": ["AAA"] * 9}), evidence({"alpha": ["AAA"] * 9}), USABLE)
     assert "1 more chunk" in report.headline
 
 
-def test_a_rough_interval_says_so() -> None:
+def test_a_rough_interval_names_its_number_of_clusters() -> None:
     report = gate(evidence({"alpha": ["AAA"] * 12}), None, {"quantity": "usable_rate", "at_least": 0.5})
     assert (report.outcome, "12 clusters" in report.rules[0].sentence) == ("pass", True)

@@ -1,4 +1,4 @@
-"""`qaeval init`: a project that runs at once, whole or not at all."""
+"""`qaeval init`: a project that runs without changes, created completely or not at all."""
 
 import errno
 import io
@@ -53,30 +53,30 @@ def server() -> Iterator[LoopbackServer]:
         yield running
 
 
-def config_of(project: Path) -> Config:
+def load_project_config(project: Path) -> Config:
     return load_config(data_root() / "qaeval.yaml", project / "qaeval.yaml")
 
 
-def content(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow
-def test_a_project_runs_by_the_commands_that_init_prints(documents: Path, tmp_path: Path) -> None:
-    done = qaeval(
+def test_the_commands_that_init_prints_run_the_project(documents: Path, tmp_path: Path) -> None:
+    result = qaeval(
         "init", "acme-docs", "--documents", documents, "--size", "60", "--language", "en", cwd=tmp_path
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     project = tmp_path / "acme-docs"
     definition = load_eval(project / "evals/acme_docs")
     chunks = [json.loads(line) for line in definition.chunks_path.read_text().splitlines()]
     assert len(chunks) == 18
     assert {chunk["language"] for chunk in chunks} == {"en"}
     assert {chunk["stratum"] for chunk in chunks} == {*TOPICS}
-    assert config_of(project).defaults.eval == "acme_docs"
+    assert load_project_config(project).defaults.eval == "acme_docs"
     margins = {rule.quantity: rule.margin for rule in read_policy(project / "gate.yaml").rules}
     assert (margins["usable_rate"], margins["success_rate"]) == default_margins(18, 3)
-    commands = [line.split() for line in done.stdout.partition("next:\n")[2].splitlines()]
+    commands = [line.split() for line in result.stdout.partition("next:\n")[2].splitlines()]
     assert commands[0] == ["cd", "acme-docs"]
     assert commands[2] == ["qaeval", "view", "results/first"]
     for command in (commands[1], commands[3]):
@@ -85,14 +85,16 @@ def test_a_project_runs_by_the_commands_that_init_prints(documents: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_chunks_keep_their_ids_and_get_the_language_that_they_lack(tmp_path: Path) -> None:
+def test_chunks_keep_their_ids_and_get_a_default_language(tmp_path: Path) -> None:
     rows = [
         {"uid": "a", "body": "Ein Satz über Sicherungen."},
         {"uid": "b", "body": "One sentence.", "lang": "en"},
     ]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = qaeval("init", "p", "--chunks", "mine.jsonl", "--language", "de", "--name", "pairs", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    result = qaeval(
+        "init", "p", "--chunks", "mine.jsonl", "--language", "de", "--name", "pairs", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
     chunks = [json.loads(line) for line in (tmp_path / "p/evals/pairs/chunks.jsonl").read_text().splitlines()]
     assert [(chunk["chunk_id"], chunk["language"]) for chunk in chunks] == [("a", "de"), ("b", "en")]
 
@@ -101,10 +103,10 @@ def test_chunks_keep_their_ids_and_get_the_language_that_they_lack(tmp_path: Pat
 def test_models_of_a_server_become_candidates_and_its_unrelated_model_the_judge(
     documents: Path, tmp_path: Path, server: LoopbackServer
 ) -> None:
-    done = qaeval("init", "p", "--documents", documents, "--endpoint", server.url, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "qaeval compare qwen mistral tuned --out" in done.stdout
-    config = config_of(tmp_path / "p")
+    result = qaeval("init", "p", "--documents", documents, "--endpoint", server.url, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "qaeval compare qwen mistral tuned --out" in result.stdout
+    config = load_project_config(tmp_path / "p")
     assert config.defaults.judge == "selene"
     assert config.judges["selene"].url == server.url
     qwen, tuned = config.models["qwen"], config.models["tuned"]
@@ -113,10 +115,10 @@ def test_models_of_a_server_become_candidates_and_its_unrelated_model_the_judge(
 
 
 @pytest.mark.slow
-def test_candidate_judge_price_and_ci_are_written_as_given(
+def test_candidate_judge_price_and_ci_options_are_written(
     documents: Path, tmp_path: Path, server: LoopbackServer
 ) -> None:
-    done = qaeval(
+    result = qaeval(
         *(
             "init",
             "p",
@@ -139,9 +141,9 @@ def test_candidate_judge_price_and_ci_are_written_as_given(
         ),
         cwd=tmp_path,
     )
-    assert done.returncode == 64
-    assert "no model 'ours'" in done.stderr
-    done = qaeval(
+    assert result.returncode == 64
+    assert "no model 'ours'" in result.stderr
+    result = qaeval(
         *(
             "init",
             "p",
@@ -164,8 +166,8 @@ def test_candidate_judge_price_and_ci_are_written_as_given(
         ),
         cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
-    config = config_of(tmp_path / "p")
+    assert result.returncode == 0, result.stderr
+    config = load_project_config(tmp_path / "p")
     _, machine = config.machine("mistral") or ("", None)
     assert machine is not None
     assert (machine.price_per_hour, machine.currency, machine.source) == (
@@ -180,7 +182,7 @@ def test_candidate_judge_price_and_ci_are_written_as_given(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arguments", "code", "named"),
+    ("arguments", "exit_code", "message"),
     [
         ([], 64, "--documents"),
         (["--documents", "nowhere"], 65, "nowhere"),
@@ -206,62 +208,64 @@ def test_candidate_judge_price_and_ci_are_written_as_given(
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("documents")
-def test_a_wrong_setting_writes_nothing(arguments: list[str], code: int, named: str, tmp_path: Path) -> None:
+def test_an_invalid_option_writes_nothing(
+    arguments: list[str], exit_code: int, message: str, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/page.pdf").write_bytes(b"no pdf")
     (tmp_path / "bad.jsonl").write_text('{"id": "a", "text": "b"}\n{"id": 1.5}\n')
-    before = content(tmp_path)
-    done = qaeval("init", "p", *arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert named in done.stderr
-    assert "Traceback" not in done.stderr
-    assert content(tmp_path) == before
+    before = read_files(tmp_path)
+    result = qaeval("init", "p", *arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (exit_code, "")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert read_files(tmp_path) == before
     assert not (tmp_path / "p").exists()
 
 
 @pytest.mark.slow
-def test_a_folder_with_files_is_kept_and_clashes_are_named(documents: Path, tmp_path: Path) -> None:
+def test_existing_files_are_kept_and_conflicts_are_named(documents: Path, tmp_path: Path) -> None:
     project = tmp_path / "p"
     (project / "evals/p").mkdir(parents=True)
     (project / "notes.md").write_text("mine")
     (project / "gate.yaml").write_text("mine")
     (project / "evals/p/labels.csv").write_text("mine")
-    before = content(project)
-    done = qaeval("init", "p", "--documents", documents, cwd=tmp_path)
-    assert done.returncode == 64
-    assert "gate.yaml, evals/p/labels.csv" in done.stderr
-    assert content(project) == before
+    before = read_files(project)
+    result = qaeval("init", "p", "--documents", documents, cwd=tmp_path)
+    assert result.returncode == 64
+    assert "gate.yaml, evals/p/labels.csv" in result.stderr
+    assert read_files(project) == before
 
     (project / "gate.yaml").unlink()
     (project / ".gitignore").write_text("mine")
-    done = qaeval("init", "p", "--documents", documents, "--name", "other", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    after = content(project)
+    result = qaeval("init", "p", "--documents", documents, "--name", "other", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    after = read_files(project)
     assert {name: after[name] for name in ("notes.md", ".gitignore", "evals/p/labels.csv")} == dict.fromkeys(
         ("notes.md", ".gitignore", "evals/p/labels.csv"), b"mine"
     )
     assert qaeval("init", "p", "--documents", documents, "--name", "other", cwd=tmp_path).returncode == 0
-    assert content(project) == after
+    assert read_files(project) == after
 
 
-class Failing:
-    """Fails the n-th file operation of this process below a folder, by Python's audit events."""
+class FailingFileOperation:
+    """Fails the n-th file operation of this process in a folder, by Python's audit events."""
 
     def __init__(self) -> None:
-        self.folder, self.left = "", -1
+        self.folder, self.remaining = "", -1
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.left < 0 or event not in {"open", "os.rename", "os.mkdir"}:
+        if self.remaining < 0 or event not in {"open", "os.rename", "os.mkdir"}:
             return
         if str(arguments[0]).startswith(self.folder):
-            self.left -= 1
-            if self.left < 0:
+            self.remaining -= 1
+            if self.remaining < 0:
                 raise OSError(errno.EIO, "Input/output error", str(arguments[0]))
 
 
-FAILING = Failing()
+FAILURE = FailingFileOperation()
 FILES = {
     "qaeval.yaml": "defaults: {}\n",
     "gate.yaml": "rules:\n  - {quantity: usable_rate, margin: 0.05}\n",
@@ -270,45 +274,43 @@ FILES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_there", [True, False])
-def test_a_failure_at_any_operation_leaves_nothing(is_there: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_failed_file_operation_leaves_no_partial_project(exists: bool, tmp_path: Path) -> None:
     project = tmp_path / "new"
     (tmp_path / "old.txt").write_text("mine")
-    if is_there:
+    if exists:
         project.mkdir()
-    FAILING.folder = str(tmp_path)
-    nothing = {"old.txt": b"mine"}
-    whole = {**nothing, **{f"new/{name}": text.encode() for name, text in FILES.items()}}
+    FAILURE.folder = str(tmp_path)
+    untouched = {"old.txt": b"mine"}
+    complete = {**untouched, **{f"new/{name}": text.encode() for name, text in FILES.items()}}
     outcomes = []
     for operation in range(100):
-        FAILING.left = operation
+        FAILURE.remaining = operation
         try:
             create_project(project, FILES)
-            is_done = FAILING.left >= 0
+            is_done = FAILURE.remaining >= 0
         except QaevalError:
             is_done = False
         finally:
-            FAILING.left = -1
-        outcomes.append(content(tmp_path))
-        assert outcomes[-1] in (nothing, whole)
-        if outcomes[-1] == nothing:
-            assert (project.exists(), [*project.glob("*")]) == (is_there, [])
+            FAILURE.remaining = -1
+        outcomes.append(read_files(tmp_path))
+        assert outcomes[-1] in (untouched, complete)
+        if outcomes[-1] == untouched:
+            assert (project.exists(), [*project.glob("*")]) == (exists, [])
         elif not is_done:
             shutil.rmtree(project)
-            if is_there:
+            if exists:
                 project.mkdir()
         if is_done:
             break
-    assert outcomes[-1] == whole
-    assert outcomes.count(nothing) > 5
+    assert outcomes[-1] == complete
+    assert outcomes.count(untouched) > 5
 
 
 @pytest.mark.slow
-def test_a_project_that_was_half_moved_when_the_process_died_is_completed_by_the_same_command(
-    documents: Path, tmp_path: Path
-) -> None:
+def test_rerunning_init_completes_a_half_moved_project(documents: Path, tmp_path: Path) -> None:
     arguments = ["init", str(tmp_path / "p"), "--documents", str(documents)]
-    died = (
+    program = (
         "import os, sys; from qaeval.cli import run\n"
         "moved = []\n"
         "def hook(event, arguments):\n"
@@ -318,15 +320,15 @@ def test_a_project_that_was_half_moved_when_the_process_died_is_completed_by_the
         "sys.addaudithook(hook); sys.exit(run(sys.argv[1:]))"
     )
     (tmp_path / "p").mkdir()
-    assert subprocess.run([sys.executable, "-c", died, *arguments], check=False).returncode == 9
-    assert len([path for path in content(tmp_path / "p") if ".partial" not in path]) == 3
+    assert subprocess.run([sys.executable, "-c", program, *arguments], check=False).returncode == 9
+    assert len([path for path in read_files(tmp_path / "p") if ".partial" not in path]) == 3
     assert qaeval(*arguments, cwd=tmp_path).returncode == 0
     assert qaeval("init", "whole", "--documents", documents, "--name", "p", cwd=tmp_path).returncode == 0
-    assert content(tmp_path / "p") == content(tmp_path / "whole")
+    assert read_files(tmp_path / "p") == read_files(tmp_path / "whole")
 
 
 class Typist:
-    """Answers the questions of `qaeval init` in order, and counts what is left."""
+    """Answers the questions of `qaeval init` in order, and returns the answers left over."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
         self.input = io.StringIO("".join(f"{answer}\n" for answer in answers))
@@ -334,27 +336,27 @@ class Typist:
         self.questions = _Questions(is_terminal=True)
 
     @property
-    def left(self) -> str:
+    def unread_input(self) -> str:
         return self.input.read()
 
 
-def test_a_price_is_asked_for_with_its_source_until_both_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_price_and_its_source_are_asked_for_until_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     typist = Typist(monkeypatch, "cheap", "0 EUR", "1.23 EUR", " ", " the offer of 1 November ")
     price = typist.questions.price(None, None)
     assert price is not None
     assert (price.per_hour, price.currency, price.source) == (1.23, "EUR", "the offer of 1 November")
-    assert typist.left == ""
+    assert typist.unread_input == ""
     assert Typist(monkeypatch, "").questions.price(None, None) is None
-    given = Typist(monkeypatch).questions.price("2 USD", "a bill")
-    assert given is not None
-    assert (given.per_hour, given.currency, given.source) == (2.0, "USD", "a bill")
+    option_price = Typist(monkeypatch).questions.price("2 USD", "a bill")
+    assert option_price is not None
+    assert (option_price.per_hour, option_price.currency, option_price.source) == (2.0, "USD", "a bill")
 
 
-def test_without_a_terminal_a_price_needs_its_source_and_a_source_its_price() -> None:
+def test_without_a_terminal_price_and_source_are_required_together() -> None:
     questions = _Questions(is_terminal=False)
     assert questions.price(None, None) is None
-    for price, source, named in (("1 EUR", None, "--price-source"), (None, "a bill", "without --price")):
-        with pytest.raises(UsageError, match=named):
+    for price, source, message in (("1 EUR", None, "--price-source"), (None, "a bill", "without --price")):
+        with pytest.raises(UsageError, match=message):
             questions.price(price, source)
     with pytest.raises(UsageError, match="--documents"):
         questions.chunks([], None, 300, None, False, {}, "refuse")
@@ -368,7 +370,7 @@ def test_the_ci_file_is_asked_for(
 ) -> None:
     typist = Typist(monkeypatch, *answers)
     assert typist.questions.ci(None) == service
-    assert typist.left == ""
+    assert typist.unread_input == ""
     assert typist.questions.ci("gitlab") == "gitlab"
     assert _Questions(is_terminal=False).ci(None) is None
 
@@ -382,7 +384,7 @@ def test_models_are_asked_for_by_server_candidates_and_judge(
     models = typist.questions.models(SHIPPED, [], None, [], None, False)
     assert [spec.name for spec in models.candidates] == ["mistral", "tuned"]
     assert (models.judge.name, models.judge.url) == ("selene", server.url)
-    assert typist.left == ""
+    assert typist.unread_input == ""
 
 
 def test_without_a_server_the_embedded_models_are_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,10 +392,10 @@ def test_without_a_server_the_embedded_models_are_proposed(monkeypatch: pytest.M
     models = typist.questions.models(SHIPPED, [], None, [], None, False)
     assert [spec.name for spec in models.candidates] == list(FLOOR)
     assert models.judge.in_process
-    assert typist.left == ""
+    assert typist.unread_input == ""
 
 
-def test_documents_are_asked_for_until_they_can_be_read_and_then_their_language(
+def test_documents_are_asked_for_until_readable_then_their_language(
     monkeypatch: pytest.MonkeyPatch, documents: Path, tmp_path: Path
 ) -> None:
     typist = Typist(monkeypatch, str(tmp_path / "nowhere"), str(documents), "de")
@@ -405,13 +407,13 @@ def test_documents_are_asked_for_until_they_can_be_read_and_then_their_language(
     assert (row["chunk_id"], row["language"]) == ("c1", "en")
 
 
-def test_whoever_gives_up_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_end_of_input_interrupts_and_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Interrupted, match="nothing was written"):
         Typist(monkeypatch).questions.ci(None)
 
 
 @pytest.mark.slow
-def test_on_a_terminal_it_asks_and_asks_again_after_a_wrong_answer(documents: Path, tmp_path: Path) -> None:
+def test_on_a_terminal_questions_repeat_after_an_invalid_answer(documents: Path, tmp_path: Path) -> None:
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "qaeval", "init", "p"],
@@ -436,21 +438,21 @@ def test_on_a_terminal_it_asks_and_asks_again_after_a_wrong_answer(documents: Pa
         "an offer",
         "github",
     ]
-    seen, until = "", time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < until:
+    output, deadline = "", time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
         if select.select([master], [], [], 0.3)[0]:
             try:
-                seen += os.read(master, 4096).decode()
+                output += os.read(master, 4096).decode()
             except OSError:
                 break
-        elif answers and seen.rstrip().endswith((":", "]:")):
+        elif answers and output.rstrip().endswith((":", "]:")):
             os.write(master, f"{answers.pop(0)}\n".encode())
     process.wait(10)
-    assert (process.returncode, answers) == (0, []), seen
-    assert "nowhere" in seen
-    assert "'nonsense'" in seen
-    assert "family qwen" in seen
-    config = config_of(tmp_path / "p")
+    assert (process.returncode, answers) == (0, []), output
+    assert "nowhere" in output
+    assert "'nonsense'" in output
+    assert "family qwen" in output
+    config = load_project_config(tmp_path / "p")
     assert (config.defaults.judge, config.hardware["ours"].source) == ("selene", "an offer")
     assert (
         json.loads((tmp_path / "p/evals/p/chunks.jsonl").read_text().partition("\n")[0])["language"] == "de"
@@ -463,7 +465,7 @@ def test_on_a_terminal_it_asks_and_asks_again_after_a_wrong_answer(documents: Pa
 
 
 @pytest.mark.slow
-def test_the_script_of_the_ci_file_gates_the_committed_baseline(documents: Path, tmp_path: Path) -> None:
+def test_the_ci_script_gates_against_the_committed_baseline(documents: Path, tmp_path: Path) -> None:
     assert qaeval("init", "p", "--documents", documents, "--ci", "github", cwd=tmp_path).returncode == 0
     project = tmp_path / "p"
     assert (
@@ -480,7 +482,7 @@ def test_the_script_of_the_ci_file_gates_the_committed_baseline(documents: Path,
         ]
         if "run" in step
     ]
-    # instead of an installation: this environment
+    # use this environment instead of installing one
     script = "\n".join(
         line for line in step["run"].splitlines() if "-m venv" not in line and "pip install" not in line
     )
@@ -488,7 +490,7 @@ def test_the_script_of_the_ci_file_gates_the_committed_baseline(documents: Path,
     (project / ".qaeval-venv/bin/qaeval").write_text(f'#!/bin/sh\nexec {sys.executable} -m qaeval "$@"\n')
     (project / ".qaeval-venv/bin/qaeval").chmod(0o755)
     summary = project / "summary.md"
-    done = subprocess.run(
+    result = subprocess.run(
         ["bash", "-eo", "pipefail", "-c", script],
         cwd=project,
         env={**os.environ, "GITHUB_STEP_SUMMARY": str(summary)},
@@ -496,62 +498,60 @@ def test_the_script_of_the_ci_file_gates_the_committed_baseline(documents: Path,
         text=True,
         check=False,
     )
-    assert done.returncode in {0, 2}, done.stdout + done.stderr
+    assert result.returncode in {0, 2}, result.stdout + result.stderr
     assert "qaeval gate" in summary.read_text()
 
 
 @pytest.mark.slow
-def test_an_entry_states_what_the_shipped_registry_does_not(
+def test_an_entry_states_only_what_the_shipped_registry_lacks(
     documents: Path, tmp_path: Path, server: LoopbackServer
 ) -> None:
-    chosen = ("--candidate", "selene", "--candidate", "qwen", "--judge", "gpt-oss")
-    done = qaeval("init", "p", "--documents", documents, "--endpoint", server.url, *chosen, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    choices = ("--candidate", "selene", "--candidate", "qwen", "--judge", "gpt-oss")
+    result = qaeval("init", "p", "--documents", documents, "--endpoint", server.url, *choices, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     models = yaml.safe_load((tmp_path / "p/qaeval.yaml").read_text())["models"]
     assert models["qwen"] == {"url": server.url, "served_name": QWEN}
     shipped = SHIPPED.judges["selene"]
     assert (models["selene"]["hf_id"], models["selene"]["family"]) == (shipped.hf_id, shipped.family)
-    assert config_of(tmp_path / "p").models["selene"].url == server.url
+    assert load_project_config(tmp_path / "p").models["selene"].url == server.url
 
 
 @pytest.mark.slow
-def test_a_model_on_two_servers_has_a_replica(
+def test_a_model_on_two_servers_gets_a_replica(
     documents: Path, tmp_path: Path, server: LoopbackServer
 ) -> None:
     with LoopbackServer(["mistral"], api_key="k3y") as second:
-        done = qaeval(
+        result = qaeval(
             *("init", "p", "--documents", documents, "--candidate", "mistral"),
             *("--endpoint", f"mistral={server.url}", "--endpoint", second.url),
             cwd=tmp_path,
         )
-        assert done.returncode == 69  # the second server wants a key
-        assert "api_key_env" in done.stderr
+        assert result.returncode == 69  # the second server wants a key
+        assert "api_key_env" in result.stderr
     with LoopbackServer(["mistral"]) as second:
-        done = qaeval(
+        result = qaeval(
             *("init", "p", "--documents", documents, "--candidate", "mistral"),
             *("--endpoint", f"mistral={server.url}", "--endpoint", second.url),
             cwd=tmp_path,
         )
-        assert done.returncode == 0, done.stderr
-        mistral = config_of(tmp_path / "p").models["mistral"]
+        assert result.returncode == 0, result.stderr
+        mistral = load_project_config(tmp_path / "p").models["mistral"]
         assert (mistral.url, mistral.replicas) == (server.url, (second.url,))
 
 
 @pytest.mark.slow
-def test_a_model_is_known_by_its_weights_not_by_the_name_that_its_server_gives_it(
-    documents: Path, tmp_path: Path
-) -> None:
+def test_a_model_is_identified_by_its_weights_not_by_its_served_name(documents: Path, tmp_path: Path) -> None:
     roots = {"mistral": "acme/Qwen3-tuned", "best": QWEN, "other": "acme/other-7b"}
     with LoopbackServer([*roots], roots=roots) as server:
-        done = qaeval("init", "p", "--documents", documents, "--endpoint", server.url, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert "qaeval compare qwen3-tuned qwen other --out" in done.stdout
-        models = config_of(tmp_path / "p").models
+        result = qaeval("init", "p", "--documents", documents, "--endpoint", server.url, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert "qaeval compare qwen3-tuned qwen other --out" in result.stdout
+        models = load_project_config(tmp_path / "p").models
         assert (models["qwen"].served, models["qwen3-tuned"].served) == ("best", "mistral")
         assert models["qwen3-tuned"].hf_id == "acme/Qwen3-tuned"
     with LoopbackServer(["m"], roots={"m": "acme/Qwen3-tuned"}) as server:
-        done = qaeval(
+        result = qaeval(
             "init", "q", "--documents", documents, "--endpoint", f"mistral={server.url}", cwd=tmp_path
         )
-        assert done.returncode == 64
-        assert "acme/Qwen3-tuned" in done.stderr
+        assert result.returncode == 64
+        assert "acme/Qwen3-tuned" in result.stderr

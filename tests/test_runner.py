@@ -1,4 +1,4 @@
-"""The runner as a library uses it: stages after each other, in a thread, in a running event loop, and stopped from code."""
+"""The runner used as a library: consecutive stages, in a thread, in a running event loop, and stopped from code."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ class CountingProgress:
 
 @dataclass(frozen=True)
 class Bench:
-    """Candidates on one server, the judge on another, and what they are asked."""
+    """Candidates on one server, the judge on another, and the plan of the run."""
 
     writers: LoopbackServer
     judge: LoopbackServer
@@ -80,10 +80,10 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     with LoopbackServer(CANDIDATES) as writers, LoopbackServer(["judge"], latency_s=0.02) as judge:
-        yield bench_of(tmp_path, dict.fromkeys(CANDIDATES, writers), judge)
+        yield make_bench(tmp_path, dict.fromkeys(CANDIDATES, writers), judge)
 
 
-def bench_of(folder: Path, writers: Mapping[str, LoopbackServer], judge: LoopbackServer) -> Bench:
+def make_bench(folder: Path, writers: Mapping[str, LoopbackServer], judge: LoopbackServer) -> Bench:
     registry = folder / "registry.yaml"
     models = {name: {"url": server.url} for name, server in writers.items()}
     registry.write_text(json.dumps({"models": models, "judges": {"judge": {"url": judge.url}}}))
@@ -94,7 +94,7 @@ def bench_of(folder: Path, writers: Mapping[str, LoopbackServer], judge: Loopbac
 
 
 @pytest.mark.slow
-def test_a_stage_after_an_overlapped_compare_is_recorded_as_running_alone(bench: Bench) -> None:
+def test_a_stage_after_a_compare_is_recorded_as_running_alone(bench: Bench) -> None:
     with bench.store() as store, Runner(store, CountingProgress()) as runner:
         runner.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
         assert set(bench.sessions()) == {("generate", True), ("grade", True)}
@@ -106,7 +106,7 @@ def test_a_stage_after_an_overlapped_compare_is_recorded_as_running_alone(bench:
 
 
 @pytest.mark.slow
-def test_a_limit_of_one_stage_does_not_hold_for_the_next_one(bench: Bench) -> None:
+def test_the_concurrency_limit_of_a_stage_does_not_apply_to_the_next(bench: Bench) -> None:
     with bench.store() as store, Runner(store, CountingProgress(), concurrency=16) as runner:
         runner.generate(bench.plan.candidates, bench.plan.definition)
         runner.grade(bench.judging, max_concurrency=2)
@@ -119,7 +119,7 @@ def test_a_limit_of_one_stage_does_not_hold_for_the_next_one(bench: Bench) -> No
 
 @pytest.mark.slow
 def test_a_compare_in_a_thread_sets_no_signal_handler(bench: Bench) -> None:
-    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
     errors: list[BaseException] = []
 
     def compare() -> None:
@@ -134,13 +134,13 @@ def test_a_compare_in_a_thread_sets_no_signal_handler(bench: Bench) -> None:
     thread.start()
     thread.join(30)
     assert not errors
-    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert len(bench.rows(GENERATIONS)) == 2 * N_SAMPLES
     assert {row["kind"] for row in bench.rows(GRADES)} == {"grade"}
 
 
 @pytest.mark.slow
-async def test_a_compare_in_a_running_loop_writes_the_rows_of_a_synchronous_one(bench: Bench) -> None:
+async def test_asynchronous_and_synchronous_compare_write_the_same_rows(bench: Bench) -> None:
     before = signal.getsignal(signal.SIGINT)
     with bench.store("async") as store:
         async with Runner(store, CountingProgress(), handle_signals=False) as runner:
@@ -159,7 +159,7 @@ async def test_a_compare_in_a_running_loop_writes_the_rows_of_a_synchronous_one(
         assert all(row["kind"] != "failure" for row in rows[0].values())
 
 
-async def test_an_interrupt_handler_of_the_program_is_put_back(bench: Bench) -> None:
+async def test_the_programs_interrupt_handler_is_restored(bench: Bench) -> None:
     def handler(*_: object) -> None: ...
 
     before = signal.signal(signal.SIGINT, handler)
@@ -182,13 +182,13 @@ async def test_a_synchronous_method_in_a_running_loop_is_refused(bench: Bench) -
         await asyncio.to_thread(runner.__exit__, None, None, None)
 
 
-def test_a_method_of_a_runner_that_was_not_entered_is_refused(bench: Bench) -> None:
+def test_a_method_of_a_runner_outside_its_context_is_refused(bench: Bench) -> None:
     with bench.store() as store, pytest.raises(RuntimeError, match="with"):
         Runner(store, CountingProgress()).grade(bench.judging)
 
 
 @pytest.mark.slow
-def test_a_stop_from_another_thread_keeps_what_was_in_flight_and_the_run_resumes(bench: Bench) -> None:
+def test_a_stop_from_another_thread_keeps_requests_in_flight_and_the_run_resumes(bench: Bench) -> None:
     bench.writers.latency_s = 0.05
     n_stops: list[int] = []
     progress = CountingProgress(after=5)
@@ -200,14 +200,14 @@ def test_a_stop_from_another_thread_keeps_what_was_in_flight_and_the_run_resumes
         assert n_stops == [1]
         stopped = bench.rows(GENERATIONS) + bench.rows(GRADES)
         assert 5 <= len(stopped) < 2 * N_SAMPLES
-        with Runner(store, CountingProgress()) as again:
-            again.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
+        with Runner(store, CountingProgress()) as resumed:
+            resumed.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
     finished = [row["task_id"] for row in bench.rows(GENERATIONS) + bench.rows(GRADES)]
     assert len(finished) == len(set(finished))
     assert {row["task_id"] for row in stopped} < set(finished)
 
 
-async def test_a_cancelled_compare_writes_its_sessions_and_no_failure(bench: Bench) -> None:
+async def test_a_cancelled_compare_writes_its_sessions_and_no_failures(bench: Bench) -> None:
     bench.judge.latency_s = 0.2
     graded = asyncio.Event()
     progress = CountingProgress(after=2 * N_SAMPLES + 2, action=graded.set)
@@ -226,29 +226,29 @@ async def test_a_cancelled_compare_writes_its_sessions_and_no_failure(bench: Ben
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [49, 50])
-async def test_a_run_of_fifty_samples_is_probed_with_five_and_is_as_new_afterwards(
+async def test_a_run_of_fifty_samples_is_estimated_from_five_without_leaving_rows(
     bench: Bench, n: int
 ) -> None:
     config = find_config(bench.folder / "registry.yaml")
     plan = make_plan(config, CANDIDATES, eval_name="qa_pairs", chunks=None, n=n, seed=0)
     with replace(bench, plan=plan).store() as store:
         async with Runner(store, CountingProgress()) as runner:
-            work = await runner.aestimate(plan.candidates, plan.definition, bench.judging)
+            estimate = await runner.aestimate(plan.candidates, plan.definition, bench.judging)
         assert (list(store.generations()), list(store.sessions())) == ([], [])
-    asked = [body["model"] for body in bench.writers.requests if body["max_tokens"] > 64]
+    requested_models = [body["model"] for body in bench.writers.requests if body["max_tokens"] > 64]
     if n < 50:
-        assert (work, asked) == (None, [])
+        assert (estimate, requested_models) == (None, [])
         return
-    assert work is not None
-    assert sorted(asked) == [*["mistral"] * 5, *["qwen"] * 5]
-    assert (work.n_requests, work.n_samples) == (2 * 50 * 4, 50)
-    assert sorted(work.machine_s) == sorted(work.measured) == ["judge", *CANDIDATES]
-    assert work.assumed == ()
-    assert work.prompt_tokens is not None
+    assert estimate is not None
+    assert sorted(requested_models) == [*["mistral"] * 5, *["qwen"] * 5]
+    assert (estimate.n_requests, estimate.n_samples) == (2 * 50 * 4, 50)
+    assert sorted(estimate.machine_s) == sorted(estimate.measured) == ["judge", *CANDIDATES]
+    assert estimate.assumed == ()
+    assert estimate.prompt_tokens is not None
 
 
 @pytest.mark.parametrize("n", [49, 50])
-async def test_the_grades_of_fifty_samples_are_probed_with_five(bench: Bench, n: int) -> None:
+async def test_grading_of_fifty_samples_is_estimated_from_five(bench: Bench, n: int) -> None:
     config = find_config(bench.folder / "registry.yaml")
     plan = make_plan(config, CANDIDATES[:1], eval_name="qa_pairs", chunks=None, n=n, seed=0)
     kinds = plan.definition.item_types
@@ -271,22 +271,22 @@ async def test_the_grades_of_fifty_samples_are_probed_with_five(bench: Bench, n:
                     )
                 )
         async with Runner(store, CountingProgress()) as runner:
-            work = await runner.aestimate_grades(bench.judging)
+            estimate = await runner.aestimate_grades(bench.judging)
         assert list(store.grades()) == []
     n_graded = sum("response_format" in body and body["max_tokens"] > 64 for body in bench.judge.requests)
     if n < 50:
-        assert (work, n_graded) == (None, 0)
+        assert (estimate, n_graded) == (None, 0)
         return
-    assert work is not None
-    assert (n_graded, work.n_requests, work.n_samples) == (15, 150, 50)
-    assert (list(work.machine_s), work.measured) == (["judge"], ("judge",))
+    assert estimate is not None
+    assert (n_graded, estimate.n_requests, estimate.n_samples) == (15, 150, 50)
+    assert (list(estimate.machine_s), estimate.measured) == (["judge"], ("judge",))
 
 
-# ------------------------------------------------------------------------------ candidates with servers of their own
+# ------------------------------------------------------------------------------ candidates on separate servers
 
 
 class Requests(list[dict[str, Any]]):
-    """Requests of a server; each one for a reply of the run calls first, while it waits."""
+    """Requests of a server; each request that is not a probe calls `on_request` before its reply."""
 
     def __init__(self, on_request: Callable[[], object]) -> None:
         super().__init__()
@@ -309,7 +309,7 @@ class OwnServers:
 
     def restarted(self, second: LoopbackServer) -> Bench:
         """Return the bench with another server of the second candidate."""
-        return bench_of(
+        return make_bench(
             self.bench.folder, dict(zip(CANDIDATES, (self.first, second), strict=True)), self.judge
         )
 
@@ -319,14 +319,14 @@ class OwnServers:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[OwnServers]:
+def own_servers(tmp_path: Path) -> Iterator[OwnServers]:
     with (
         LoopbackServer(["mistral"]) as first,
         LoopbackServer(["qwen"]) as second,
         LoopbackServer(["judge"]) as judge,
     ):
         servers = dict(zip(CANDIDATES, (first, second), strict=True))
-        yield OwnServers(first, second, judge, bench_of(tmp_path, servers, judge))
+        yield OwnServers(first, second, judge, make_bench(tmp_path, servers, judge))
 
 
 def compare(bench: Bench, name: str = "run", **options: Any) -> None:
@@ -336,35 +336,35 @@ def compare(bench: Bench, name: str = "run", **options: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["generate", "compare"])
-def test_candidates_with_servers_of_their_own_are_asked_at_the_same_time(own: OwnServers, stage: str) -> None:
-    both = threading.Barrier(2)
-    met: list[int] = []
+def test_candidates_on_separate_servers_run_concurrently(own_servers: OwnServers, stage: str) -> None:
+    barrier = threading.Barrier(2)
+    meetings: list[int] = []
 
     def meet() -> None:
-        if not met:  # the first request to each server is answered once the other one has a request too
+        if not meetings:  # the first request to each server waits until the other server has one too
             with suppress(threading.BrokenBarrierError):
-                both.wait(10)
-                met.append(1)
+                barrier.wait(10)
+                meetings.append(1)
 
-    own.first.requests, own.second.requests = Requests(meet), Requests(meet)
-    bench = own.bench
+    own_servers.first.requests, own_servers.second.requests = Requests(meet), Requests(meet)
+    bench = own_servers.bench
     with bench.store() as store, Runner(store, CountingProgress(), concurrency=1) as runner:
         if stage == "compare":
             runner.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
         else:
             runner.generate(bench.plan.candidates, bench.plan.definition)
-    assert met
-    assert sorted(own.answered()) == sorted(CANDIDATES * N_SAMPLES)
+    assert meetings
+    assert sorted(own_servers.answered()) == sorted(CANDIDATES * N_SAMPLES)
     sessions = {(row["model"], row["stage"]): row for row in bench.rows("sessions.jsonl")}
     assert all(row["alongside"] for row in sessions.values())
     assert {sessions[name, "generate"]["n_tasks"] for name in CANDIDATES} == {N_SAMPLES}
 
 
 @pytest.mark.slow
-def test_rows_of_candidates_side_by_side_are_those_of_candidates_in_turns(
-    own: OwnServers, bench: Bench
+def test_concurrent_and_sequential_candidates_write_the_same_rows(
+    own_servers: OwnServers, bench: Bench
 ) -> None:
-    compare(own.bench, "side by side")
+    compare(own_servers.bench, "side by side")
     compare(bench, "in turns")
     for file in (GENERATIONS, GRADES):
         rows = [
@@ -376,48 +376,52 @@ def test_rows_of_candidates_side_by_side_are_those_of_candidates_in_turns(
         assert rows[0] == rows[1]
 
 
-def test_the_judge_is_asked_about_the_items_of_a_chunk_one_after_the_other(own: OwnServers) -> None:
-    own.second.latency_s = 0.01
-    compare(own.bench, concurrency=1)
-    prompts = [body["messages"][-1]["content"] for body in own.judge.requests]
-    marks = [mark[1] for prompt in prompts if (mark := re.search(r"<source (\w+)>", prompt))]
-    n_changes = sum(before != after for before, after in pairwise(marks))
+def test_the_judge_grades_the_items_of_a_chunk_consecutively(own_servers: OwnServers) -> None:
+    own_servers.second.latency_s = 0.01
+    compare(own_servers.bench, concurrency=1)
+    prompts = [body["messages"][-1]["content"] for body in own_servers.judge.requests]
+    marks = [match[1] for prompt in prompts if (match := re.search(r"<source (\w+)>", prompt))]
+    n_changes = sum(mark != next_mark for mark, next_mark in pairwise(marks))
     # candidates in turns: 2 x 12 - 1; a busy machine may keep the judge waiting for one of them
     assert n_changes < 1.5 * N_SAMPLES
 
 
 @pytest.mark.slow
-def test_a_dead_candidate_ends_the_run_after_the_others_and_what_they_wrote_is_graded(
-    own: OwnServers,
+def test_a_dead_candidate_ends_the_run_after_the_others_are_graded(
+    own_servers: OwnServers,
 ) -> None:
-    with LoopbackServer(["qwen"], die_after=6) as mortal:
+    with LoopbackServer(["qwen"], die_after=6) as failing_server:
         with pytest.raises(EndpointError, match="stopped answering"):
-            compare(own.restarted(mortal), concurrency=1, outage_s=0.2)
-        assert own.answered().count("mistral") == N_SAMPLES
-        n_written = len(own.answered())
+            compare(own_servers.restarted(failing_server), concurrency=1, outage_s=0.2)
+        assert own_servers.answered().count("mistral") == N_SAMPLES
+        n_written = len(own_servers.answered())
         assert n_written < 2 * N_SAMPLES
-        items = [item["item_id"] for row in own.bench.rows(GENERATIONS) for item in row.get("items", ())]
-        assert sorted(row["item_id"] for row in own.bench.rows(GRADES)) == sorted(set(items))
-    again = own.restarted(own.second)
-    with RunStore.create(again.folder / "run", again.settings(), again.plan.samples, resume=True) as store:
+        items = [
+            item["item_id"] for row in own_servers.bench.rows(GENERATIONS) for item in row.get("items", ())
+        ]
+        assert sorted(row["item_id"] for row in own_servers.bench.rows(GRADES)) == sorted(set(items))
+    restarted = own_servers.restarted(own_servers.second)
+    with RunStore.create(
+        restarted.folder / "run", restarted.settings(), restarted.plan.samples, resume=True
+    ) as store:
         with Runner(store, CountingProgress()) as runner:
-            runner.compare(again.plan.candidates, again.plan.definition, again.judging)
+            runner.compare(restarted.plan.candidates, restarted.plan.definition, restarted.judging)
         assert all(isinstance(row, Generation) for row in store.generations())
-    assert sorted(own.answered()) == sorted(CANDIDATES * N_SAMPLES)
+    assert sorted(own_servers.answered()) == sorted(CANDIDATES * N_SAMPLES)
 
 
-def test_a_dead_judge_stops_all_candidates(own: OwnServers) -> None:
-    own.first.latency_s = own.second.latency_s = 0.05
+def test_a_dead_judge_stops_all_candidates(own_servers: OwnServers) -> None:
+    own_servers.first.latency_s = own_servers.second.latency_s = 0.05
     with LoopbackServer(["judge"], die_after=8) as judge:
-        servers = dict(zip(CANDIDATES, (own.first, own.second), strict=True))
+        servers = dict(zip(CANDIDATES, (own_servers.first, own_servers.second), strict=True))
         with pytest.raises(EndpointError, match="stopped answering"):
-            compare(bench_of(own.bench.folder, servers, judge), concurrency=1, outage_s=0.2)
-    assert 0 < len(own.answered()) < 2 * N_SAMPLES
+            compare(make_bench(own_servers.bench.folder, servers, judge), concurrency=1, outage_s=0.2)
+    assert 0 < len(own_servers.answered()) < 2 * N_SAMPLES
 
 
 @pytest.mark.slow
-def test_a_stop_ends_all_candidates_and_the_run_resumes(own: OwnServers) -> None:
-    bench = own.bench
+def test_a_stop_ends_all_candidates_and_the_run_resumes(own_servers: OwnServers) -> None:
+    bench = own_servers.bench
     progress = CountingProgress(after=6)
     with bench.store() as store:
         runner = Runner(store, progress, concurrency=1)
@@ -425,9 +429,9 @@ def test_a_stop_ends_all_candidates_and_the_run_resumes(own: OwnServers) -> None
         with runner, pytest.raises(Interrupted):
             runner.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
         assert len(progress.rows) < 12
-        with Runner(store, CountingProgress()) as again:
-            again.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
+        with Runner(store, CountingProgress()) as resumed:
+            resumed.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
         assert all(row.kind == "generation" for row in store.generations())
-    assert sorted(own.answered()) == sorted(CANDIDATES * N_SAMPLES)
+    assert sorted(own_servers.answered()) == sorted(CANDIDATES * N_SAMPLES)
     items = {item["item_id"] for row in bench.rows(GENERATIONS) for item in row["items"]}
     assert sorted(row["item_id"] for row in bench.rows(GRADES)) == sorted(items)

@@ -17,29 +17,31 @@ FILES = ("samples.jsonl", "generations.jsonl", "grades.jsonl")
 FORTY_PERCENT = int(0.4 * N_CHUNKS)
 
 
-def rows(run: Path) -> dict[str, list[bytes]]:
-    """Rows in the order of samples; fails where a row is missing, or there twice."""
-    own = rows_of(run)
+def ordered_rows(run: Path) -> dict[str, list[bytes]]:
+    """Rows in the order of the samples; fails if a row is missing or duplicated."""
+    file_rows = rows_of(run)
     for name in FILES:
-        assert len({json.loads(line).get("task_id", line) for line in own[name]}) == len(own[name]), name
-    ordered = in_order(own)
+        assert len({json.loads(line).get("task_id", line) for line in file_rows[name]}) == len(
+            file_rows[name]
+        ), name
+    ordered = in_order(file_rows)
     return {name: ordered[name] for name in FILES}
 
 
-def asked(run: Run) -> int:
+def count_generator_requests(run: Run) -> int:
     return len(run.generator.requests)
 
 
-def test_the_rows_are_those_of_one_machine_and_no_server_has_more_in_flight_than_named(
+def test_ray_writes_the_rows_of_one_machine_within_the_request_limits(
     workers: Cluster, run: Run, whole: Path
 ) -> None:
     done(run.on_ray(workers, "ray"))
-    assert rows(run.folder / "ray") == rows(whole)
+    assert ordered_rows(run.folder / "ray") == ordered_rows(whole)
     assert (run.generator.most_in_flight, run.judge.most_in_flight) == (LIMIT, LIMIT)
     assert run.repeated() == (0, 0)
     failures = [
         row
-        for line in rows(run.folder / "ray")["generations.jsonl"]
+        for line in ordered_rows(run.folder / "ray")["generations.jsonl"]
         if (row := json.loads(line))["kind"] == "failure"
     ]
     # the poisoned chunk is a failure row, and its neighbours in the block have their items
@@ -49,33 +51,31 @@ def test_the_rows_are_those_of_one_machine_and_no_server_has_more_in_flight_than
     assert settings[0] == settings[1]
 
 
-def test_a_node_that_dies_costs_the_requests_of_a_block_of_each_stage(
-    workers: Cluster, run: Run, whole: Path
-) -> None:
+def test_a_dead_node_repeats_at_most_one_block_per_stage(workers: Cluster, run: Run, whole: Path) -> None:
     process = run.on_ray(workers, "ray")
     with stopped_at_the_end(process):
-        until(lambda: asked(run) >= FORTY_PERCENT, process)
+        until(lambda: count_generator_requests(run) >= FORTY_PERCENT, process)
         workers.kill_worker()
         done(process)
-    assert rows(run.folder / "ray") == rows(whole)
+    assert ordered_rows(run.folder / "ray") == ordered_rows(whole)
     replies, letters = run.repeated()
     assert replies <= BLOCK
     assert letters <= BLOCK * ITEMS
 
 
-def test_an_actor_that_dies_costs_the_requests_of_a_block(workers: Cluster, run: Run, whole: Path) -> None:
+def test_a_dead_actor_repeats_at_most_one_block(workers: Cluster, run: Run, whole: Path) -> None:
     process = run.on_ray(workers, "ray")
     with stopped_at_the_end(process):
-        until(lambda: asked(run) >= FORTY_PERCENT, process)
+        until(lambda: count_generator_requests(run) >= FORTY_PERCENT, process)
         os.kill(workers.actors("GenerateBlocks")[0], signal.SIGKILL)
         done(process)
-    assert rows(run.folder / "ray") == rows(whole)
+    assert ordered_rows(run.folder / "ray") == ordered_rows(whole)
     replies, letters = run.repeated()
     assert replies <= BLOCK
     assert letters == 0
 
 
-def test_a_driver_that_dies_is_resumed_from_a_store_that_all_nodes_see(
+def test_a_dead_driver_is_resumed_from_the_shared_store(
     workers: Cluster, run: Run, whole: Path, chunks: Path
 ) -> None:
     import boto3  # noqa: PLC0415 - slow to import
@@ -92,11 +92,11 @@ def test_a_driver_that_dies_is_resumed_from_a_store_that_all_nodes_see(
     store = ("--ray-store", "s3://results/blocks")
     process = run.on_ray(workers, "ray", *store)
     with stopped_at_the_end(process):
-        until(lambda: asked(run) >= FORTY_PERCENT, process)
-    n_before = asked(run)
+        until(lambda: count_generator_requests(run) >= FORTY_PERCENT, process)
+    n_before = count_generator_requests(run)
     done(run.on_ray(workers, "ray", *store, "--resume"))
-    assert rows(run.folder / "ray") == rows(whole)
-    assert n_before < asked(run)
+    assert ordered_rows(run.folder / "ray") == ordered_rows(whole)
+    assert n_before < count_generator_requests(run)
     # all actors die with the driver: two of each stage
     replies, letters = run.repeated()
     assert replies <= 2 * BLOCK
@@ -109,15 +109,15 @@ def test_a_driver_that_dies_is_resumed_from_a_store_that_all_nodes_see(
     assert folders >= {"job.json", "blocks", "replies", "letters"}
 
 
-def test_a_place_that_workers_do_not_see_is_refused_with_the_way_on(workers: Cluster, run: Run) -> None:
+def test_a_store_invisible_to_workers_is_refused_with_advice(workers: Cluster, run: Run) -> None:
     (run.folder / "place").mkdir()
-    # a path that leads every process to a folder of its own
+    # a path that resolves to a different folder in each process
     process = run.on_ray(workers, "ray", "--ray-store", "/proc/self/cwd/place")
-    _, said = process.communicate(timeout=400)
-    assert process.returncode == 64, said
-    assert "does not see" in said
-    assert "--ray-store s3://BUCKET/PREFIX" in said
-    assert not (run.folder / "ray").exists(), "nothing was begun"
+    _, stderr = process.communicate(timeout=400)
+    assert process.returncode == 64, stderr
+    assert "does not see" in stderr
+    assert "--ray-store s3://BUCKET/PREFIX" in stderr
+    assert not (run.folder / "ray").exists(), "the run must not have started"
     assert all("bar and closes after" not in json.dumps(body) for body in run.generator.requests)
 
 
@@ -133,9 +133,9 @@ def test_a_wrong_bucket_or_key_is_named_before_any_work(
 ) -> None:
     run.chunks = address
     process = run.on_ray(workers, "ray")
-    _, said = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode in {65, 74}
-    assert message in said
+    assert message in stderr
     assert run.generator.requests == []
     assert not (run.folder / "ray").exists()
     shutil.rmtree(run.folder / "results", ignore_errors=True)
