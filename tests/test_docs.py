@@ -1,4 +1,4 @@
-"""The documents against the house: links and anchors, commands and their options, targets of make, extras, files that they name."""
+"""The documents against the repository: links and anchors, commands and options, make targets, extras, file names."""
 
 import re
 import tomllib
@@ -24,45 +24,49 @@ FOLDERS = "benchmarks|ci|docs|evals|k8s|rubrics|src|tests|tools"
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
 
 
-def leaf_commands() -> dict[tuple[str, ...], set[str]]:
-    """Every command, as its words, with the options that it takes."""
-    found = {}
-    for name, one in typer.main.get_command(app).commands.items():
-        below = getattr(one, "commands", None)
+def list_leaf_commands() -> dict[tuple[str, ...], set[str]]:
+    """List every command, as a tuple of words, with its options."""
+    options_by_command = {}
+    for name, command in typer.main.get_command(app).commands.items():
+        subcommands = getattr(command, "commands", None)
         for words, leaf in (
-            {(name, sub): two for sub, two in below.items()}.items() if below else [((name,), one)]
+            {(name, subname): subcommand for subname, subcommand in subcommands.items()}.items()
+            if subcommands
+            else [((name,), command)]
         ):
-            found[words] = {
+            options_by_command[words] = {
                 option for parameter in leaf.params for option in (*parameter.opts, *parameter.secondary_opts)
             }
-    return found
+    return options_by_command
 
 
-COMMANDS = leaf_commands()
+COMMANDS = list_leaf_commands()
 
 
-def anchors(path: Path) -> set[str]:
-    """The anchors that GitHub gives the headings of a page."""
+def heading_anchors(path: Path) -> set[str]:
+    """The anchors that GitHub generates for the headings of a page."""
     headings = re.findall(r"^#+ +(.+)$", FENCE.sub("", path.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def spans(text: str) -> list[str]:
-    """What stands between backticks in the running text."""
+def code_spans(text: str) -> list[str]:
+    """Text between backticks outside code blocks."""
     return SPAN.findall(FENCE.sub("", text))
 
 
-def typed(text: str) -> list[str]:
-    """The commands of qaeval in a document, one a line, in blocks and between backticks."""
+def documented_commands(text: str) -> list[str]:
+    """The qaeval commands in a document, in code blocks and between backticks."""
     blocks = [line for block in FENCE.findall(text) for line in block.replace("\\\n", " ").splitlines()[1:-1]]
-    pieces = (piece.strip() for line in (*blocks, *spans(text)) for piece in re.split(r"&&|;|\||\s#", line))
+    pieces = (
+        piece.strip() for line in (*blocks, *code_spans(text)) for piece in re.split(r"&&|;|\||\s#", line)
+    )
     return [piece for piece in pieces if re.match(r"qaeval\s+[a-z]", piece)]
 
 
-def unknown_words(command: str) -> list[str]:
-    """What a command names that qaeval does not have: the command itself, or options."""
+def find_unknown_words(command: str) -> list[str]:
+    """List what qaeval does not have of a command: the command itself, or its options."""
     words = command.split()[1:]
-    leaf = next((taken for taken in (tuple(words[:2]), tuple(words[:1])) if taken in COMMANDS), None)
+    leaf = next((names for names in (tuple(words[:2]), tuple(words[:1])) if names in COMMANDS), None)
     if leaf is None:
         group = any(words[0] == names[0] for names in COMMANDS)
         return [] if group and len(words) == 1 else words[:2]
@@ -71,34 +75,38 @@ def unknown_words(command: str) -> list[str]:
 
 
 @each_document
-def test_every_relative_link_leads_to_a_file_and_a_heading(path: Path) -> None:
+def test_every_relative_link_resolves(path: Path) -> None:
     for link in LINK.findall(FENCE.sub("", path.read_text())):
         if re.match(r"[a-z]+:", link):
             continue
         file, _, anchor = link.partition("#")
         target = (path.parent / file).resolve() if file else path
         assert target.exists(), link
-        assert not anchor or anchor in anchors(target), link
+        assert not anchor or anchor in heading_anchors(target), link
 
 
 @each_document
 def test_every_command_in_a_document_exists_with_its_options(path: Path) -> None:
-    wrong = {command: words for command in typed(path.read_text()) if (words := unknown_words(command))}
-    assert not wrong
+    unknown = {
+        command: words
+        for command in documented_commands(path.read_text())
+        if (words := find_unknown_words(command))
+    }
+    assert not unknown
 
 
-def test_a_command_that_does_not_exist_would_be_found() -> None:
-    assert typed("```\nqaeval compare a b --no-such 1   # so\n```\n`qaeval bogus x`") == [
+def test_unknown_commands_and_options_are_detected() -> None:
+    assert documented_commands("```\nqaeval compare a b --no-such 1   # so\n```\n`qaeval bogus x`") == [
         "qaeval compare a b --no-such 1",
         "qaeval bogus x",
     ]
-    assert unknown_words("qaeval compare a b --no-such 1 --seed 7") == ["--no-such"]
-    assert unknown_words("qaeval bogus x") == ["bogus", "x"]
-    assert unknown_words("qaeval baseline sat x") == ["baseline", "sat"]
+    assert find_unknown_words("qaeval compare a b --no-such 1 --seed 7") == ["--no-such"]
+    assert find_unknown_words("qaeval bogus x") == ["bogus", "x"]
+    assert find_unknown_words("qaeval baseline sat x") == ["baseline", "sat"]
 
 
 @each_document
-def test_every_target_of_make_and_every_extra_exists(path: Path) -> None:
+def test_every_make_target_and_extra_exists(path: Path) -> None:
     text = path.read_text()
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
@@ -109,23 +117,23 @@ def test_every_target_of_make_and_every_extra_exists(path: Path) -> None:
 
 
 @each_document
-def test_every_file_of_the_house_that_is_named_is_there(path: Path) -> None:
-    spelt = re.compile(
+def test_every_repository_path_named_in_a_document_exists(path: Path) -> None:
+    path_pattern = re.compile(
         rf"(?!evals/handbook/)(?:{FOLDERS})/[\w./-]+"
     )  # the tutorials' project is the reader's
-    named = [span for span in spans(path.read_text()) if spelt.fullmatch(span)]
+    paths = [span for span in code_spans(path.read_text()) if path_pattern.fullmatch(span)]
     roots = (ROOT, ROOT / "src/qaeval")
-    assert [name for name in named if not any((root / name).exists() for root in roots)] == []
+    assert [name for name in paths if not any((root / name).exists() for root in roots)] == []
 
 
-def test_the_architecture_has_the_layers_and_modules_of_the_house() -> None:
+def test_architecture_document_lists_the_real_layers_and_modules() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
     layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0][
         "layers"
     ]
     block = next(fence for fence in FENCE.findall(text) if "pytest_plugin" in fence)
     assert [line.split("   ")[0] for line in block.splitlines()[1:-1] if not line.startswith(" ")] == layers
-    modules = {span for span in spans(text) if re.fullmatch(r"[\w/]+\.py", span)}
+    modules = {span for span in code_spans(text) if re.fullmatch(r"[\w/]+\.py", span)}
     assert [
         name for name in modules if not any((root / name).exists() for root in (ROOT, ROOT / "src/qaeval"))
     ] == []
@@ -133,13 +141,13 @@ def test_the_architecture_has_the_layers_and_modules_of_the_house() -> None:
 
 @each_document
 def test_no_document_names_a_machine_or_a_package_index(path: Path) -> None:
-    found = re.findall(
+    matches = re.findall(
         r"/work/|/root/|/home/\w+|pythonhosted|pypi\.org|npmjs\.org|proxy\.golang", path.read_text()
     )
-    assert found == []
+    assert matches == []
 
 
-def test_readme_and_index_lead_to_every_page_of_the_documents() -> None:
+def test_readme_and_index_link_every_page() -> None:
     def links(page: Path) -> set[Path]:
         targets = (link.partition("#")[0] for link in LINK.findall(page.read_text()))
         return {(page.parent / target).resolve() for target in targets if not re.match(r"[a-z]+:", target)}
@@ -154,7 +162,7 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().split()) <= 900
 
 
-def test_the_help_lists_every_command_once_and_cuts_no_line_at_80_columns(
+def test_help_lists_every_command_once_without_truncation_at_80_columns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")

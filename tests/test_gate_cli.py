@@ -10,9 +10,9 @@ from gate_runs import words, write_run
 from qaeval.cli import run
 
 WIDE = "rules:\n  - {quantity: usable_rate, margin: 0.3}\n"
-"""A margin that 24 chunks can show."""
+"""A margin that 24 chunks can decide."""
 NARROW = "rules:\n  - {quantity: usable_rate, margin: 0.05}\n"
-"""A margin that 24 chunks cannot show."""
+"""A margin that 24 chunks cannot decide."""
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def work_in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -34,7 +34,7 @@ def gate(*arguments: object) -> int:
 
 
 @pytest.mark.slow
-def test_the_same_again_passes_and_writes_its_verdict(
+def test_an_identical_run_passes_and_writes_its_verdict(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "gate.yaml").write_text(WIDE)
@@ -49,7 +49,7 @@ def test_the_same_again_passes_and_writes_its_verdict(
 
 
 @pytest.mark.slow
-def test_a_deliberately_worse_candidate_ends_1(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_worse_candidate_exits_1(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gate(demo, "--baseline", demo, "--candidate", "embedded-lead=embedded-salient") == 1
     printed = capsys.readouterr().out
     assert printed.startswith("Regression in usable_rate")
@@ -57,7 +57,7 @@ def test_a_deliberately_worse_candidate_ends_1(demo: Path, capsys: pytest.Captur
 
 
 @pytest.mark.slow
-def test_an_underpowered_gate_ends_2_and_says_how_much_more_is_needed(
+def test_an_underpowered_gate_exits_2_and_says_how_many_chunks_are_needed(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "gate.yaml").write_text(NARROW)
@@ -66,7 +66,7 @@ def test_an_underpowered_gate_ends_2_and_says_how_much_more_is_needed(
 
 
 @pytest.mark.slow
-def test_a_judge_without_a_certificate_ends_3_where_one_is_required(
+def test_a_missing_required_certificate_exits_3(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "strict.yaml").write_text("certificate: require\n" + WIDE)
@@ -79,10 +79,10 @@ def test_a_judge_without_a_certificate_ends_3_where_one_is_required(
 
 @pytest.fixture
 def other_rubric(demo: Path, tmp_path: Path) -> Path:
-    """Grade a copy of the demo's replies by a rubric with another word in it."""
-    own = Path(__file__).parents[1] / "rubrics" / "qa_pair_abc.yaml"
+    """Grade a copy of the demo's replies by another version of the rubric."""
+    shipped = Path(__file__).parents[1] / "rubrics" / "qa_pair_abc.yaml"
     rubric = tmp_path / "qa_pair_abc.yaml"
-    rubric.write_text(own.read_text().replace("version: 3", "version: 4", 1))
+    rubric.write_text(shipped.read_text().replace("version: 3", "version: 4", 1))
     copy = tmp_path / "copy"
     shutil.copytree(demo, copy)
     (copy / "grades.jsonl").unlink()
@@ -93,27 +93,25 @@ def other_rubric(demo: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_changed_rubric_ends_4_and_regrading_the_baseline_makes_it_comparable(
+def test_a_changed_rubric_exits_4_and_regrading_makes_it_comparable(
     demo: Path, other_rubric: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "gate.yaml").write_text(WIDE)
     assert gate(other_rubric, "--baseline", demo) == 4
     printed = capsys.readouterr().out
     assert printed.startswith("Not comparable:")
-    assert all(datum in printed for datum in ("copy", "demo", "qa_pair_abc/4", "--regrade"))
-    before = (demo / "grades.jsonl").read_bytes()
+    assert all(detail in printed for detail in ("copy", "demo", "qa_pair_abc/4", "--regrade"))
+    demo_grades = (demo / "grades.jsonl").read_bytes()
     assert gate(other_rubric, "--baseline", demo, "--regrade") == 0
-    assert (demo / "grades.jsonl").read_bytes() == before
+    assert (demo / "grades.jsonl").read_bytes() == demo_grades
     (copy,) = demo.parent.glob("demo.regraded-*")
-    graded = (copy / "grades.jsonl").read_bytes()
+    regraded = (copy / "grades.jsonl").read_bytes()
     assert gate(other_rubric, "--baseline", demo, "--regrade") == 0
-    assert (copy / "grades.jsonl").read_bytes() == graded
+    assert (copy / "grades.jsonl").read_bytes() == regraded
 
 
 @pytest.mark.slow
-def test_replies_that_changed_since_a_baseline_was_regraded_are_graded_again(
-    demo: Path, other_rubric: Path, tmp_path: Path
-) -> None:
+def test_changed_baseline_replies_are_regraded(demo: Path, other_rubric: Path, tmp_path: Path) -> None:
     (tmp_path / "gate.yaml").write_text(WIDE)
     baseline = tmp_path / "baseline"
     shutil.copytree(demo, baseline)
@@ -124,26 +122,24 @@ def test_replies_that_changed_since_a_baseline_was_regraded_are_graded_again(
     assert len(list(tmp_path.glob("baseline.regraded-*"))) == 2
 
 
-def test_a_baseline_file_has_no_replies_to_grade_again(
-    demo: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_baseline_file_cannot_be_regraded(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["baseline", "set", str(demo)]) == 0
     assert gate(demo, "--regrade") == 64
     assert "baselines/qa_pairs.json" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_other_samples_end_4_and_unpaired_compares_them(demo: Path, tmp_path: Path) -> None:
+def test_different_samples_exit_4_unless_unpaired(demo: Path, tmp_path: Path) -> None:
     (tmp_path / "gate.yaml").write_text(WIDE)
-    other = write_run(tmp_path / "other", {"alpha": words(200, 0.8)}, samples_digest="0" * 64)
-    one = write_run(tmp_path / "one", {"alpha": words(200, 0.8)})
-    assert gate(one, "--baseline", demo) == 4
-    assert gate(one, "--baseline", other) == 4
-    assert gate(one, "--baseline", other, "--unpaired") == 0
+    other_samples = write_run(tmp_path / "other", {"alpha": words(200, 0.8)}, samples_digest="0" * 64)
+    sample_run = write_run(tmp_path / "one", {"alpha": words(200, 0.8)})
+    assert gate(sample_run, "--baseline", demo) == 4
+    assert gate(sample_run, "--baseline", other_samples) == 4
+    assert gate(sample_run, "--baseline", other_samples, "--unpaired") == 0
 
 
 @pytest.mark.slow
-def test_a_reader_that_closes_the_pipe_does_not_change_the_verdict(demo: Path, tmp_path: Path) -> None:
+def test_a_closed_output_pipe_does_not_change_the_exit_code(demo: Path, tmp_path: Path) -> None:
     (tmp_path / "gate.yaml").write_text(NARROW)
     command = [Path(sys.executable).with_name("qaeval"), "gate", demo, "--baseline", demo]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
@@ -154,7 +150,7 @@ def test_a_reader_that_closes_the_pipe_does_not_change_the_verdict(demo: Path, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "exit_code", "message"),
     [
         (["results/dmeo", "--baseline", "x.json"], 65, "results/dmeo: no run here"),
         (["DEMO"], 64, "no baseline"),
@@ -166,18 +162,16 @@ def test_a_reader_that_closes_the_pipe_does_not_change_the_verdict(demo: Path, t
         ([], 64, "Missing argument"),
     ],
 )
-def test_what_cannot_be_meant_is_never_green(
-    arguments: list[str], code: int, says: str, demo: Path, capsys: pytest.CaptureFixture[str]
+def test_invalid_gate_arguments_are_refused(
+    arguments: list[str], exit_code: int, message: str, demo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    typed = [str(demo) if word == "DEMO" else word for word in arguments]
-    assert gate(*typed) == code
-    assert says in capsys.readouterr().err
+    resolved = [str(demo) if argument == "DEMO" else argument for argument in arguments]
+    assert gate(*resolved) == exit_code
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_an_empty_run_and_one_without_letters_are_never_green(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_empty_and_ungraded_runs_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     baseline = write_run(tmp_path / "baseline", {"alpha": words(30, 0.8)})
     empty = write_run(tmp_path / "empty", {"alpha": words(30, 0.8)})
     (empty / "generations.jsonl").write_text("")
@@ -194,21 +188,21 @@ def test_an_empty_run_and_one_without_letters_are_never_green(
 
 
 @pytest.mark.slow
-def test_the_order_of_the_rows_on_disk_does_not_change_the_verdict(
+def test_the_row_order_on_disk_does_not_change_the_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     letters = {"alpha": words(40, 0.7, flagged=0.1)}
     write_run(tmp_path / "baseline", {"alpha": words(40, 0.8)})
-    said = []
+    outputs = []
     for folder, backwards in (("a", False), ("b", True)):
         path = write_run(tmp_path / folder / "run", letters, backwards=backwards)
         gate(path, "--baseline", "baseline", "--json")
-        said.append(capsys.readouterr().out)
-    assert said[0] == said[1]
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
 
 
 @pytest.mark.slow
-def test_ci_gets_its_files(demo: Path, tmp_path: Path) -> None:
+def test_ci_files_are_written(demo: Path, tmp_path: Path) -> None:
     (tmp_path / "summary.md").write_text("before\n")
     views = ["--junit", "junit.xml", "--summary", "summary.md", "--comment", "comment.md"]
     assert gate(demo, "--baseline", demo, "--candidate", "embedded-lead=embedded-salient", *views) == 1
@@ -219,7 +213,7 @@ def test_ci_gets_its_files(demo: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_baseline_says_what_it_rests_on_and_how_old_it_is(
+def test_baseline_show_and_list_print_contents_and_age(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["baseline", "set", str(demo), "--out", "b/release.json"]) == 0
@@ -230,14 +224,14 @@ def test_a_baseline_says_what_it_rests_on_and_how_old_it_is(
     (tmp_path / "b" / "broken.json").write_text("{}")
     capsys.readouterr()
     assert run(["baseline", "show", "b/release.json"]) == 0
-    shown = capsys.readouterr().out
-    assert "under 1 hour" in shown
-    assert "qa_pair_abc/3" in shown
+    details = capsys.readouterr().out
+    assert "under 1 hour" in details
+    assert "qa_pair_abc/3" in details
     assert run(["baseline", "show", "b/there.json"]) == 0
     assert run(["baseline", "list", "--folder", "b"]) == 0
-    listed = capsys.readouterr().out
-    assert "embedded-salient" in listed
-    assert "cannot be read" in listed
+    listing = capsys.readouterr().out
+    assert "embedded-salient" in listing
+    assert "cannot be read" in listing
     assert run(["baseline", "list", "--folder", "b", "--json"]) == 0
     (row,) = [row for row in json.loads(capsys.readouterr().out) if "age_days" in row]
     assert row["age_days"] == 0
@@ -246,26 +240,28 @@ def test_a_baseline_says_what_it_rests_on_and_how_old_it_is(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arguments", "code"),
+    ("arguments", "exit_code"),
     [(["set", "nothing"], 65), (["show", "nothing.json"], 65), (["list", "--folder", "nothing"], 64)],
 )
-def test_a_mistyped_baseline_command_is_refused(arguments: list[str], code: int) -> None:
-    assert run(["baseline", *arguments]) == code
+def test_a_mistyped_baseline_command_is_refused(arguments: list[str], exit_code: int) -> None:
+    assert run(["baseline", *arguments]) == exit_code
 
 
 @pytest.mark.slow
-def test_a_baseline_names_at_once_what_not_even_an_equal_run_would_pass(
+def test_baseline_set_lists_rules_that_can_never_pass(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def never(*options: str) -> list[str]:
+    def never_passing(*options: str) -> list[str]:
         capsys.readouterr()
         assert run(["baseline", "set", str(demo), *options, "--json"]) == 0
         return list(json.loads(capsys.readouterr().out)["never_passing"])
 
-    assert never() == []
+    assert never_passing() == []
     policy = tmp_path / "p.yaml"
     policy.write_text(f"{NARROW}  - {{quantity: p95_latency, margin: 20%}}\n")
-    too_narrow, unmeasured = [sentence for sentence in never("--policy", "p.yaml") if "lead" in sentence]
+    too_narrow, unmeasured = [
+        sentence for sentence in never_passing("--policy", "p.yaml") if "lead" in sentence
+    ]
     assert "more chunks" in too_narrow
     assert "p95 latency cannot be evaluated" in unmeasured
     assert run(["baseline", "set", str(demo), "--policy", "p.yaml"]) == 0
@@ -274,13 +270,13 @@ def test_a_baseline_names_at_once_what_not_even_an_equal_run_would_pass(
     assert run(["baseline", "set", str(demo), "--policy", "p.yaml", "--out", "b.json"]) == 65
     assert not (tmp_path / "b.json").exists()
     policy.rename(tmp_path / "gate.yaml")
-    (problem,) = never()
+    (problem,) = never_passing()
     assert "rude" in problem
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [78, 20])
-def test_the_default_policy_passes_an_equal_run_and_finds_a_worse_one(
+def test_the_default_policy_passes_an_equal_run_and_fails_a_worse_one(
     n: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("release", "today"):
@@ -302,6 +298,6 @@ def test_the_committed_baseline_is_comparable_with_the_shipped_eval(tmp_path: Pa
     out = tmp_path / "run"
     assert run(["generate", "embedded-lead", "embedded-salient", "--out", str(out)]) == 0
     assert run(["grade", str(out)]) == 0
-    asked = ("--baseline", committed, "--policy", committed.parents[1] / "gate.yaml")
-    assert gate(out, *asked) == 0
-    assert gate(out, *asked, "--candidate", "embedded-lead=embedded-salient") == 1
+    options = ("--baseline", committed, "--policy", committed.parents[1] / "gate.yaml")
+    assert gate(out, *options) == 0
+    assert gate(out, *options, "--candidate", "embedded-lead=embedded-salient") == 1

@@ -1,4 +1,4 @@
-"""Several judges on the same items: the letters of all are kept, one decides, and the report compares them."""
+"""Several judges on the same items: all letters are kept, one judge decides, and the report compares them."""
 
 import json
 import random
@@ -23,23 +23,23 @@ N_CHUNKS = 24
 N_ITEMS = 2 * N_CHUNKS * 3
 
 
-def _words(seed: int, best: float) -> list[str]:
+def _random_letters(seed: int, best: float) -> list[str]:
     rng = random.Random(seed)  # noqa: S311 - letters of a test
     weights = [best, 1 - best - 0.1, 0.1]
     return ["".join(rng.choices("ABC", weights, k=3)) for _ in range(N_CHUNKS)]
 
 
-def _noisy(words: list[str], seed: int, share: float) -> list[str]:
+def _noisy(letters: list[str], seed: int, share: float) -> list[str]:
     rng = random.Random(seed)  # noqa: S311 - letters of a test
-    return ["".join(rng.choice("ABC") if rng.random() < share else mark for mark in word) for word in words]
+    return ["".join(rng.choice("ABC") if rng.random() < share else mark for mark in word) for word in letters]
 
 
-LETTERS = {"m": _words(1, 0.5), "n": _words(2, 0.8)}
-LABELS = {"anna": {name: _noisy(words, 3, 0.2) for name, words in LETTERS.items()}}
+LETTERS = {"m": _random_letters(1, 0.5), "n": _random_letters(2, 0.8)}
+LABELS = {"anna": {name: _noisy(letters, 3, 0.2) for name, letters in LETTERS.items()}}
 
 
 def second_judge(request: Any) -> str:
-    """Letters that depend on the item alone, and on no label."""
+    """Return letters that depend only on the item, not on any label."""
     return grade_reply("ABC"[sum(map(ord, request.inputs["question"])) % 3])
 
 
@@ -50,7 +50,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def grade_by_second(run: Path, **options: Any) -> tuple[qaeval.Run, int]:
-    """Have the second judge grade; return the run and how many items it was asked about."""
+    """Grade with the second judge; return the run and the number of requests."""
     model = ScriptedModel(second_judge)
     with registered("second", model):
         graded = qaeval.grade(run, judge="second", cache=False, **options)
@@ -62,7 +62,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_a_second_judge_whose_server_never_answered_leaves_the_report_as_it_was(run: Path) -> None:
+def test_a_second_judge_without_letters_does_not_change_the_report(run: Path) -> None:
     before = qaeval.load_run(run).report.verdict
     with RunStore.open(run, writable=True) as store:
         grading = store.settings()["grading"]
@@ -72,7 +72,7 @@ def test_a_second_judge_whose_server_never_answered_leaves_the_report_as_it_was(
 
 
 @pytest.mark.slow
-def test_the_letters_of_both_judges_are_kept_and_nothing_is_asked_twice(run: Path) -> None:
+def test_letters_of_both_judges_are_kept_and_no_item_is_graded_twice(run: Path) -> None:
     before = (run / "grades.jsonl").read_bytes()
     settings = (run / "settings.json").read_bytes()
     _, n = grade_by_second(run)
@@ -87,7 +87,7 @@ def test_the_letters_of_both_judges_are_kept_and_nothing_is_asked_twice(run: Pat
 
 
 @pytest.mark.slow
-def test_a_second_judge_that_was_stopped_goes_on(run: Path) -> None:
+def test_an_interrupted_second_judge_resumes(run: Path) -> None:
     grade_by_second(run)
     path = run / "grades" / "second.jsonl"
     lines = path.read_text().splitlines(keepends=True)
@@ -100,7 +100,7 @@ def test_a_second_judge_that_was_stopped_goes_on(run: Path) -> None:
     assert n == 11
 
 
-def _of(run: Path, **options: Any) -> FurtherJudge:
+def _further_judge(run: Path, **options: Any) -> FurtherJudge:
     (judge,) = qaeval.load_run(run, labels=run / "labels" / "anna.jsonl", **options).report.judges
     return judge
 
@@ -108,24 +108,27 @@ def _of(run: Path, **options: Any) -> FurtherJudge:
 @pytest.mark.slow
 def test_the_report_compares_the_judges_on_the_same_items(run: Path) -> None:
     grade_by_second(run)
-    further = _of(run)
-    first = {row["item_id"]: row["letter"] for row in _rows(run / "grades.jsonl")}
-    second = {row["item_id"]: row["letter"] for row in _rows(run / "grades" / "second.jsonl")}
+    further = _further_judge(run)
+    first_letters = {row["item_id"]: row["letter"] for row in _rows(run / "grades.jsonl")}
+    second_letters = {row["item_id"]: row["letter"] for row in _rows(run / "grades" / "second.jsonl")}
     labels = {row["item_id"]: row["label"] for row in _rows(run / "labels" / "anna.jsonl")}
     table = qaeval.load_run(run, labels=[]).letters
     clusters = dict(zip(table["item_id"], table["chunk_id"], strict=True))
     assert further.coefficients is not None
     assert further.coefficients.observed.value == pytest.approx(
-        np.mean([first[item] == second[item] for item in first])
+        np.mean([first_letters[item] == second_letters[item] for item in first_letters])
     )
     (change,) = further.kappa_differences
-    codes = [["ABC".index(letters[item]) for item in labels] for letters in (labels, first, second)]
-    expected = kappa_difference(*codes, [clusters[item] for item in labels], n_levels=3)
+    rated_codes = [
+        ["ABC".index(letter_by_item[item]) for item in labels]
+        for letter_by_item in (labels, first_letters, second_letters)
+    ]
+    expected = kappa_difference(*rated_codes, [clusters[item] for item in labels], n_levels=3)
     assert (change.rater, change.n) == ("anna", len(labels))
     assert change.difference.value == pytest.approx(expected.value)
     assert change.difference.high == pytest.approx(expected.high)
     assert change.difference.high is not None
-    assert change.difference.high < 0  # chance against a judge that agrees
+    assert change.difference.high < 0  # the second judge agrees only by chance
     assert change.difference.value == pytest.approx(
         (change.kappa_of_other.value or 0) - (change.kappa.value or 0)
     )
@@ -135,36 +138,38 @@ def test_the_report_compares_the_judges_on_the_same_items(run: Path) -> None:
     assert rater.coefficients.kappa.value == pytest.approx(change.kappa_of_other.value)
     assert further.p_rates is not None
     assert further.p_rates < 0.05
-    by_name = {one.candidate: one for one in further.candidates}
-    of_m = table[table["candidate"] == "m"]["item_id"]
-    assert by_name["m"].n_usable == sum(first[item] == "A" for item in of_m)
-    assert by_name["m"].n_usable_by_other == sum(second[item] == "A" for item in of_m)
+    counts_by_candidate = {candidate.candidate: candidate for candidate in further.candidates}
+    item_ids_of_m = table[table["candidate"] == "m"]["item_id"]
+    assert counts_by_candidate["m"].n_usable == sum(first_letters[item] == "A" for item in item_ids_of_m)
+    assert counts_by_candidate["m"].n_usable_by_other == sum(
+        second_letters[item] == "A" for item in item_ids_of_m
+    )
 
 
 @pytest.mark.slow
-def test_the_judge_that_decides_can_be_chosen(run: Path, tmp_path: Path) -> None:
+def test_the_deciding_judge_can_be_chosen(run: Path, tmp_path: Path) -> None:
     grade_by_second(run)
     first, second = (qaeval.load_run(run, labels=[], decide_by=name) for name in (None, "second"))
-    rows = {row["item_id"]: row["letter"] for row in _rows(run / "grades" / "second.jsonl")}
+    second_letters = {row["item_id"]: row["letter"] for row in _rows(run / "grades" / "second.jsonl")}
     letters = second.letters
-    assert letters["letter"].tolist() == [rows[item] for item in letters["item_id"]]
+    assert letters["letter"].tolist() == [second_letters[item] for item in letters["item_id"]]
     assert second.report.judge.facts.name == "second"
-    assert [one.judge for one in second.report.judges] == ["scripted-judge"]
-    usable = [one.n_usable_by_other for one in first.report.judges[0].candidates]
-    assert [one.n_usable for one in second.report.judges[0].candidates] == usable
-    shown = typed("report", "run", "--decide-by", "second", cwd=tmp_path)
-    assert shown.returncode == 0, shown.stderr
+    assert [candidate.judge for candidate in second.report.judges] == ["scripted-judge"]
+    usable = [candidate.n_usable_by_other for candidate in first.report.judges[0].candidates]
+    assert [candidate.n_usable for candidate in second.report.judges[0].candidates] == usable
+    result = typed("report", "run", "--decide-by", "second", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     for name in ("report.md", "report.html"):
         assert "graded by second, which decides," in (run / name).read_text()
     manifest = json.loads((run / "manifest.json").read_text())
     assert {"grades/second.json", "grades/second.jsonl"} <= set(manifest["sha256"])
-    shown = typed("report", "run", "--decide-by", "third", cwd=tmp_path)
-    assert shown.returncode == 64
-    assert "scripted-judge, second" in shown.stderr
+    result = typed("report", "run", "--decide-by", "third", cwd=tmp_path)
+    assert result.returncode == 64
+    assert "scripted-judge, second" in result.stderr
 
 
 @pytest.mark.slow
-def test_each_judge_is_measured_against_labels_alone(run: Path, tmp_path: Path) -> None:
+def test_each_judge_is_measured_against_labels_separately(run: Path, tmp_path: Path) -> None:
     grade_by_second(run)
     first, second = (
         qaeval.agreement(run, run / "labels" / "anna.jsonl", judge=judge).agreement[0].coefficients
@@ -172,14 +177,14 @@ def test_each_judge_is_measured_against_labels_alone(run: Path, tmp_path: Path) 
     )
     assert first is not None
     assert second is not None
-    (change,) = _of(run).kappa_differences
+    (change,) = _further_judge(run).kappa_differences
     assert (first.kappa.value, second.kappa.value) == (change.kappa.value, change.kappa_of_other.value)
-    shown = typed("agreement", "run", "--judge", "third", "--labels", "run/labels/anna.jsonl", cwd=tmp_path)
-    assert shown.returncode == 64
+    result = typed("agreement", "run", "--judge", "third", "--labels", "run/labels/anna.jsonl", cwd=tmp_path)
+    assert result.returncode == 64
 
 
 @pytest.mark.slow
-def test_a_gate_looks_at_the_first_judge_alone(run: Path) -> None:
+def test_a_gate_uses_the_first_judge_only(run: Path) -> None:
     reader = EvidenceReader(config=find_config(None), labels=[run / "labels" / "anna.jsonl"])
     before = evidence_digest(reader.run(run))
     grade_by_second(run)
@@ -187,16 +192,14 @@ def test_a_gate_looks_at_the_first_judge_alone(run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_judge_alone_has_a_report_as_before(run: Path) -> None:
+def test_a_report_of_one_judge_has_no_judge_comparison(run: Path) -> None:
     report = json.loads(qaeval.load_run(run, labels=[]).render("json"))
     assert "judges" not in report
     assert not (run / "grades").exists()
 
 
 @pytest.mark.slow
-def test_times_and_costs_of_a_run_with_two_judges_are_those_of_the_one_that_decides(
-    run: Path, tmp_path: Path
-) -> None:
+def test_timings_and_costs_are_those_of_the_deciding_judge(run: Path, tmp_path: Path) -> None:
     before = qaeval.load_run(run, labels=[]).report.judge
     grade_by_second(run)
     after = qaeval.load_run(run, labels=[]).report.judge
@@ -206,16 +209,16 @@ def test_times_and_costs_of_a_run_with_two_judges_are_those_of_the_one_that_deci
 
 
 @pytest.mark.slow
-def test_several_runs_side_by_side_are_compared_by_their_first_judges(tmp_path: Path, run: Path) -> None:
+def test_side_by_side_runs_use_their_first_judges(tmp_path: Path, run: Path) -> None:
     grade_by_second(run)
     make_run(tmp_path / "other", {"o": LETTERS["m"]})
     assert qaeval.load_run([run, tmp_path / "other"], labels=[]).report.judges == ()
 
 
-# ------------------------------------------------------------------------------------------ refused
+# ------------------------------------------------------------------------------------------ refused input
 
 
-def test_another_rubric_is_refused_before_a_question(run: Path) -> None:
+def test_another_rubric_is_refused_before_any_request(run: Path) -> None:
     (run / "mine.yaml").write_text(
         typed("rubric", "show", "qa_pair_abc", cwd=run).stdout.replace("qa_pair_abc", "mine", 1)
     )
@@ -224,7 +227,7 @@ def test_another_rubric_is_refused_before_a_question(run: Path) -> None:
     assert not (run / "grades").exists()
 
 
-def test_two_judges_under_one_name_with_other_settings_are_refused(run: Path) -> None:
+def test_two_judges_with_one_name_and_different_settings_are_refused(run: Path) -> None:
     grade_by_second(run)
     path = run / "grades" / "second.json"
     recorded = json.loads(path.read_text())
@@ -237,7 +240,7 @@ def test_two_judges_under_one_name_with_other_settings_are_refused(run: Path) ->
         qaeval.load_run(run, labels=[]).report  # noqa: B018 - computed at the first access
 
 
-def test_the_noise_of_a_second_judge_is_not_measured(run: Path) -> None:
+def test_repeats_of_a_second_judge_are_refused(run: Path) -> None:
     with pytest.raises(UsageError, match="scripted-judge"):
         grade_by_second(run, repeat=3)
 

@@ -1,4 +1,4 @@
-"""A run until decided: batches in random order, the decision at each look, and what the report says of it."""
+"""Runs until decided: batches in random order, the decision at each look, and its report."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from qaeval.testing import ScriptedModel, grade_reply, pairs_reply, registered
 
 N_CHUNKS = 120
 TYPES = ("factual", "conceptual", "comparison")
-Words = Mapping[str, Sequence[str]]
+Letters = Mapping[str, Sequence[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -45,30 +45,30 @@ def chunks(tmp_path: Path) -> Path:
     return path
 
 
-def letters(rate: float, seed: int) -> list[str]:
-    """Three letters a chunk, A at a rate and otherwise C."""
+def make_letters(rate: float, seed: int) -> list[str]:
+    """Return three letters per chunk: A with probability `rate`, otherwise C."""
     rng = np.random.default_rng(seed)
     return ["".join(np.where(rng.random(3) < rate, "A", "C")) for _ in range(N_CHUNKS)]
 
 
-def index_of(text: str) -> int:
+def parse_index(text: str) -> int:
     match = re.search(r"(\d+)", text)
     assert match
     return int(match.group(1))
 
 
 @pytest.fixture
-def scripted() -> Iterator[Callable[[Words], dict[str, ScriptedModel]]]:
-    """Registers a candidate for each entry, and the judge that gives their letters."""
+def register_models() -> Iterator[Callable[[Letters], dict[str, ScriptedModel]]]:
+    """Registers a candidate for each entry, and a judge that returns the given letters."""
     with ExitStack() as stack:
 
-        def register(words: Words) -> dict[str, ScriptedModel]:
+        def register(letters: Letters) -> dict[str, ScriptedModel]:
             def candidate(name: str) -> Callable[[ChatRequest], str]:
                 return lambda request: pairs_reply(
                     [
                         (
                             kind,
-                            f"{name} {index_of(request.inputs['chunk'])} {kind}: when does it open?",
+                            f"{name} {parse_index(request.inputs['chunk'])} {kind}: when does it open?",
                             "At 2 bar.",
                         )
                         for kind in TYPES
@@ -77,10 +77,10 @@ def scripted() -> Iterator[Callable[[Words], dict[str, ScriptedModel]]]:
 
             def judge(request: ChatRequest) -> str:
                 name, index, kind = re.split(r"[ :]", request.inputs["question"])[:3]
-                letter = words[name][int(index)][TYPES.index(kind)] if name in words else "C"
+                letter = letters[name][int(index)][TYPES.index(kind)] if name in letters else "C"
                 return grade_reply(letter) if letter != "-" else "I cannot say."
 
-            models = {name: ScriptedModel(candidate(name)) for name in words} | {
+            models = {name: ScriptedModel(candidate(name)) for name in letters} | {
                 "the-judge": ScriptedModel(judge)
             }
             for name, model in models.items():
@@ -104,13 +104,13 @@ def compare(names: Sequence[str], chunks: Path, out: Path, **options: Any) -> ap
     )
 
 
-def asked(model: ScriptedModel) -> list[int]:
-    return [index_of(request.inputs["chunk"]) for request in model.requests]
+def requested_chunks(model: ScriptedModel) -> list[int]:
+    return [parse_index(request.inputs["chunk"]) for request in model.requests]
 
 
 @pytest.mark.slow
-def test_a_clear_gap_stops_early_and_the_report_says_so(chunks: Path, tmp_path: Path, scripted: Any) -> None:
-    models = scripted({"good": letters(0.97, 1), "poor": letters(0.3, 2)})
+def test_a_clear_gap_stops_the_run_early(chunks: Path, tmp_path: Path, register_models: Any) -> None:
+    models = register_models({"good": make_letters(0.97, 1), "poor": make_letters(0.3, 2)})
     run = compare(["good", "poor"], chunks, tmp_path / "run")
     report = run.report
     stopping = report.stopping
@@ -126,9 +126,9 @@ def test_a_clear_gap_stops_early_and_the_report_says_so(chunks: Path, tmp_path: 
     assert pair.p_holm == stopping.looks[-1].pairs[0].p_holm <= 0.05
     assert pair.difference.high is not None
     assert pair.difference.high < 0
-    # neither the first chunks of the file nor in its order
-    assert sorted(set(asked(models["good"]))) != list(range(20))
-    assert set(asked(models["good"])) == set(asked(models["poor"]))
+    # not the first chunks of the file
+    assert sorted(set(requested_chunks(models["good"]))) != list(range(20))
+    assert set(requested_chunks(models["good"])) == set(requested_chunks(models["poor"]))
     assert any("Stopped early after 20 of 120 chunks" in sentence.text for sentence in report.headline)
     for format_ in ("md", "html"):
         assert "Stopped early after 20 of 120 chunks" in run.render(format_)
@@ -138,9 +138,14 @@ def test_a_clear_gap_stops_early_and_the_report_says_so(chunks: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_items_without_a_letter_do_not_stop_a_run(chunks: Path, tmp_path: Path, scripted: Any) -> None:
-    whole = letters(0.7, 1)
-    scripted({"one": whole, "two": [f"{word[0]}-{word[2]}" for word in whole]})
+def test_items_without_a_letter_do_not_stop_a_run(chunks: Path, tmp_path: Path, register_models: Any) -> None:
+    letters = make_letters(0.7, 1)
+    register_models(
+        {
+            "one": letters,
+            "two": [f"{letters_of_chunk[0]}-{letters_of_chunk[2]}" for letters_of_chunk in letters],
+        }
+    )
     report = compare(["one", "two"], chunks, tmp_path / "run").report
     assert report.differences[0].outcome == "a is better"
     assert report.stopping is not None
@@ -151,11 +156,9 @@ def test_items_without_a_letter_do_not_stop_a_run(chunks: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_equal_candidates_stop_by_equivalence_within_the_margin(
-    chunks: Path, tmp_path: Path, scripted: Any
-) -> None:
-    same = letters(0.8, 1)
-    scripted({"one": same, "two": same})
+def test_equivalent_candidates_stop_the_run(chunks: Path, tmp_path: Path, register_models: Any) -> None:
+    letters = make_letters(0.8, 1)
+    register_models({"one": letters, "two": letters})
     stopping = compare(["one", "two"], chunks, tmp_path / "run", margin=0.2).report.stopping
     assert stopping is not None
     assert stopping.is_decided
@@ -165,30 +168,32 @@ def test_equal_candidates_stop_by_equivalence_within_the_margin(
 
 
 @pytest.mark.slow
-def test_a_run_that_stays_undecided_asks_for_all_chunks_and_keeps_the_wider_interval(
-    chunks: Path, tmp_path: Path, scripted: Any
+def test_an_undecided_run_uses_all_chunks_and_has_a_wider_interval(
+    chunks: Path, tmp_path: Path, register_models: Any
 ) -> None:
-    scripted({"one": letters(0.8, 1), "two": letters(0.82, 2)})
-    until = compare(["one", "two"], chunks, tmp_path / "until").report
+    register_models({"one": make_letters(0.8, 1), "two": make_letters(0.82, 2)})
+    until_decided = compare(["one", "two"], chunks, tmp_path / "until").report
     fixed = compare(["one", "two"], chunks, tmp_path / "fixed", until_decided=False).report
-    assert until.stopping is not None
-    assert not until.stopping.is_decided
-    assert until.stopping.n_chunks == until.eval.n_samples == N_CHUNKS
+    assert until_decided.stopping is not None
+    assert not until_decided.stopping.is_decided
+    assert until_decided.stopping.n_chunks == until_decided.eval.n_samples == N_CHUNKS
     assert fixed.stopping is None
     assert not fixed.differences[0].at_every_look
-    (a,), (b,) = until.differences, fixed.differences
-    assert a.difference.value == pytest.approx(b.difference.value)
-    assert a.difference.low is not None
-    assert b.difference.low is not None
-    assert a.difference.low < b.difference.low
-    assert until.verdict.kind == "undecided"
+    (until_pair,), (fixed_pair,) = until_decided.differences, fixed.differences
+    assert until_pair.difference.value == pytest.approx(fixed_pair.difference.value)
+    assert until_pair.difference.low is not None
+    assert fixed_pair.difference.low is not None
+    assert until_pair.difference.low < fixed_pair.difference.low
+    assert until_decided.verdict.kind == "undecided"
 
 
 @pytest.mark.slow
 def test_three_candidates_stop_when_the_first_place_is_decided(
-    chunks: Path, tmp_path: Path, scripted: Any
+    chunks: Path, tmp_path: Path, register_models: Any
 ) -> None:
-    scripted({"best": letters(0.97, 1), "left": letters(0.4, 2), "right": letters(0.42, 3)})
+    register_models(
+        {"best": make_letters(0.97, 1), "left": make_letters(0.4, 2), "right": make_letters(0.42, 3)}
+    )
     report = compare(["left", "best", "right"], chunks, tmp_path / "run").report
     assert report.stopping is not None
     last = report.stopping.looks[-1]
@@ -203,44 +208,44 @@ class Killed(BaseException):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_in_the_same_order_with_the_same_decision(
-    chunks: Path, tmp_path: Path, scripted: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_run_resumes_in_the_same_order_with_the_same_decision(
+    chunks: Path, tmp_path: Path, register_models: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = {"one": letters(0.95, 1), "two": letters(0.7, 2)}
-    models = scripted(words)
-    whole = compare(["one", "two"], chunks, tmp_path / "whole").report
-    assert whole.stopping is not None
-    assert len(whole.stopping.looks) > 1
-    order = asked(models["one"])
-    write, calls = batches.RunStore.write_settings, []
+    letters = {"one": make_letters(0.95, 1), "two": make_letters(0.7, 2)}
+    models = register_models(letters)
+    uninterrupted = compare(["one", "two"], chunks, tmp_path / "whole").report
+    assert uninterrupted.stopping is not None
+    assert len(uninterrupted.stopping.looks) > 1
+    order = requested_chunks(models["one"])
+    write_settings, calls = batches.RunStore.write_settings, []
 
-    def killed(store: Any, settings: Any) -> None:
+    def write_or_kill(store: Any, settings: Any) -> None:
         calls.append(settings)
-        if len([each for each in calls if len(each["until_decided"]["looks"]) == 2]) == 1:
+        if len([call for call in calls if len(call["until_decided"]["looks"]) == 2]) == 1:
             raise Killed  # the samples of the second batch are written, its settings are not
-        write(store, settings)
+        write_settings(store, settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(batches.RunStore, "write_settings", killed)
+        patch.setattr(batches.RunStore, "write_settings", write_or_kill)
         with pytest.raises(Killed):
             compare(["one", "two"], chunks, tmp_path / "killed")
     models["one"].requests.clear()
     resumed = compare(["one", "two"], chunks, tmp_path / "killed", resume=True).report
-    assert sorted(asked(models["one"])) == sorted(order[20:])
-    assert resumed.stopping == whole.stopping.model_copy(
+    assert sorted(requested_chunks(models["one"])) == sorted(order[20:])
+    assert resumed.stopping == uninterrupted.stopping.model_copy(
         update={"timing": resumed.stopping and resumed.stopping.timing}
     )
-    assert resumed.differences == whole.differences
-    again = compare(["one", "two"], chunks, tmp_path / "killed", resume=True).report
-    assert again.stopping == resumed.stopping
+    assert resumed.differences == uninterrupted.differences
+    repeated = compare(["one", "two"], chunks, tmp_path / "killed", resume=True).report
+    assert repeated.stopping == resumed.stopping
 
 
 @pytest.mark.slow
 def test_an_interrupted_batch_is_finished_before_the_next_look(
-    chunks: Path, tmp_path: Path, scripted: Any
+    chunks: Path, tmp_path: Path, register_models: Any
 ) -> None:
-    scripted({"one": letters(0.95, 1), "two": letters(0.7, 2)})
-    whole = compare(["one", "two"], chunks, tmp_path / "whole").report
+    register_models({"one": make_letters(0.95, 1), "two": make_letters(0.7, 2)})
+    uninterrupted = compare(["one", "two"], chunks, tmp_path / "whole").report
 
     def stop(event: api.ProgressEvent) -> None:
         if event.stage == "generate" and event.model == "two" and event.done == 30:
@@ -249,12 +254,14 @@ def test_an_interrupted_batch_is_finished_before_the_next_look(
     with pytest.raises(Interrupted):
         compare(["one", "two"], chunks, tmp_path / "run", progress=stop)
     resumed = compare(["one", "two"], chunks, tmp_path / "run", resume=True).report
-    assert resumed.differences == whole.differences
+    assert resumed.differences == uninterrupted.differences
 
 
 @pytest.mark.slow
-def test_how_a_run_ends_is_not_changed_on_the_way(chunks: Path, tmp_path: Path, scripted: Any) -> None:
-    scripted({"good": letters(0.97, 1), "poor": letters(0.3, 2)})
+def test_the_stopping_rule_cannot_change_on_resume(
+    chunks: Path, tmp_path: Path, register_models: Any
+) -> None:
+    register_models({"good": make_letters(0.97, 1), "poor": make_letters(0.3, 2)})
     compare(["good", "poor"], chunks, tmp_path / "until")
     compare(["good", "poor"], chunks, tmp_path / "fixed", until_decided=False, n=12)
     with pytest.raises(NotComparableError, match="resume it with --until-decided"):
@@ -263,7 +270,7 @@ def test_how_a_run_ends_is_not_changed_on_the_way(chunks: Path, tmp_path: Path, 
         compare(["good", "poor"], chunks, tmp_path / "fixed", n=12, resume=True)
     with pytest.raises(NotComparableError, match="margin"):
         compare(["good", "poor"], chunks, tmp_path / "until", margin=0.2, resume=True)
-    # a run that names neither goes on as it began
+    # a run without either option resumes with its own stopping rule
     assert (
         compare(["good", "poor"], chunks, tmp_path / "until", until_decided=None, resume=True).report.stopping
         is not None
@@ -271,28 +278,28 @@ def test_how_a_run_ends_is_not_changed_on_the_way(chunks: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_a_single_candidate_and_few_chunks_have_a_fixed_sample(
-    chunks: Path, tmp_path: Path, scripted: Any
+def test_single_candidates_and_small_samples_have_a_fixed_size(
+    chunks: Path, tmp_path: Path, register_models: Any
 ) -> None:
-    scripted({"good": letters(0.97, 1), "poor": letters(0.3, 2)})
-    alone = compare(["good"], chunks, tmp_path / "alone", n=12).report
-    assert (alone.stopping, alone.eval.n_samples) == (None, 12)
-    few = compare(["good", "poor"], chunks, tmp_path / "few", n=29).report
-    assert (few.stopping, few.eval.n_samples) == (None, 29)
-    assert not few.differences[0].at_every_look
+    register_models({"good": make_letters(0.97, 1), "poor": make_letters(0.3, 2)})
+    single = compare(["good"], chunks, tmp_path / "alone", n=12).report
+    assert (single.stopping, single.eval.n_samples) == (None, 12)
+    small = compare(["good", "poor"], chunks, tmp_path / "few", n=29).report
+    assert (small.stopping, small.eval.n_samples) == (None, 29)
+    assert not small.differences[0].at_every_look
 
 
 @pytest.mark.slow
-def test_labels_decide_where_they_are_enough(chunks: Path, tmp_path: Path, scripted: Any) -> None:
+def test_sufficient_labels_decide(chunks: Path, tmp_path: Path, register_models: Any) -> None:
     # the judge sees no difference; people do, in every other chunk
-    same = letters(0.9, 1)
-    scripted({"good": same, "poor": same})
+    letters = make_letters(0.9, 1)
+    register_models({"good": letters, "poor": letters})
     probe = compare(["good", "poor"], chunks, tmp_path / "probe", until_decided=False)
     table = probe.letters.merge(probe.items[["item_id", "question"]], on="item_id")
     rows = [
         {"item_id": row.item_id, "label": "A" if row.candidate == "good" else "C", "rater": "anna"}
         for row in table.itertuples()
-        if index_of(str(row.chunk_id)) % 2 == 0
+        if parse_index(str(row.chunk_id)) % 2 == 0
     ]
     labels = tmp_path / "anna.jsonl"
     labels.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -309,46 +316,46 @@ def test_labels_decide_where_they_are_enough(chunks: Path, tmp_path: Path, scrip
     assert report.verdict.leader == "good"
 
 
-def uneven_labels(run: api.Run, path: Path, letter_of: Mapping[str, str]) -> Path:
-    """Write labels of every other chunk, drawn with two probabilities."""
+def write_uneven_labels(run: api.Run, path: Path, letter_of: Mapping[str, str]) -> Path:
+    """Write labels of every other chunk, with two inclusion probabilities."""
     table = run.letters.merge(run.items[["item_id"]], on="item_id")
     rows = [
         {
             "item_id": row.item_id,
             "label": letter_of[str(row.candidate)],
             "rater": "anna",
-            "inclusion": 0.3 if index_of(str(row.chunk_id)) % 4 else 0.5,
+            "inclusion": 0.3 if parse_index(str(row.chunk_id)) % 4 else 0.5,
         }
         for row in table.itertuples()
-        if index_of(str(row.chunk_id)) % 2 == 0
+        if parse_index(str(row.chunk_id)) % 2 == 0
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 @pytest.mark.slow
-def test_labels_of_an_uneven_draw_leave_a_decision_of_the_judge_and_decide_at_the_last_chunk(
-    chunks: Path, tmp_path: Path, scripted: Any
+def test_labels_with_unequal_probabilities_decide_only_at_the_last_chunk(
+    chunks: Path, tmp_path: Path, register_models: Any
 ) -> None:
-    scripted({"good": letters(0.97, 1), "poor": letters(0.3, 2)})
+    register_models({"good": make_letters(0.97, 1), "poor": make_letters(0.3, 2)})
     probe = compare(["good", "poor"], chunks, tmp_path / "probe", until_decided=False)
-    labels = uneven_labels(probe, tmp_path / "anna.jsonl", {"good": "A", "poor": "C"})
+    labels = write_uneven_labels(probe, tmp_path / "anna.jsonl", {"good": "A", "poor": "C"})
     report = compare(["good", "poor"], chunks, tmp_path / "run").report
     assert report.stopping is not None
     assert report.stopping.is_decided
-    again = api.load_run(tmp_path / "run", labels=labels).report
-    assert again.stopping is not None
-    assert again.stopping.is_decided
-    (pair,) = again.differences
+    labelled = api.load_run(tmp_path / "run", labels=labels).report
+    assert labelled.stopping is not None
+    assert labelled.stopping.is_decided
+    (pair,) = labelled.differences
     assert pair.deciding is None
     assert pair.labelled[0].difference.low is None
     assert "different probabilities" in (pair.labelled[0].difference.reason or "")
 
-    same = letters(0.8, 3)
-    shuffled = [*same[60:], *same[:60]]
-    scripted({"first": same, "second": shuffled})
+    letters = make_letters(0.8, 3)
+    rotated = [*letters[60:], *letters[:60]]
+    register_models({"first": letters, "second": rotated})
     probe = compare(["first", "second"], chunks, tmp_path / "probe2", until_decided=False)
-    labels = uneven_labels(probe, tmp_path / "anna2.jsonl", {"first": "A", "second": "C"})
+    labels = write_uneven_labels(probe, tmp_path / "anna2.jsonl", {"first": "A", "second": "C"})
     report = compare(["first", "second"], chunks, tmp_path / "whole", labels=labels).report
     assert report.stopping is not None
     assert report.stopping.n_chunks == N_CHUNKS
@@ -363,10 +370,10 @@ def test_labels_of_an_uneven_draw_leave_a_decision_of_the_judge_and_decide_at_th
 
 
 @pytest.mark.slow
-def test_a_stop_that_later_labels_undo_is_not_called_decided(
-    chunks: Path, tmp_path: Path, scripted: Any
+def test_labels_added_later_can_undo_an_early_decision(
+    chunks: Path, tmp_path: Path, register_models: Any
 ) -> None:
-    scripted({"good": letters(0.97, 1), "poor": letters(0.3, 2)})
+    register_models({"good": make_letters(0.97, 1), "poor": make_letters(0.3, 2)})
     run = compare(["good", "poor"], chunks, tmp_path / "run")
     assert run.report.stopping is not None
     assert "settle the first place" in stopping_sentence(run.report.stopping)
@@ -385,8 +392,8 @@ def test_a_stop_that_later_labels_undo_is_not_called_decided(
     assert stopping.timing.seconds_saved <= 0
 
 
-def test_a_panel_is_refused(chunks: Path, tmp_path: Path, scripted: Any) -> None:
-    scripted({"good": letters(0.97, 1), "poor": letters(0.3, 2)})
+def test_a_panel_is_refused(chunks: Path, tmp_path: Path, register_models: Any) -> None:
+    register_models({"good": make_letters(0.97, 1), "poor": make_letters(0.3, 2)})
     with pytest.raises(UsageError, match="a panel has a fixed sample"):
         api.compare(
             ["good", "poor"],
@@ -416,7 +423,7 @@ def test_shards_are_refused(tmp_path: Path) -> None:
         (1880, 0.0, 100.0, 52),  # the rest
     ],
 )
-def test_batches_follow_the_measured_start(
+def test_batch_sizes_follow_the_measured_start_time(
     n_done: int, load_s: float, seconds: float, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "FIRST", 50)

@@ -1,4 +1,4 @@
-"""The label page on real sittings, without a browser, and `qaeval label` with input that it refuses."""
+"""The label page in real sittings, without a browser, and input that `qaeval label` refuses."""
 
 import json
 import os
@@ -51,11 +51,11 @@ def sitting_page(run: Path, rater: str = "anna", **options: Any) -> Iterator[tup
 
 
 def post(client: Client, path: str, **values: object) -> tuple[int, dict[str, Any]]:
-    answer = client.send("POST", path, json.dumps(values).encode())
-    return answer.status, json.loads(answer.text)
+    response = client.send("POST", path, json.dumps(values).encode())
+    return response.status, json.loads(response.text)
 
 
-def state(client: Client) -> dict[str, Any]:
+def fetch_state(client: Client) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(client.send("GET", "/state").text)
     return value
 
@@ -63,27 +63,29 @@ def state(client: Client) -> dict[str, Any]:
 def label_all(client: Client, letter: str = "A", seconds: float = 20.0) -> list[str]:
     """Label until the end; return the assignments."""
     assignments = []
-    item = state(client)["item"]
+    item = fetch_state(client)["item"]
     while item:
         assignments.append(item["assignment"])
-        own = "B" if "beta" in item["question"] else letter
-        status, answer = post(client, "/record", assignment=item["assignment"], letter=own, seconds=seconds)
+        item_letter = "B" if "beta" in item["question"] else letter
+        status, response = post(
+            client, "/record", assignment=item["assignment"], letter=item_letter, seconds=seconds
+        )
         assert status == 200
-        item = answer["item"]
+        item = response["item"]
     return assignments
 
 
-def lines(client: Client, language: str = "en") -> str:
-    answer = client.send("GET", "/summary", accept_language=language)
-    sections = json.loads(answer.text)["sections"]
+def summary_text(client: Client, language: str = "en") -> str:
+    response = client.send("GET", "/summary", accept_language=language)
+    sections = json.loads(response.text)["sections"]
     return "\n".join(line for section in sections for line in (section["title"], *section["lines"]))
 
 
 @pytest.mark.slow
-def test_the_end_has_kappa_difference_verdict_and_quality(run: Path) -> None:
+def test_the_final_summary_has_kappa_difference_verdict_and_quality(run: Path) -> None:
     with sitting_page(run, n=72) as (client, sitting):
         assert len(label_all(client)) == 72 + 5
-        english, german = lines(client), lines(client, "de")
+        english, german = summary_text(client), summary_text(client, "de")
         summary = sitting.summary()
     kappa = summary.agreement.coefficients.kappa  # type: ignore[union-attr]
     assert f"{kappa.value:.2f}" in english
@@ -99,15 +101,15 @@ def test_the_end_has_kappa_difference_verdict_and_quality(run: Path) -> None:
 def test_a_sitting_ends_once_the_verdict_is_decided(tmp_path: Path) -> None:
     make_run(tmp_path / "run", {"alpha": ["AAA"] * 60, "beta": ["CCC"] * 60})
     with sitting_page(tmp_path / "run", n=360, until_decided=True) as (client, sitting):
-        item, n_labels = state(client)["item"], 0
+        item, n_labels = fetch_state(client)["item"], 0
         while item:
             letter = "C" if "beta" in item["question"] else "A"
             item = post(client, "/record", assignment=item["assignment"], letter=letter, seconds=9)[1]["item"]
             n_labels += 1
         assert n_labels < 300
         assert sitting.progress().is_decided
-        assert "alpha is best" in lines(client)
-        assert "alpha ist am besten" in lines(client, "de")
+        assert "alpha is best" in summary_text(client)
+        assert "alpha ist am besten" in summary_text(client, "de")
         # taking the last label back opens the sitting again
         assert post(client, "/undo", assignment=None)[1]["item"] is not None
 
@@ -116,12 +118,12 @@ def test_a_sitting_ends_once_the_verdict_is_decided(tmp_path: Path) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_an_empty_sitting_has_a_summary(run: Path, language: Language) -> None:
     with sitting_page(run, n=6) as (client, _):
-        assert lines(client, language)
+        assert summary_text(client, language)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_each_reason_for_no_verdict_has_its_own_words(run: Path, language: Language) -> None:
+def test_each_reason_for_no_verdict_has_its_own_text(run: Path, language: Language) -> None:
     codes: tuple[ReasonCode, ...] = (
         "one_candidate",
         "nothing_graded",
@@ -132,16 +134,16 @@ def test_each_reason_for_no_verdict_has_its_own_words(run: Path, language: Langu
     )
     with Sitting.open(run, "anna", n=6) as sitting:
         summary = sitting.summary()
-    shown = {
+    summaries = {
         str(summary_sections(summary.model_copy(update={"verdict": verdict}), language))
         for verdict in (Verdict(kind="none", reasons=(Reason(code=code),)) for code in codes)
     }
-    assert len(shown) == len(codes)
+    assert len(summaries) == len(codes)
 
 
-def summary_of(**facts: Any) -> SittingSummary:
-    """The summary of a sitting, with as little as it can have."""
-    few: dict[str, Any] = {
+def make_summary(**overrides: Any) -> SittingSummary:
+    """A minimal summary of a sitting, with overrides."""
+    defaults: dict[str, Any] = {
         "rater": "anna",
         "n_labels": 3,
         "n_skipped": 1,
@@ -153,17 +155,17 @@ def summary_of(**facts: Any) -> SittingSummary:
         "more": (),
         "sentences": (),
     }
-    return SittingSummary(**{**few, **facts})
+    return SittingSummary(**{**defaults, **overrides})
 
 
-def shown(language: Language = "en", **facts: Any) -> dict[str, list[str]]:
-    return {title: list(lines) for title, lines in summary_sections(summary_of(**facts), language)}
+def summary_lines(language: Language = "en", **facts: Any) -> dict[str, list[str]]:
+    return {title: list(lines) for title, lines in summary_sections(make_summary(**facts), language)}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_summary_has_counts_verdict_and_judge_and_no_empty_section(language: Language) -> None:
     say = partial(text, language=language)
-    assert shown(language) == {
+    assert summary_lines(language) == {
         say("finished"): [say("counts", labels=3, skipped=1), say("close_window")],
         say("verdict"): [
             say("undecided"),
@@ -176,7 +178,7 @@ def test_a_summary_has_counts_verdict_and_judge_and_no_empty_section(language: L
 @pytest.mark.parametrize(
     ("width", "width_then", "n_lines"), [(0.3, 0.2, 1), (None, 0.2, 0), (0.3, None, 0), (None, None, 0)]
 )
-def test_more_labels_are_advised_where_both_widths_are_known(
+def test_more_labels_are_suggested_if_both_widths_are_known(
     width: float | None, width_then: float | None, n_lines: int
 ) -> None:
     more = MoreLabels(
@@ -190,7 +192,7 @@ def test_more_labels_are_advised_where_both_widths_are_known(
         width_then=width_then,
     )
     title = text("differences", "en")
-    lines = shown(more=(more,)).get(title, [])
+    lines = summary_lines(more=(more,)).get(title, [])
     assert len(lines) == n_lines
     assert all(
         {"50", "alpha", "beta", "30.0", "20.0"} <= set(re.findall(r"[\w.]*\w", line)) for line in lines
@@ -216,7 +218,7 @@ def test_more_labels_are_advised_where_both_widths_are_known(
     ],
 )
 def test_the_verdict_of_a_summary_names_candidates_and_condition(verdict: Verdict, sentence: str) -> None:
-    lines = shown(verdict=verdict)[text("verdict", "en")]
+    lines = summary_lines(verdict=verdict)[text("verdict", "en")]
     assert lines[0] == sentence
     assert (len(lines) == 1) == (verdict.kind == "none")
 
@@ -225,36 +227,36 @@ def test_the_decision_to_stop_is_part_of_the_verdict() -> None:
     decision = StoppingDecision(
         outcome="best", leaders=("alpha",), estimand="pool", n_labelled=7, n_chunks=12, sentence=""
     )
-    lines = shown(decision=decision)[text("verdict", "en")]
+    lines = summary_lines(decision=decision)[text("verdict", "en")]
     assert len(lines) == 3
 
 
-def test_a_label_file_that_is_edited_meanwhile(run: Path) -> None:
+def test_a_label_file_edited_during_a_sitting_is_handled(run: Path) -> None:
     with sitting_page(run, n=12) as (client, sitting):
         file = run / "labels" / "anna.jsonl"
-        first = state(client)["item"]["assignment"]
+        first = fetch_state(client)["item"]["assignment"]
         post(client, "/record", assignment=first, letter="A", seconds=1)
-        second = state(client)["item"]["assignment"]
+        second = fetch_state(client)["item"]["assignment"]
         content = file.read_bytes()
         file.write_bytes(content + b"not a row\n")
-        status, answer = post(client, "/record", assignment=second, letter="B", seconds=1)
+        status, response = post(client, "/record", assignment=second, letter="B", seconds=1)
         assert status == 409
-        assert "anna.jsonl" in answer["error"]
-        file.write_bytes(content.replace(b'"letter":"A"', b'"letter":"C"'))  # a person mends it
-        status, answer = post(client, "/record", assignment=second, letter="B", seconds=1)
-        assert (status, answer["progress"]["text"].split()[0]) == (200, "2")
+        assert "anna.jsonl" in response["error"]
+        file.write_bytes(content.replace(b'"letter":"A"', b'"letter":"C"'))  # a person repairs it
+        status, response = post(client, "/record", assignment=second, letter="B", seconds=1)
+        assert (status, response["progress"]["text"].split()[0]) == (200, "2")
         file.unlink()
-        assert state(client)["item"]["assignment"] == answer["item"]["assignment"]
+        assert fetch_state(client)["item"]["assignment"] == response["item"]["assignment"]
         assert file.exists()
     assert sitting.progress().answered == 2
 
 
-def test_a_clock_that_is_turned_back_changes_no_order(run: Path) -> None:
+def test_a_clock_running_backwards_does_not_change_the_order(run: Path) -> None:
     times = iter(f"20{year}-01-01T00:00:00+00:00" for year in range(40, 10, -1))
     with sitting_page(run, n=12, clock=lambda: next(times)) as (client, _):
-        asked = label_all(client)
+        assignments = label_all(client)
     rows = [json.loads(line) for line in (run / "labels" / "anna.jsonl").read_text().splitlines()]
-    assert [row["assignment"] for row in rows if "letter" in row] == asked
+    assert [row["assignment"] for row in rows if "letter" in row] == assignments
 
 
 def test_a_third_person_settles_differences_blindly(run: Path) -> None:
@@ -266,15 +268,15 @@ def test_a_third_person_settles_differences_blindly(run: Path) -> None:
         assert total > 0
         with serving(adjudication_page(adjudication).routes()) as (client, _):
             client.enter()
-            shown = client.send("GET", "/state").text
-            assert not re.search("anna|bertil", shown)
-            item = json.loads(shown)["item"]
+            page_state = client.send("GET", "/state").text
+            assert not re.search("anna|bertil", page_state)
+            item = json.loads(page_state)["item"]
             assert sorted(item["opinions"]) == ["A", "C"]
             assert post(client, "/skip", assignment=item["assignment"], reason="broken", seconds=1)[0] == 409
             values = {"letter": "B", "flags": ["hallucination"], "note": "half right", "seconds": 3}
             while item:
                 item = post(client, "/record", assignment=item["assignment"], **values)[1]["item"]
-            assert str(total) in lines(client)
+            assert str(total) in summary_text(client)
             assert post(client, "/undo", assignment=None)[1]["item"] is not None
         assert adjudication.n_settled == total - 1
 
@@ -284,7 +286,7 @@ def test_a_third_person_settles_differences_blindly(run: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arguments", "exit_code", "word"),
+    ("arguments", "exit_code", "message"),
     [
         (("--rater", "a/b"), 64, "a/b"),
         (("--rater", "../anna"), 64, "anna"),
@@ -295,35 +297,37 @@ def test_a_third_person_settles_differences_blindly(run: Path) -> None:
         (("--rater", "anna", "--port", "{taken}"), 64, "--port"),
     ],
 )
-def test_the_command_refuses(
-    run: Path, tmp_path: Path, arguments: tuple[str, ...], exit_code: int, word: str
+def test_invalid_label_arguments_are_refused(
+    run: Path, tmp_path: Path, arguments: tuple[str, ...], exit_code: int, message: str
 ) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        words = [each.replace("{taken}", str(other.getsockname()[1])) for each in arguments]
-        done = qaeval("label", run, "--no-browser", *words, cwd=tmp_path)
-    assert done.returncode == exit_code
-    assert word in done.stderr
-    assert "Traceback" not in done.stderr
+    with socket.socket() as occupied_socket:
+        occupied_socket.bind(("127.0.0.1", 0))
+        occupied_socket.listen()
+        resolved = [
+            argument.replace("{taken}", str(occupied_socket.getsockname()[1])) for argument in arguments
+        ]
+        result = qaeval("label", run, "--no-browser", *resolved, cwd=tmp_path)
+    assert result.returncode == exit_code
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def test_a_run_that_is_still_being_written_is_refused(run: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path) -> None:
     grades = run / "grades.jsonl"
     grades.write_text("".join(grades.read_text().splitlines(keepends=True)[:-1]))
-    done = qaeval("label", run, "--rater", "anna", "--no-browser", cwd=tmp_path)
-    assert (done.returncode, "Traceback" in done.stderr) == (65, False)
+    result = qaeval("label", run, "--rater", "anna", "--no-browser", cwd=tmp_path)
+    assert (result.returncode, "Traceback" in result.stderr) == (65, False)
     assert not (run / "labels").exists()
 
 
-def test_a_rater_who_labels_already_is_refused(run: Path, tmp_path: Path) -> None:
+def test_a_rater_with_an_open_sitting_is_refused(run: Path, tmp_path: Path) -> None:
     with Sitting.open(run, "anna"):
-        done = qaeval("label", run, "--rater", "anna", "--no-browser", cwd=tmp_path)
-    assert (done.returncode, "anna" in done.stderr) == (74, True)
+        result = qaeval("label", run, "--rater", "anna", "--no-browser", cwd=tmp_path)
+    assert (result.returncode, "anna" in result.stderr) == (74, True)
 
 
 @pytest.mark.slow
-def test_without_a_browser_the_address_is_printed_and_ctrl_c_ends_it(run: Path) -> None:
+def test_without_a_browser_the_url_is_printed_and_ctrl_c_ends_the_command(run: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -340,13 +344,13 @@ def test_without_a_browser_the_address_is_printed_and_ctrl_c_ends_it(run: Path) 
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
     assert process.stdout
-    first = [process.stdout.readline() for _ in range(2)]
-    assert re.match(r"open http://127\.0\.0\.1:\d+/\?token=", first[0])
-    assert re.match(r"open http://localhost:8000/\?token=", first[1])
+    first_lines = [process.stdout.readline() for _ in range(2)]
+    assert re.match(r"open http://127\.0\.0\.1:\d+/\?token=", first_lines[0])
+    assert re.match(r"open http://localhost:8000/\?token=", first_lines[1])
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (0, "")
-    assert "labels/anna.jsonl" in out
+    stdout, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stderr) == (0, "")
+    assert "labels/anna.jsonl" in stdout
 
 
 QUALITY = RaterQuality(
@@ -363,11 +367,11 @@ QUALITY = RaterQuality(
 )
 
 
-def quality_lines(**changed: object) -> list[str]:
-    return list(_quality(QUALITY.model_copy(update=changed), "en"))
+def quality_lines(**overrides: object) -> list[str]:
+    return list(_quality(QUALITY.model_copy(update=overrides), "en"))
 
 
-def test_the_end_says_how_a_rater_worked() -> None:
+def test_the_summary_describes_the_raters_quality() -> None:
     median, drift, drift_best, repeats, too_fast = quality_lines()
     figures = [re.findall(r"[\d.]+\d|\d", line) for line in (median, drift, drift_best, repeats, too_fast)]
     assert figures == [["12.3"], ["20.0", "9.5"], ["60", "75"], ["4", "5"], ["2", "28"]]
@@ -386,13 +390,13 @@ def test_the_end_says_how_a_rater_worked() -> None:
         {"n_readable": 0},
     ],
 )
-def test_what_is_not_known_of_a_rater_is_not_said(absent: dict[str, object]) -> None:
-    (kept,) = [len(set(quality_lines()) & set(quality_lines(**absent)))]
-    assert (kept, len(quality_lines(**absent))) == (4, 4)
+def test_unknown_quality_figures_are_omitted(absent: dict[str, object]) -> None:
+    (n_unchanged,) = [len(set(quality_lines()) & set(quality_lines(**absent)))]
+    assert (n_unchanged, len(quality_lines(**absent))) == (4, 4)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_end_says_what_more_labels_bring_and_when_labelling_may_stop(language: Language) -> None:
+def test_the_summary_says_what_more_labels_bring_and_when_to_stop(language: Language) -> None:
     more = MoreLabels(
         a="alpha",
         b="beta",
