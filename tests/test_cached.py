@@ -1,4 +1,4 @@
-"""What was asked before is not asked again, and nothing else is taken for it."""
+"""The cache reuses replies to identical requests, and only to those."""
 
 import json
 import os
@@ -19,7 +19,9 @@ from qaeval.run.weights import Weights, known_weights, why_asked
 from qaeval.serving.probe import EndpointFacts, ServedModel
 from replay.server import LoopbackServer
 
-ASK = ChatRequest((Message("user", "How much?"),), {"type": "object"}, Sampling(max_tokens=5), top_logprobs=3)
+REQUEST = ChatRequest(
+    (Message("user", "How much?"),), {"type": "object"}, Sampling(max_tokens=5), top_logprobs=3
+)
 REPLY = Completion(
     "A lot.",
     "stop",
@@ -29,13 +31,13 @@ REPLY = Completion(
 )
 
 
-class Counting:
+class CountingModel:
     def __init__(self, reply: Completion = REPLY) -> None:
-        self.asked: list[ChatRequest] = []
+        self.requests: list[ChatRequest] = []
         self.reply = reply
 
     async def complete(self, request: ChatRequest) -> Completion:
-        self.asked.append(request)
+        self.requests.append(request)
         return self.reply
 
 
@@ -45,124 +47,124 @@ def cache(tmp_path: Path) -> Iterator[Cache]:
         yield cache
 
 
-async def test_a_second_run_is_given_the_same_reply_without_asking(tmp_path: Path) -> None:
+async def test_a_second_run_reuses_the_reply_without_a_request(tmp_path: Path) -> None:
     for n_asked in (1, 0):
-        model = Counting()
+        model = CountingModel()
         with Cache(tmp_path) as cache:
-            reply = await Cached(model, cache, "m").complete(ASK)
-        assert len(model.asked) == n_asked
+            reply = await Cached(model, cache, "m").complete(REQUEST)
+        assert len(model.requests) == n_asked
         assert reply == replace(REPLY, latency_s=reply.latency_s, cached=n_asked == 0)
     assert reply.latency_s == 0
 
 
 @pytest.mark.parametrize(
-    "changed",
+    "other_request",
     [
-        replace(ASK, messages=(Message("system", "How much?"),)),
-        replace(ASK, messages=(Message("user", "How many?"),)),
-        replace(ASK, schema={"type": "array"}),
-        replace(ASK, sampling=Sampling(max_tokens=5, seed=1)),
-        replace(ASK, sampling=Sampling(max_tokens=6)),
-        replace(ASK, top_logprobs=0),
+        replace(REQUEST, messages=(Message("system", "How much?"),)),
+        replace(REQUEST, messages=(Message("user", "How many?"),)),
+        replace(REQUEST, schema={"type": "array"}),
+        replace(REQUEST, sampling=Sampling(max_tokens=5, seed=1)),
+        replace(REQUEST, sampling=Sampling(max_tokens=6)),
+        replace(REQUEST, top_logprobs=0),
     ],
 )
-async def test_another_question_is_asked(cache: Cache, changed: ChatRequest) -> None:
-    model = Counting()
-    for request in (ASK, changed):
+async def test_a_different_request_is_sent(cache: Cache, other_request: ChatRequest) -> None:
+    model = CountingModel()
+    for request in (REQUEST, other_request):
         await Cached(model, cache, "m").complete(request)
-    assert len(model.asked) == 2
+    assert len(model.requests) == 2
 
 
-async def test_another_model_is_asked(cache: Cache) -> None:
+async def test_a_different_model_is_asked(cache: Cache) -> None:
     for identity in (["m", "0.31"], ["m", "0.32"], ["n", "0.32"]):
-        model = Counting()
-        await Cached(model, cache, identity).complete(ASK)
-        assert len(model.asked) == 1
+        model = CountingModel()
+        await Cached(model, cache, identity).complete(REQUEST)
+        assert len(model.requests) == 1
 
 
-async def test_a_reply_that_the_server_broke_off_is_not_kept(cache: Cache) -> None:
-    model = Counting(replace(REPLY, finish_reason="abort"))
+async def test_an_aborted_reply_is_not_cached(cache: Cache) -> None:
+    model = CountingModel(replace(REPLY, finish_reason="abort"))
     for _ in range(2):
-        await Cached(model, cache, "m").complete(ASK)
-    assert len(model.asked) == 2
+        await Cached(model, cache, "m").complete(REQUEST)
+    assert len(model.requests) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"nonsense", b'{"text": 1}'])
-async def test_a_damaged_reply_is_asked_anew(cache: Cache, damage: bytes) -> None:
-    model = Cached(Counting(), cache, "m")
-    await model.complete(ASK)
-    cache.put(model._key(ASK), damage)
-    assert not (await model.complete(ASK)).cached
-    assert (await model.complete(ASK)).cached
+async def test_a_damaged_reply_is_requested_again(cache: Cache, damage: bytes) -> None:
+    model = Cached(CountingModel(), cache, "m")
+    await model.complete(REQUEST)
+    cache.put(model._key(REQUEST), damage)
+    assert not (await model.complete(REQUEST)).cached
+    assert (await model.complete(REQUEST)).cached
 
 
-def test_a_reply_is_read_as_it_was_written() -> None:
+def test_a_reply_round_trips_through_its_serialised_form() -> None:
     for reply in (REPLY, Completion("", "length", None, 0.1)):
         assert read_reply(write_reply(reply)) == replace(reply, latency_s=0.0, cached=True)
 
 
-async def test_a_file_that_cannot_be_used_costs_a_note_and_nothing_else(tmp_path: Path) -> None:
+async def test_an_unusable_cache_file_only_causes_a_message(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"not a database" * 100)
     messages: list[str] = []
     with Cache(tmp_path, on_message=messages.append) as cache:
-        assert await Cached(Counting(), cache, "m").complete(ASK) == REPLY
-        assert await Cached(Counting(), cache, "m").complete(ASK) == REPLY
+        assert await Cached(CountingModel(), cache, "m").complete(REQUEST) == REPLY
+        assert await Cached(CountingModel(), cache, "m").complete(REQUEST) == REPLY
     assert len(messages) == 1
     assert str(tmp_path) in messages[0]
 
 
-def test_two_runs_share_the_file_also_while_one_of_them_waits(tmp_path: Path) -> None:
+def test_two_runs_share_the_cache_file_concurrently(tmp_path: Path) -> None:
     messages: list[str] = []
     with (
-        Cache(tmp_path, on_message=messages.append) as slow,
-        Cache(tmp_path, on_message=messages.append) as fast,
+        Cache(tmp_path, on_message=messages.append) as first_cache,
+        Cache(tmp_path, on_message=messages.append) as second_cache,
     ):
-        slow.put(b"1", b"first")
-        slow.put(b"2", b"second")  # and then nothing for minutes: a model loads
-        fast.put(b"3", b"third")
-        fast.remember("m", {"commit": "c"})
-        assert slow.get(b"1") == b"first"  # not written yet
-    with Cache(tmp_path) as later:
-        assert [later.get(key) for key in (b"1", b"2", b"3")] == [b"first", b"second", b"third"]
-        assert later.weights("m") == [{"commit": "c"}]
+        first_cache.put(b"1", b"first")
+        first_cache.put(b"2", b"second")  # and then nothing for minutes, as while a model loads
+        second_cache.put(b"3", b"third")
+        second_cache.remember("m", {"commit": "c"})
+        assert first_cache.get(b"1") == b"first"  # not written yet
+    with Cache(tmp_path) as reopened:
+        assert [reopened.get(key) for key in (b"1", b"2", b"3")] == [b"first", b"second", b"third"]
+        assert reopened.weights("m") == [{"commit": "c"}]
     assert messages == []
 
 
-async def test_nobody_else_may_read_it(cache: Cache, tmp_path: Path) -> None:
-    assert not (tmp_path / "cache").exists()  # nothing was asked
-    await Cached(Counting(), cache, "m").complete(ASK)
+async def test_the_cache_file_is_private_to_its_user(cache: Cache, tmp_path: Path) -> None:
+    assert not (tmp_path / "cache").exists()  # no request yet
+    await Cached(CountingModel(), cache, "m").complete(REQUEST)
     assert (tmp_path / "cache" / FILE).stat().st_mode & 0o077 == 0
 
 
 # ------------------------------------------------------------------------------ on the command line
 
 
-def compare(out: Path, server: LoopbackServer, *options: str) -> dict[str, object]:
+def run_compare(out: Path, server: LoopbackServer, *options: str) -> dict[str, object]:
     names = ("mistral-v0.3", "qwen2.5", "selene")
-    endpoints = [word for name in names for word in ("--endpoint", f"{name}={server.url}")]
+    endpoints = [argument for name in names for argument in ("--endpoint", f"{name}={server.url}")]
     command = ["compare", "mistral-v0.3", "qwen2.5", "--judge", "selene", "--n", "4", "--out", out]
     with patch.dict(os.environ, {"QAEVAL_CACHE": str(out.parent / "cache")}):
-        done = qaeval(*command, *endpoints, *options, cwd=out.parent)
-    assert done.returncode == 0, done.stderr
-    (out.parent / "stderr").write_text(done.stderr)
+        result = qaeval(*command, *endpoints, *options, cwd=out.parent)
+    assert result.returncode == 0, result.stderr
+    (out.parent / "stderr").write_text(result.stderr)
     report: dict[str, object] = json.loads((out / "report.json").read_text())
     return report
 
 
-def questions(server: LoopbackServer) -> int:
-    """Requests beside those of the probe."""
+def count_questions(server: LoopbackServer) -> int:
+    """Number of requests other than those of the probe."""
     return sum("response_format" in body and body["max_tokens"] > 64 for body in server.requests)
 
 
 @pytest.mark.slow
-def test_a_second_run_asks_nothing_and_its_report_says_so(tmp_path: Path) -> None:
+def test_a_second_run_sends_no_questions_and_its_report_says_so(tmp_path: Path) -> None:
     with LoopbackServer(["mistral-v0.3", "qwen2.5", "selene"]) as server:
-        first = compare(tmp_path / "one", server)
-        n = questions(server)
-        second = compare(tmp_path / "two", server)
-        assert questions(server) == n > 20
-        compare(tmp_path / "three", server, "--no-cache")
-        assert questions(server) == 2 * n
+        first = run_compare(tmp_path / "one", server)
+        n_questions = count_questions(server)
+        second = run_compare(tmp_path / "two", server)
+        assert count_questions(server) == n_questions > 20
+        run_compare(tmp_path / "three", server, "--no-cache")
+        assert count_questions(server) == 2 * n_questions
     for name in ("differences", "strata", "failures", "ranking"):
         assert first[name] == second[name]
     speed = [row["timing"] for row in second["candidates"]]  # type: ignore[attr-defined]
@@ -173,41 +175,47 @@ def test_a_second_run_asks_nothing_and_its_report_says_so(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_model_whose_weights_nobody_knows_is_always_asked(tmp_path: Path) -> None:
+def test_a_model_with_unknown_weights_is_always_asked(tmp_path: Path) -> None:
     (tmp_path / "ours.yaml").write_text("models: {mistral-v0.3: {revision: null}}")
     with LoopbackServer(["mistral-v0.3", "qwen2.5", "selene"]) as server:
         for run in ("one", "two"):
-            compare(tmp_path / run, server, "--config", str(tmp_path / "ours.yaml"))
+            run_compare(tmp_path / run, server, "--config", str(tmp_path / "ours.yaml"))
     models = [body["model"] for body in server.requests if body.get("max_tokens", 0) > 64]
     assert models.count("mistral-v0.3") == 8
     assert models.count("qwen2.5") == 4
 
 
-def known(spec: ModelSpec, **facts: object) -> Weights | None:
-    found = EndpointFacts(
+def find_weights(spec: ModelSpec, **facts: object) -> Weights | None:
+    facts_of_endpoint = EndpointFacts(
         base_url="http://s/v1", model=spec.served, **{"version": "0.32.0", "root": "/models/a", **facts}
     )
-    return known_weights(spec, found, env={})
+    return known_weights(spec, facts_of_endpoint, env={})
 
 
-OURS = ModelSpec(name="ours", url="http://127.0.0.1:8000/v1")
+OUR_MODEL = ModelSpec(name="ours", url="http://127.0.0.1:8000/v1")
 
 
-def test_weights_are_known_by_a_commit_by_the_users_word_or_while_the_server_runs() -> None:
-    reported = {"root": "/models/a", "version": "0.32.0", "files": ""}
+def test_weights_are_identified_by_commit_by_pin_or_by_server_start() -> None:
+    server_facts = {"root": "/models/a", "version": "0.32.0", "files": ""}
     revision = "a" * 40
-    assert known(OURS) is None  # a root is a name: the folder may hold other weights tomorrow
-    assert known(OURS, started="1.5e9") == {"start of the server": "1.5e9", **reported}
-    assert known(OURS, started="1.5e9", served=(ServedModel(name="ours", adapter_of="base"),)) is None
-    assert known(OURS.model_copy(update={"replicas": ("http://b/v1",)}), started="1.5e9") is None
-    assert known(OURS.model_copy(update={"pin": "step-900"})) == {"pin": "step-900", **reported}
-    pinned = OURS.model_copy(update={"hf_id": "a/b", "revision": revision})
-    assert known(pinned, started="1.5e9") == {"revision": revision, **reported}
-    assert known(pinned, version=None) is None
-    assert known(pinned.model_copy(update={"lora": Lora(base="b", path="/l")})) is None
+    assert find_weights(OUR_MODEL) is None  # a root is only a path: its weights may change
+    assert find_weights(OUR_MODEL, started="1.5e9") == {"start of the server": "1.5e9", **server_facts}
+    assert (
+        find_weights(OUR_MODEL, started="1.5e9", served=(ServedModel(name="ours", adapter_of="base"),))
+        is None
+    )
+    assert find_weights(OUR_MODEL.model_copy(update={"replicas": ("http://b/v1",)}), started="1.5e9") is None
+    assert find_weights(OUR_MODEL.model_copy(update={"pin": "step-900"})) == {
+        "pin": "step-900",
+        **server_facts,
+    }
+    pinned = OUR_MODEL.model_copy(update={"hf_id": "a/b", "revision": revision})
+    assert find_weights(pinned, started="1.5e9") == {"revision": revision, **server_facts}
+    assert find_weights(pinned, version=None) is None
+    assert find_weights(pinned.model_copy(update={"lora": Lora(base="b", path="/l")})) is None
 
 
-def test_a_server_of_qaeval_has_the_commit_that_the_hub_cache_names(tmp_path: Path) -> None:
+def test_a_local_server_has_the_commit_named_by_the_hub_cache(tmp_path: Path) -> None:
     spec = ModelSpec(name="m", hf_id="a/b")
     facts = EndpointFacts(base_url="http://s/v1", model="m", version="0.32.0")
     env = {"HF_HOME": str(tmp_path)}
@@ -215,48 +223,48 @@ def test_a_server_of_qaeval_has_the_commit_that_the_hub_cache_names(tmp_path: Pa
     refs = tmp_path / "hub" / "models--a--b" / "refs"
     refs.mkdir(parents=True)
     (refs / "main").write_text("c" * 40)
-    assert known_weights(spec, facts, env=None) is None  # a container has a cache of its own
+    assert known_weights(spec, facts, env=None) is None  # a container has its own cache
     weights = known_weights(spec, facts, env=env)
     assert weights and weights["revision"] == "c" * 40  # noqa: PT018
     renamed = known_weights(spec, facts, env={"HUGGINGFACE_HUB_CACHE": str(tmp_path / "hub")})
     assert renamed == weights
     downloaded = spec.model_copy(update={"vllm_args": ("--download-dir=/weights",)})
     assert known_weights(downloaded, facts, env=env) is None
-    elsewhere = spec.model_copy(update={"url": "http://10.0.0.1/v1"})
-    assert known_weights(elsewhere, facts, env=env) is None
+    remote = spec.model_copy(update={"url": "http://10.0.0.1/v1"})
+    assert known_weights(remote, facts, env=env) is None
 
 
-def test_what_changed_since_the_last_run_is_said() -> None:
+def test_the_message_says_what_changed_since_the_last_run() -> None:
     first, moved = {"pin": "1", "root": "a"}, {"pin": "1", "root": "b"}
     assert why_asked("m", first, []) == ""
     assert why_asked("m", first, [first, moved]) == ""  # the cache has these replies too
     assert why_asked("m", moved, [first]) == "m: replies of earlier runs are not reused: root 'a' → 'b'"
-    again = why_asked("m", {"start of the server": "2"}, [{"start of the server": "1"}])
-    assert "its server was started again" in again
+    message = why_asked("m", {"start of the server": "2"}, [{"start of the server": "1"}])
+    assert "its server was started again" in message
     assert "`pin` in qaeval.yaml" in why_asked("m", None, [first])
 
 
 @pytest.mark.slow
-def test_a_server_is_asked_again_when_its_root_changes_and_the_first_lines_say_so(tmp_path: Path) -> None:
+def test_a_changed_server_root_causes_new_requests_and_a_message(tmp_path: Path) -> None:
     (tmp_path / "ours.yaml").write_text("models: {mistral-v0.3: {revision: null}}")
     options = ("--config", str(tmp_path / "ours.yaml"))
-    names, asked = ["mistral-v0.3", "qwen2.5", "selene"], []
+    names, n_requests = ["mistral-v0.3", "qwen2.5", "selene"], []
     with LoopbackServer(names, started=1795206038.43) as server:
         for run, root in (("one", "a"), ("two", "a"), ("three", "b")):
             server.roots = {"mistral-v0.3": f"models/{root}"}
-            before = len(server.requests)
-            compare(tmp_path / run, server, *options)
-            models = [body["model"] for body in server.requests[before:] if body.get("max_tokens", 0) > 64]
-            asked.append(models.count("mistral-v0.3"))
+            n_before = len(server.requests)
+            run_compare(tmp_path / run, server, *options)
+            models = [body["model"] for body in server.requests[n_before:] if body.get("max_tokens", 0) > 64]
+            n_requests.append(models.count("mistral-v0.3"))
             log = (tmp_path / "stderr").read_text()
             assert ("mistral-v0.3: replies of earlier runs are not reused: root" in log) == (root == "b")
-    assert asked == [4, 0, 4]
+    assert n_requests == [4, 0, 4]
 
 
 @pytest.mark.slow
-def test_the_file_holds_replies_and_no_names(tmp_path: Path) -> None:
+def test_the_cache_file_has_replies_and_no_names(tmp_path: Path) -> None:
     with LoopbackServer(["mistral-v0.3", "qwen2.5", "selene"]) as server:
-        compare(tmp_path / "one", server)
+        run_compare(tmp_path / "one", server)
     rows = sqlite3.connect(tmp_path / "cache" / FILE).execute("SELECT question, reply FROM reply").fetchall()
     assert all(len(question) == 32 for question, _ in rows)
     assert set(json.loads(rows[0][1])) == {"text", "finish", "usage", "alternatives", "thinking", "remark"}

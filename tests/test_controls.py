@@ -1,4 +1,4 @@
-"""Planted controls: drawn from the run, graded beside it, counted in nothing; and what they say of a judge."""
+"""Planted controls: drawn from the run, graded but never counted; and what they show about a judge."""
 
 import json
 from collections import Counter
@@ -36,13 +36,13 @@ TYPES = ("factual", "conceptual", "comparison")
 EXAMPLE = pairs_reply([(kind, "…", "…") for kind in TYPES])
 
 
-def writes(request: ChatRequest) -> str:
-    """Answer with the beginning of the chunk, which no other chunk has."""
+def write_supported(request: ChatRequest) -> str:
+    """Answer with the beginning of the chunk, which is unique to it."""
     text = request.inputs["chunk"]
     return pairs_reply([(kind, f"{kind}: what does it say of {text[:30]}?", text[:160]) for kind in TYPES])
 
 
-def copies(_request: ChatRequest) -> str:
+def copy_example(_request: ChatRequest) -> str:
     return EXAMPLE
 
 
@@ -50,17 +50,17 @@ def is_supported(request: ChatRequest) -> bool:
     return request.inputs["answer"] in request.inputs["chunk"]
 
 
-def looks(request: ChatRequest) -> str:
+def grade_by_support(request: ChatRequest) -> str:
     """Grade as a good judge does."""
     return grade_reply("A" if is_supported(request) else "C")
 
 
-def one_letter(_request: ChatRequest) -> str:
+def grade_best(_request: ChatRequest) -> str:
     return grade_reply("A")
 
 
-class Judge(ScriptedModel):
-    """A judge whose server is gone from the n-th control on; every item is graded."""
+class FailingJudge(ScriptedModel):
+    """A judge whose server goes away after n controls; all items are graded."""
 
     def __init__(self, n: int) -> None:
         super().__init__(self._reply)
@@ -71,38 +71,38 @@ class Judge(ScriptedModel):
             if not self.n_left:
                 raise EndpointError("judge: the server stopped answering")
             self.n_left -= 1
-        return looks(request)
+        return grade_by_support(request)
 
 
 def compare(
     out: Path,
-    judge: Callable[[ChatRequest], str] | ScriptedModel = looks,
+    judge: Callable[[ChatRequest], str] | ScriptedModel = grade_by_support,
     candidates: dict[str, Callable[[ChatRequest], str]] | None = None,
     *,
     n: int = 12,
-    **more: Any,
+    **options: Any,
 ) -> tuple[qaeval.Run, ScriptedModel]:
     model = judge if isinstance(judge, ScriptedModel) else ScriptedModel(judge)
     with ExitStack() as stack:
-        for name, reply in (candidates or {"writer": writes}).items():
+        for name, reply in (candidates or {"writer": write_supported}).items():
             stack.enter_context(registered(name, ScriptedModel(reply)))
         stack.enter_context(registered("judge", model))
-        names = list(candidates or {"writer": writes})
-        run = qaeval.compare(names, judge="judge", eval_name="qa_pairs", n=n, out=out, cache=False, **more)
+        names = list(candidates or {"writer": write_supported})
+        run = qaeval.compare(names, judge="judge", eval_name="qa_pairs", n=n, out=out, cache=False, **options)
     return run, model
 
 
-def grade_again(out: Path, judge: ScriptedModel, **more: Any) -> None:
-    with registered("writer", ScriptedModel(writes)), registered("judge", judge):
-        qaeval.grade(out, judge="judge", cache=False, **more)
+def grade_again(out: Path, judge: ScriptedModel, **options: Any) -> None:
+    with registered("writer", ScriptedModel(write_supported)), registered("judge", judge):
+        qaeval.grade(out, judge="judge", cache=False, **options)
 
 
-def controls_of(out: Path) -> tuple[Control, ...]:
+def read_controls(out: Path) -> tuple[Control, ...]:
     with RunStore.open(out) as store:
         return store.controls()
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -112,7 +112,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_a_run_grades_ten_controls_with_the_prompt_of_its_items(tmp_path: Path) -> None:
     run, judge = compare(tmp_path / "run")
-    controls = controls_of(run.path)
+    controls = read_controls(run.path)
     assert Counter(control.defect for control in controls) == {"placeholder": 5, "foreign answer": 5}
     assert all(isinstance(control.grade, Grade) and control.grade.letter == "C" for control in controls)
     assert len({request.messages[0] for request in judge.requests}) == 1
@@ -121,49 +121,54 @@ def test_a_run_grades_ten_controls_with_the_prompt_of_its_items(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_foreign_answer_is_that_of_an_item_of_another_chunk(tmp_path: Path) -> None:
+def test_foreign_answers_come_from_another_chunk(tmp_path: Path) -> None:
     run, _ = compare(tmp_path / "run")
     with RunStore.open(run.path) as store:
-        cluster = {sample.sample_id: cluster_of(sample) for sample in store.samples()}
-        written = {item.answer: cluster[row.sample_id] for row in store.generations() for item in row.items}
-    foreign = [control for control in controls_of(run.path) if control.defect == "foreign answer"]
+        cluster_of_sample = {sample.sample_id: cluster_of(sample) for sample in store.samples()}
+        cluster_of_answer = {
+            item.answer: cluster_of_sample[row.sample_id] for row in store.generations() for item in row.items
+        }
+    foreign = [control for control in read_controls(run.path) if control.defect == "foreign answer"]
     assert foreign
     for control in foreign:
-        assert written[control.item.answer] != cluster[control.sample_id]
+        assert cluster_of_answer[control.item.answer] != cluster_of_sample[control.sample_id]
 
 
 @pytest.mark.slow
-def test_the_draw_depends_on_the_items_alone(tmp_path: Path) -> None:
-    first, second = (controls_of(compare(tmp_path / name)[0].path) for name in ("one", "two"))
+def test_the_draw_depends_only_on_the_items(tmp_path: Path) -> None:
+    first, second = (read_controls(compare(tmp_path / name)[0].path) for name in ("one", "two"))
     assert [control.task_id for control in first] == [control.task_id for control in second]
 
 
 @pytest.mark.slow
-def test_controls_are_in_nothing_but_their_file(tmp_path: Path) -> None:
-    (run, _), (bare, _) = compare(tmp_path / "run"), compare(tmp_path / "bare", controls=False)
-    ids = {control.item.item_id for control in controls_of(run.path)}
-    assert not ids & {row["item_id"] for row in rows(run.path / GRADES)}
+def test_controls_appear_only_in_their_file(tmp_path: Path) -> None:
+    (run, _), (bare_run, _) = compare(tmp_path / "run"), compare(tmp_path / "bare", controls=False)
+    ids = {control.item.item_id for control in read_controls(run.path)}
+    assert not ids & {row["item_id"] for row in read_rows(run.path / GRADES)}
     assert not ids & set(run.letters["item_id"])
-    sessions = rows(run.path / SESSIONS)
+    sessions = read_rows(run.path / SESSIONS)
     assert [(row["stage"], row["n_tasks"]) for row in sessions] == [("generate", 12), ("grade", 36)]
-    ours, theirs = run.report, bare.report
-    assert ours.candidates[0].usable == theirs.candidates[0].usable
-    assert (ours.judge.n_asked, ours.judge.tokens) == (theirs.judge.n_asked, theirs.judge.tokens)
+    with_controls, without_controls = run.report, bare_run.report
+    assert with_controls.candidates[0].usable == without_controls.candidates[0].usable
+    assert (with_controls.judge.n_asked, with_controls.judge.tokens) == (
+        without_controls.judge.n_asked,
+        without_controls.judge.tokens,
+    )
 
 
 @pytest.mark.slow
-def test_without_controls_nothing_more_is_asked_and_the_run_says_so(tmp_path: Path) -> None:
+def test_without_controls_no_extra_request_is_sent(tmp_path: Path) -> None:
     run, judge = compare(tmp_path / "run", controls=False)
     assert len(judge.requests) == 36
     assert not (run.path / CONTROLS).exists()
     assert json.loads((run.path / SETTINGS).read_text())["controls"] is False
-    judge = ScriptedModel(looks)
+    judge = ScriptedModel(grade_by_support)
     grade_again(run.path, judge)
     assert judge.requests == []
 
 
 @pytest.mark.slow
-def test_the_option_leaves_them_out(tmp_path: Path) -> None:
+def test_no_controls_option_skips_the_controls(tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert command(["compare", "embedded-lead", "--n", "2", "--no-controls", "--out", str(out)]) == 0
     assert not (out / CONTROLS).exists()
@@ -172,7 +177,7 @@ def test_the_option_leaves_them_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_of_one_item_has_one_control_that_decides_nothing(tmp_path: Path) -> None:
+def test_a_run_of_one_item_has_one_inconclusive_control(tmp_path: Path) -> None:
     out = tmp_path / "run"
     samples = tmp_path / "samples.jsonl"
     chunk = {"chunk_id": "c", "text": "The valve opens at 5 bar and closes again within ten seconds."}
@@ -180,9 +185,9 @@ def test_a_run_of_one_item_has_one_control_that_decides_nothing(tmp_path: Path) 
     chunks.write_text(json.dumps(chunk) + "\n")
     question = {"chunk_id": "c", "question": "When does the valve open?", "type": "answerable"}
     samples.write_text(json.dumps(question) + "\n")
-    words = ["--eval", "rag_qa", "--chunks", str(chunks), "--samples", str(samples), "--out", str(out)]
-    assert command(["compare", "embedded-lead", *words]) == 0
-    (control,) = controls_of(out)
+    arguments = ["--eval", "rag_qa", "--chunks", str(chunks), "--samples", str(samples), "--out", str(out)]
+    assert command(["compare", "embedded-lead", *arguments]) == 0
+    (control,) = read_controls(out)
     assert control.defect == "placeholder"
     report = load_report(out)
     assert report.controls is not None
@@ -191,17 +196,17 @@ def test_a_run_of_one_item_has_one_control_that_decides_nothing(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_preference_pairs_have_a_defect_in_the_chosen_answer(tmp_path: Path) -> None:
-    def pair(request: ChatRequest) -> str:
+    def write_pair(request: ChatRequest) -> str:
         text = request.inputs["chunk"]
         return json.dumps({"prompt": f"Help me: {text[:80]}", "chosen": text[-300:], "rejected": text[:90]})
 
-    def prefers(request: ChatRequest) -> str:
+    def grade_pair(request: ChatRequest) -> str:
         return grade_reply("A" if is_supported(request) else "C", flags={"false_claim": False})
 
     out = tmp_path / "run"
-    with registered("writer", ScriptedModel(pair)), registered("judge", ScriptedModel(prefers)):
+    with registered("writer", ScriptedModel(write_pair)), registered("judge", ScriptedModel(grade_pair)):
         qaeval.compare("writer", judge="judge", eval_name="dpo_pairs", n=12, out=out, cache=False)
-    controls = controls_of(out)
+    controls = read_controls(out)
     assert Counter(control.defect for control in controls)["placeholder"] == 5
     assert all(control.item.parts["rejected"] for control in controls)
     assert load_report(out).controls.n_best == 0  # type: ignore[union-attr]
@@ -211,96 +216,96 @@ def test_preference_pairs_have_a_defect_in_the_chosen_answer(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_judge_that_is_gone_during_the_controls_costs_nothing(tmp_path: Path) -> None:
+def test_an_outage_during_the_controls_loses_no_grades(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(EndpointError):
-        compare(out, Judge(4))
-    assert len(rows(out / GRADES)) == 36
-    drawn = controls_of(out)
-    assert len(drawn) == N_CONTROLS
-    n_pending = sum(control.is_pending for control in drawn)
+        compare(out, FailingJudge(4))
+    assert len(read_rows(out / GRADES)) == 36
+    controls = read_controls(out)
+    assert len(controls) == N_CONTROLS
+    n_pending = sum(control.is_pending for control in controls)
     assert n_pending >= 6
     report = qaeval.load_run(out).report
     assert report.controls is not None
     assert report.controls.n_pending == n_pending
-    judge = ScriptedModel(looks)
+    judge = ScriptedModel(grade_by_support)
     grade_again(out, judge)
     assert len(judge.requests) == n_pending
-    assert [control.task_id for control in controls_of(out)] == [control.task_id for control in drawn]
-    assert not any(control.is_pending for control in controls_of(out))
+    assert [control.task_id for control in read_controls(out)] == [control.task_id for control in controls]
+    assert not any(control.is_pending for control in read_controls(out))
 
 
 @pytest.mark.slow
-def test_an_answer_that_fails_for_a_while_is_asked_again(tmp_path: Path) -> None:
-    failing = [ChatError("endpoint", "503")]
+def test_a_temporary_failure_is_retried_on_resume(tmp_path: Path) -> None:
+    errors = [ChatError("endpoint", "503")]
 
-    def reply(request: ChatRequest) -> str:
-        if not is_supported(request) and failing:
-            raise failing.pop()
-        return looks(request)
+    def fail_once(request: ChatRequest) -> str:
+        if not is_supported(request) and errors:
+            raise errors.pop()
+        return grade_by_support(request)
 
-    run, _ = compare(tmp_path / "run", reply)
+    run, _ = compare(tmp_path / "run", fail_once)
     assert run.report.controls.n_pending == 1  # type: ignore[union-attr]
-    judge = ScriptedModel(looks)
+    judge = ScriptedModel(grade_by_support)
     grade_again(run.path, judge)
     assert len(judge.requests) == 1
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_after_the_draw_grades_what_was_drawn(tmp_path: Path) -> None:
+def test_a_run_killed_after_the_draw_grades_the_drawn_controls(tmp_path: Path) -> None:
     run, _ = compare(tmp_path / "run")
     file = run.path / CONTROLS
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join(lines[: N_CONTROLS + 3]) + lines[N_CONTROLS + 3][:40])
-    judge = ScriptedModel(looks)
+    judge = ScriptedModel(grade_by_support)
     grade_again(run.path, judge)
     assert len(judge.requests) == N_CONTROLS - 3
 
 
 @pytest.mark.slow
-def test_a_run_from_before_there_were_controls_is_read_and_can_be_given_them(tmp_path: Path) -> None:
+def test_controls_can_be_added_to_an_older_run(tmp_path: Path) -> None:
     run, _ = compare(tmp_path / "run", controls=False)
     settings = json.loads((run.path / SETTINGS).read_text())
     del settings["controls"]
     (run.path / SETTINGS).write_text(json.dumps(settings))
     assert qaeval.load_run(run.path).report.controls.n_controls == 0  # type: ignore[union-attr]
-    grade_again(run.path, ScriptedModel(looks), controls=False)
+    grade_again(run.path, ScriptedModel(grade_by_support), controls=False)
     assert not (run.path / CONTROLS).exists()
-    grade_again(run.path, ScriptedModel(looks))
-    assert len(controls_of(run.path)) == N_CONTROLS
+    grade_again(run.path, ScriptedModel(grade_by_support))
+    assert len(read_controls(run.path)) == N_CONTROLS
 
 
 @pytest.mark.slow
-def test_controls_come_after_grading_beside_generation(tmp_path: Path) -> None:
+def test_controls_are_graded_after_overlapped_stages(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with LoopbackServer(["mistral"]) as writer, LoopbackServer(["judge"]) as judge:
         registry = tmp_path / "registry.yaml"
         models = {"models": {"mistral": {"url": writer.url}}, "judges": {"judge": {"url": judge.url}}}
         registry.write_text(json.dumps(models))
-        words = ["--judge", "judge", "--n", "8", "--config", str(registry), "--out", str(out)]
-        assert command(["compare", "mistral", *words]) == 0
-    assert [row["alongside"] for row in rows(out / SESSIONS)] == [True, True]
-    assert len(controls_of(out)) == N_CONTROLS
-    assert not any(control.is_pending for control in controls_of(out))
+        arguments = ["--judge", "judge", "--n", "8", "--config", str(registry), "--out", str(out)]
+        assert command(["compare", "mistral", *arguments]) == 0
+    assert [row["alongside"] for row in read_rows(out / SESSIONS)] == [True, True]
+    assert len(read_controls(out)) == N_CONTROLS
+    assert not any(control.is_pending for control in read_controls(out))
 
 
 @pytest.mark.slow
 def test_the_first_of_several_shards_grades_the_controls_of_the_run(tmp_path: Path) -> None:
-    place, out = tmp_path / "place", tmp_path / "run"
+    shards, out = tmp_path / "place", tmp_path / "run"
     for index in range(2):
-        words = ["--n", "8", "--shard", f"{index}/2", "--out", str(place)]
-        assert command(["compare", "embedded-salient", *words]) == 0
-    assert len([*place.glob(f"shard=*/attempt-*/{CONTROLS}")]) == 1
-    merge_shards([find_location(str(place), allow_external=())], find_location(str(out), allow_external=()))
-    assert len(controls_of(out)) == N_CONTROLS
+        arguments = ["--n", "8", "--shard", f"{index}/2", "--out", str(shards)]
+        assert command(["compare", "embedded-salient", *arguments]) == 0
+    assert len([*shards.glob(f"shard=*/attempt-*/{CONTROLS}")]) == 1
+    merge_shards([find_location(str(shards), allow_external=())], find_location(str(out), allow_external=()))
+    assert len(read_controls(out)) == N_CONTROLS
     assert command(["grade", str(out)]) == 0
-    assert len(rows(out / CONTROLS)) == 2 * N_CONTROLS  # drawn, then graded: nothing was added
+    assert len(read_rows(out / CONTROLS)) == 2 * N_CONTROLS  # drawn, then graded: nothing was added
 
 
-# ------------------------------------------------------------------------------ what they say of the judge
+# ------------------------------------------------------------------------------ what controls show about the judge
 
 
-def planted(letters: str) -> list[Control]:
+def make_controls(letters: str) -> list[Control]:
     item = Item(item_id="1", position=0, type="", question="Why?", answer="…")
     grade = Grade(task_id="1", judge="j", rubric_sha="r", item_id="1", letter="A", text="", latency_s=0)
     return [
@@ -315,14 +320,16 @@ def planted(letters: str) -> list[Control]:
     ]
 
 
-def outcome(
+def judge_outcome(
     controls: str, letters: dict[str, int], agreement: Sequence[RaterAgreement] = ()
 ) -> tuple[str, str]:
-    shown = judge_discrimination(planted(controls), letters, agreement, judge="judge", best="A")
-    return shown.outcome, shown.basis
+    discrimination = judge_discrimination(
+        make_controls(controls), letters, agreement, judge="judge", best="A"
+    )
+    return discrimination.outcome, discrimination.basis
 
 
-def rater(low: float | None) -> RaterAgreement:
+def make_rater(low: float | None) -> RaterAgreement:
     recall = Measure(value=0.8, low=low, high=None if low is None else 0.9, method="", n=40, n_clusters=20)
     return RaterAgreement(
         rater="anna",
@@ -339,21 +346,23 @@ def rater(low: float | None) -> RaterAgreement:
 
 
 @pytest.mark.parametrize("n", range(MIN_CONTROLS, N_CONTROLS + 1))
-def test_a_judge_of_recall_80_is_refused_in_at_most_one_run_of_a_hundred(n: int) -> None:
+def test_a_judge_with_recall_80_is_refused_in_at_most_one_percent_of_runs(n: int) -> None:
     # each control gets the best letter with probability .2
-    exact = float(binom.sf(max_best(n), n, 0.2))
-    assert exact <= 0.01
+    exact_rate = float(binom.sf(max_best(n), n, 0.2))
+    assert exact_rate <= 0.01
     assert max_best(n) + 1 >= n / 2
-    # no weaker limit would do, but for half of the controls
+    # a lower limit would exceed 1 %, unless half of the controls decide
     assert float(binom.sf(max_best(n) - 1, n, 0.2)) > 0.01 or 2 * max_best(n) < n
-    best = np.random.default_rng(0).binomial(n, 0.2, size=20_000)
-    refused = [outcome("A" * k + "C" * (n - k), {"A": 40})[0] == "tells nothing apart" for k in range(n + 1)]
-    assert np.mean(np.array(refused)[best]) == pytest.approx(exact, abs=0.002)
+    n_best = np.random.default_rng(0).binomial(n, 0.2, size=20_000)
+    is_refused = [
+        judge_outcome("A" * k + "C" * (n - k), {"A": 40})[0] == "tells nothing apart" for k in range(n + 1)
+    ]
+    assert np.mean(np.array(is_refused)[n_best]) == pytest.approx(exact_rate, abs=0.002)
 
 
-def test_a_judge_that_gives_one_letter_is_refused_by_six_controls() -> None:
-    assert outcome("A" * 6, {"A": 30}) == ("tells nothing apart", "controls")
-    assert outcome("A" * 5, {"A": 20, "B": 10}) == ("not shown", "")
+def test_a_constant_judge_is_refused_after_six_controls() -> None:
+    assert judge_outcome("A" * 6, {"A": 30}) == ("tells nothing apart", "controls")
+    assert judge_outcome("A" * 5, {"A": 20, "B": 10}) == ("not shown", "")
 
 
 @pytest.mark.parametrize(
@@ -369,30 +378,28 @@ def test_a_judge_that_gives_one_letter_is_refused_by_six_controls() -> None:
         ("", {}, ("not shown", "")),
     ],
 )
-def test_one_letter_is_a_reason_only_where_no_control_shows_otherwise(
+def test_constant_letters_refuse_a_judge_unless_controls_pass(
     controls: str, letters: dict[str, int], expected: tuple[str, str]
 ) -> None:
-    assert outcome(controls, letters) == expected
+    assert judge_outcome(controls, letters) == expected
 
 
 @pytest.mark.parametrize(
     ("low", "expected"), [(0.51, "tells apart"), (0.5, "tells nothing apart"), (None, "tells nothing apart")]
 )
-def test_labels_that_show_recall_of_lower_letters_overrule_the_controls(
-    low: float | None, expected: str
-) -> None:
-    assert outcome("A" * 10, {"A": 40}, [rater(low)])[0] == expected
+def test_labels_with_high_lower_letter_recall_overrule_the_controls(low: float | None, expected: str) -> None:
+    assert judge_outcome("A" * 10, {"A": 40}, [make_rater(low)])[0] == expected
 
 
 # ------------------------------------------------------------------------------ no verdict, in every view
 
 
 @pytest.mark.slow
-def test_a_candidate_that_copies_the_example_and_a_judge_of_one_letter_leave_no_verdict(
+def test_a_copying_candidate_and_a_constant_judge_leave_no_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    candidates = {"writer": writes, "copier": copies}
-    run, _ = compare(tmp_path / "run", one_letter, candidates, n=14)
+    candidates = {"writer": write_supported, "copier": copy_example}
+    run, _ = compare(tmp_path / "run", grade_best, candidates, n=14)
     report = load_report(run.path)
     assert report.verdict.kind == "none"
     assert [reason.code for reason in report.verdict.reasons] == ["judge_tells_nothing_apart"]
@@ -404,11 +411,11 @@ def test_a_candidate_that_copies_the_example_and_a_judge_of_one_letter_leave_no_
     decision = decide(report, {})
     assert decision.choice is None
     assert decision.verdict == report.verdict
-    first = verdict_sentence(report.verdict)
-    assert first.startswith("No verdict:")
+    sentence = verdict_sentence(report.verdict)
+    assert sentence.startswith("No verdict:")
     page, text = render_html(report, ()), render_markdown(report)
     for view in (page, text, (run.path / "report.html").read_text(), (run.path / "report.md").read_text()):
-        assert first in view
+        assert sentence in view
         assert "more chunk" not in view
     assert command(["report", str(run.path)]) == 0
     assert command(["decide", str(run.path)]) == 0
@@ -418,15 +425,23 @@ def test_a_candidate_that_copies_the_example_and_a_judge_of_one_letter_leave_no_
 
 
 @pytest.mark.slow
-def test_a_judge_of_one_letter_whose_controls_pass_keeps_its_verdict(tmp_path: Path) -> None:
-    run, _ = compare(tmp_path / "run", looks, {"writer": writes, "copier": copies}, n=14)
+def test_constant_letters_with_passing_controls_keep_the_verdict(tmp_path: Path) -> None:
+    run, _ = compare(
+        tmp_path / "run", grade_by_support, {"writer": write_supported, "copier": copy_example}, n=14
+    )
     assert set(run.letters["letter"]) == {"A", ""}
     assert (run.report.verdict.kind, run.report.verdict.candidate) == ("use", "writer")
 
 
 @pytest.mark.slow
-def test_one_letter_without_controls_leaves_no_verdict(tmp_path: Path) -> None:
-    run, _ = compare(tmp_path / "run", one_letter, {"writer": writes, "copier": copies}, n=14, controls=False)
+def test_constant_letters_without_controls_leave_no_verdict(tmp_path: Path) -> None:
+    run, _ = compare(
+        tmp_path / "run",
+        grade_best,
+        {"writer": write_supported, "copier": copy_example},
+        n=14,
+        controls=False,
+    )
     assert [reason.code for reason in run.report.verdict.reasons] == ["judge_tells_nothing_apart"]
 
 
@@ -437,7 +452,7 @@ def test_one_letter_without_controls_leaves_no_verdict(tmp_path: Path) -> None:
 def test_an_adapter_that_refuses_answerable_questions_is_named_under_the_headline(tmp_path: Path) -> None:
     samples = tmp_path / "samples.jsonl"
     rag = Path(__file__).parents[1] / "evals" / "rag_qa" / "samples.jsonl"
-    answerable = [row for row in rows(rag) if row["type"] == "answerable"][:14]
+    answerable = [row for row in read_rows(rag) if row["type"] == "answerable"][:14]
     samples.write_text("".join(json.dumps(row) + "\n" for row in answerable))
 
     def adapter(request: ChatRequest) -> str:
@@ -459,6 +474,4 @@ def test_an_adapter_that_refuses_answerable_questions_is_named_under_the_headlin
     assert (rate.n_found, rate.n_checked, rate.is_frequent) == (13, 14, True)
     (finding,) = [row.text for row in run.report.headline if "wrong refusal" in row.text]
     assert all(part in finding for part in ("13 of 14", "adapter", "92.9 %"))
-    assert (
-        run.report.candidates[0].failed.n == 0
-    )  # a refusal that is repeated is an answer, and no placeholder
+    assert run.report.candidates[0].failed.n == 0  # a repeated refusal is an answer, not a placeholder

@@ -47,15 +47,15 @@ def test_text_is_split_into_sentences(text: str, expected: list[str]) -> None:
     assert sentences(text) == expected
 
 
-def test_code_blocks_and_headings_are_no_sentences() -> None:
+def test_code_blocks_and_headings_are_not_sentences() -> None:
     text = "# Title. With dot\n\nRun it.\n\n```bash\nmake. Not prose. ok\n```\nThen wait."
     assert sentences(text) == ["Run it.", "Then wait."]
     assert [unit.kind for unit in units(text)] == ["heading", "sentence", "code", "sentence"]
 
 
-def test_units_know_their_heading() -> None:
-    found = units("# One\nA b.\n## Two\nC d.")
-    assert [(unit.text, unit.heading) for unit in found if unit.kind == "sentence"] == [
+def test_units_have_their_heading() -> None:
+    parsed_units = units("# One\nA b.\n## Two\nC d.")
+    assert [(unit.text, unit.heading) for unit in parsed_units if unit.kind == "sentence"] == [
         ("A b.", "One"),
         ("C d.", "Two"),
     ]
@@ -125,20 +125,22 @@ def test_named_terms(text: str, expected: list[str]) -> None:
         ("", False),
     ],
 )
-def test_language_is_told_by_common_words(text: str, expected: bool) -> None:
+def test_language_is_detected_by_common_words(text: str, expected: bool) -> None:
     assert is_german(text) is expected
 
 
 @pytest.mark.slow
 @given(st.text())
-def test_sentences_invent_no_words(text: str) -> None:
+def test_sentences_add_no_letters(text: str) -> None:
     # A stray `|` or `*` may join or part tokens, so the letters are compared, not the tokens.
     letters = set(text.casefold())
-    assert all(set(word) <= letters | set("-_.'’:/@%") for one in sentences(text) for word in words(one))
+    assert all(
+        set(word) <= letters | set("-_.'’:/@%") for sentence in sentences(text) for word in words(sentence)
+    )
 
 
 @given(st.text(alphabet="abcdefginrsty", min_size=1))
-def test_stemming_a_stem_changes_little(word: str) -> None:
+def test_a_stem_is_never_longer_than_its_word(word: str) -> None:
     assert len(stem(word)) <= len(word)
     assert stem(word)
 

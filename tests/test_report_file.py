@@ -1,4 +1,4 @@
-"""`report.json` is read as it is, from any version, and `cost`, `decide` and `history` compute no statistics."""
+"""`report.json` of any version is read, and `cost`, `decide` and `history` compute no statistics."""
 
 import json
 import math
@@ -41,19 +41,19 @@ def rewrite(run: Path, *keys: str | int, value: Any) -> None:
 
 @pytest.mark.slow
 def test_a_written_report_is_read_back(run: Path) -> None:
-    written = case(LETTERS, items_per_sample=2).report()
-    (run / "report.json").write_text(model_json(written))
-    assert load_report(run) == written
+    report = case(LETTERS, items_per_sample=2).report()
+    (run / "report.json").write_text(model_json(report))
+    assert load_report(run) == report
 
 
 @pytest.mark.parametrize("keys", [("new",), ("run", "new"), ("candidates", 0, "usable", "new")])
-def test_unknown_keys_of_a_later_version_are_ignored(run: Path, keys: tuple[str | int, ...]) -> None:
+def test_unknown_keys_of_later_versions_are_ignored(run: Path, keys: tuple[str | int, ...]) -> None:
     expected = load_report(run)
     rewrite(run, *keys, value={"more": 1})
     assert load_report(run) == expected
 
 
-def test_what_an_earlier_version_did_not_write_takes_its_default(run: Path) -> None:
+def test_keys_missing_in_earlier_versions_get_defaults(run: Path) -> None:
     document = json.loads((run / "report.json").read_text())
     for key in ("agreement", "checks", "data_left", "ranking", "raters", "strata", "timing", "types"):
         del document[key]
@@ -64,15 +64,15 @@ def test_what_an_earlier_version_did_not_write_takes_its_default(run: Path) -> N
 
 
 @pytest.mark.parametrize("key", ["run", "eval", "rubric", "judge", "candidates", "margin", "differences"])
-def test_a_report_without_a_required_part_says_which(run: Path, key: str) -> None:
+def test_a_report_without_a_required_key_names_it(run: Path, key: str) -> None:
     document = json.loads((run / "report.json").read_text())
     del document[key]
     (run / "report.json").write_text(json.dumps(document))
-    with pytest.raises(DataError) as refused:
+    with pytest.raises(DataError) as error:
         load_report(run)
-    assert str(run / "report.json") in str(refused.value)
-    assert f" {key}: " in str(refused.value)
-    assert f"qaeval report {run}" in str(refused.value)
+    assert str(run / "report.json") in str(error.value)
+    assert f" {key}: " in str(error.value)
+    assert f"qaeval report {run}" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -84,76 +84,80 @@ def test_a_report_without_a_required_part_says_which(run: Path, key: str) -> Non
         (("differences", 0, "outcome"), "who knows"),
     ],
 )
-def test_a_value_of_another_type_is_named_with_its_place(
+def test_a_value_of_the_wrong_type_is_named_with_its_location(
     run: Path, keys: tuple[str | int, ...], value: Any
 ) -> None:
     rewrite(run, *keys, value=value)
-    with pytest.raises(DataError) as refused:
+    with pytest.raises(DataError) as error:
         load_report(run)
-    assert ".".join(map(str, keys)) in str(refused.value)
+    assert ".".join(map(str, keys)) in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["report.json", "manifest.json"])
-def test_a_run_that_is_not_reported_names_the_command_that_reports_it(run: Path, name: str) -> None:
+def test_an_unreported_run_is_refused_with_the_report_command(run: Path, name: str) -> None:
     (run / name).unlink()
     with pytest.raises(DataError, match=f"qaeval report {run}"):
         load_report(run)
 
 
 @pytest.mark.parametrize("text", ["", '{"run": ', "[]", "null"])
-def test_a_file_that_is_no_report_is_refused(run: Path, text: str) -> None:
+def test_an_invalid_report_file_is_refused(run: Path, text: str) -> None:
     (run / "report.json").write_text(text)
     with pytest.raises(DataError, match=r"report\.json"):
         load_report(run)
 
 
-def stored(tmp_path: Path, made: Case, **options: Any) -> Path:
-    """Write what `cost` and `decide` read of a run: its report, sessions and manifest."""
+def write_stored_run(tmp_path: Path, inputs: Case, **options: Any) -> Path:
+    """Write the files of a run that `cost` and `decide` read: report, sessions and manifest."""
     (tmp_path / "settings.json").write_text("{}")
     (tmp_path / "manifest.json").write_text("{}")
-    (tmp_path / "report.json").write_text(model_json(made.report(**options)))
-    sessions = [one.model_dump_json(exclude_none=True) for one in made.rows.sessions]
+    (tmp_path / "report.json").write_text(model_json(inputs.report(**options)))
+    sessions = [session.model_dump_json(exclude_none=True) for session in inputs.rows.sessions]
     (tmp_path / "sessions.jsonl").write_text("\n".join(sessions) + "\n")
     return tmp_path
 
 
 @pytest.mark.slow
-def test_costs_on_another_machine_are_those_of_an_analysis(
+def test_stored_reports_are_repriced_like_a_new_analysis(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = case(LETTERS, items_per_sample=2)
-    sessions = [one.model_copy(update={"host": "node-1", "load_s": 30.0}) for one in made.rows.sessions]
-    made = made.with_rows(sessions=tuple(sessions))
+    inputs = case(LETTERS, items_per_sample=2)
+    sessions = [
+        session.model_copy(update={"host": "node-1", "load_s": 30.0}) for session in inputs.rows.sessions
+    ]
+    inputs = inputs.with_rows(sessions=tuple(sessions))
     machines = dict.fromkeys(["alpha", "beta", JUDGE.name], MACHINE)
     monkeypatch.setattr("qaeval.comparison.report_file.now", lambda: RUN.finished)
-    with RunStore.open(stored(tmp_path, made)) as store:
-        report, measured = load_priced(store, machines)
-    assert report == made.report(machines=machines)
-    assert measured.sessions == made.rows.sessions
+    with RunStore.open(write_stored_run(tmp_path, inputs)) as store:
+        report, measured_run = load_priced(store, machines)
+    assert report == inputs.report(machines=machines)
+    assert measured_run.sessions == inputs.rows.sessions
 
 
 @pytest.mark.parametrize("margin", [0.05, 0.2, 0.5, 0.9])
 @pytest.mark.slow
-def test_a_decision_at_another_margin_is_that_of_an_analysis(margin: float) -> None:
-    made = case({**LETTERS, "gamma": ["AA"] * 20}, items_per_sample=2)
-    analysed = decide(made.report(margin=margin), {})
-    assert decide(made.report(margin=0.05), {}, margin=margin) == analysed
+def test_a_decision_at_another_margin_equals_a_new_analysis(margin: float) -> None:
+    inputs = case({**LETTERS, "gamma": ["AA"] * 20}, items_per_sample=2)
+    analysed = decide(inputs.report(margin=margin), {})
+    assert decide(inputs.report(margin=0.05), {}, margin=margin) == analysed
 
 
-@pytest.mark.parametrize("words", [["cost", "example"], ["decide", "example"], ["history", ".", "--json"]])
+@pytest.mark.parametrize(
+    "arguments", [["cost", "example"], ["decide", "example"], ["history", ".", "--json"]]
+)
 @pytest.mark.slow
-def test_the_commands_load_no_statistics(words: list[str]) -> None:
+def test_the_commands_import_no_statistics_packages(arguments: list[str]) -> None:
     program = (
         "import sys\n"
         "from qaeval.cli import run\n"
         "code = run(sys.argv[1:])\n"
         "print(code, sorted({'pandas', 'scipy', 'matplotlib'} & set(sys.modules)), file=sys.stderr)\n"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", program, *words],
+    process = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
         cwd=EXAMPLE.parent,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert answer.stderr.splitlines()[-1] == "0 []", answer.stderr
+    assert process.stderr.splitlines()[-1] == "0 []", process.stderr

@@ -1,4 +1,4 @@
-"""Compiled patterns of the package with the methods that they are used with, and texts that make bad ones slow."""
+"""Compiled patterns of the package with the methods they are used with, and texts that make bad patterns slow."""
 
 import ast
 import importlib
@@ -18,7 +18,7 @@ _SINGLES = (*"aA1 \n.\"'\\<>[]{}()-_*|:,#=/$&;?!~`@%+", "é", "\u200b")
 _OPTIONAL = ("qaeval.inspect_bridge", "qaeval.__main__")
 """Modules that need a package which may not be installed, or that run a command."""
 _FLOOR_S = 0.02
-"""A pattern that is through faster is not measured further."""
+"""A pattern that finishes faster is not measured further."""
 
 
 class Use(NamedTuple):
@@ -29,7 +29,7 @@ class Use(NamedTuple):
     method: str
 
     def apply(self, text: str) -> None:
-        """Do with a text what the package does."""
+        """Use the pattern on a text as the package does."""
         if self.method in {"sub", "subn"}:
             self.pattern.sub(" ", text)
         elif self.method == "finditer":
@@ -43,7 +43,7 @@ def uses() -> list[Use]:
     """Return every compiled pattern of the package once for each method that it is used with."""
     methods: defaultdict[str, set[str]] = defaultdict(set)
     names: list[tuple[str, str]] = []
-    found: list[Use] = []
+    collected: list[Use] = []
     for path, module in _files():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
@@ -51,30 +51,30 @@ def uses() -> list[Use]:
                 for name in _names(node.value):
                     methods[_key(module, name)].add(node.attr)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                found += _literal(node, module)
-        names += [(module, name) for name in _assigned(tree)]
+                collected += _literal(node, module)
+        names += [(module, name) for name in _assigned_names(tree)]
     for module, name in names:
         if module.startswith(_OPTIONAL):
             continue
         value = getattr(importlib.import_module(module), name, None)
         for pattern in _patterns(value):
             if isinstance(pattern.pattern, str):
-                found += [
+                collected += [
                     Use(f"{module}.{name}", pattern, method)
                     for method in methods[_key(module, name)] or {"search"}
                 ]
-    return found
+    return collected
 
 
 def _names(base: ast.expr) -> list[str]:
-    """Return the names of the patterns that a method is called on: two where a condition chooses."""
+    """Return the names of the patterns that a method is called on: both names of a conditional expression."""
     if isinstance(base, ast.IfExp):
         return [*_names(base.body), *_names(base.orelse)]
     return [base.id if isinstance(base, ast.Name) else getattr(base, "attr", "")]
 
 
 def _key(module: str, name: str) -> str:
-    """Return what tells a name from its namesakes: a private one is used in its module alone."""
+    """Return a key for a name: private names are qualified by their module, since only it uses them."""
     return f"{module}.{name}" if name.startswith("_") else name
 
 
@@ -86,7 +86,7 @@ def _files() -> Iterator[tuple[Path, str]]:
             yield path, ".".join((package.__name__, *(part for part in parts if part != "__init__")))
 
 
-def _assigned(tree: ast.Module) -> Iterator[str]:
+def _assigned_names(tree: ast.Module) -> Iterator[str]:
     for node in tree.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             yield node.target.id
@@ -109,9 +109,9 @@ def _literal(node: ast.Call, module: str) -> Iterator[Use]:
     func = node.func
     if not (isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name) and func.value.id == "re"):
         return
-    first = node.args[0] if node.args else None
-    if func.attr in _METHODS and isinstance(first, ast.Constant) and isinstance(first.value, str):
-        yield Use(f"{module}:{node.lineno}", re.compile(first.value, re.IGNORECASE), func.attr)
+    argument = node.args[0] if node.args else None
+    if func.attr in _METHODS and isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+        yield Use(f"{module}:{node.lineno}", re.compile(argument.value, re.IGNORECASE), func.attr)
 
 
 def pumps(pattern: re.Pattern[str]) -> list[str]:
@@ -127,23 +127,23 @@ def pumps(pattern: re.Pattern[str]) -> list[str]:
 
 def _words(parsed: Iterable[Any]) -> list[str]:
     """Return the runs of literal characters of a parsed pattern."""
-    words, run = [], ""
-    for operator, argument in parsed:
+    words, literal = [], ""
+    for operator, operand in parsed:
         if str(operator) == "LITERAL":
-            run += chr(argument)
+            literal += chr(operand)
             continue
-        words.append(run)
-        run = ""
-        words += [word for inner in _inside(argument) for word in _words(inner)]
-    return [word for word in dict.fromkeys([*words, run]) if word][:8]
+        words.append(literal)
+        literal = ""
+        words += [word for inner in _subpatterns(operand) for word in _words(inner)]
+    return [word for word in dict.fromkeys([*words, literal]) if word][:8]
 
 
-def _inside(argument: Any) -> Iterator[Any]:
+def _subpatterns(argument: Any) -> Iterator[Any]:
     if isinstance(argument, parser.SubPattern):
         yield argument
     elif isinstance(argument, tuple | list):
         for entry in argument:
-            yield from _inside(entry)
+            yield from _subpatterns(entry)
 
 
 def grows_too_fast(

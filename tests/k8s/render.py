@@ -1,6 +1,6 @@
-"""The part of Kustomize that the manifests use, so that a test needs no other program.
+"""The part of Kustomize that the manifests use, so that tests need no other program.
 
-Where `kubectl` is installed, a test holds this against the real one. What is not known here is refused, never ignored.
+Where `kubectl` is installed, a test compares this with the real one. Unknown fields are refused, never ignored.
 """
 
 import copy
@@ -14,7 +14,7 @@ import yaml
 K8S = Path(__file__).parents[2] / "k8s"
 Object = dict[str, Any]
 
-_KNOWN = {
+_KNOWN_FIELDS = {
     "apiVersion",
     "kind",
     "resources",
@@ -35,57 +35,60 @@ def overlays() -> list[str]:
 
 def render(overlay: str, *components: str) -> list[Object]:
     """Return the objects of an overlay, with further components."""
-    found = _built(K8S / "overlays" / overlay)
+    objects = _build(K8S / "overlays" / overlay)
     for component in components:
-        found = _component(K8S / "components" / component, found)
-    return found
+        objects = _component(K8S / "components" / component, objects)
+    return objects
 
 
 def documents(path: Path) -> list[Object]:
     """Return the objects in a file."""
-    return copy.deepcopy(_parsed(path))
+    return copy.deepcopy(_parse(path))
 
 
 @cache
-def _parsed(path: Path) -> list[Object]:
+def _parse(path: Path) -> list[Object]:
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
-def _read(folder: Path) -> Object:
-    (read,) = documents(folder / "kustomization.yaml")
-    assert set(read) <= _KNOWN, f"{folder}: {set(read) - _KNOWN} is not known here"
-    return read
+def _read_kustomization(folder: Path) -> Object:
+    (kustomization,) = documents(folder / "kustomization.yaml")
+    assert set(kustomization) <= _KNOWN_FIELDS, (
+        f"{folder}: {set(kustomization) - _KNOWN_FIELDS} is not known here"
+    )
+    return kustomization
 
 
-def _built(folder: Path) -> list[Object]:
-    return _transformed(folder, _read(folder), [])
+def _build(folder: Path) -> list[Object]:
+    return _transform(folder, _read_kustomization(folder), [])
 
 
 def _component(folder: Path, objects: list[Object]) -> list[Object]:
-    read = _read(folder)
-    assert read["kind"] == "Component"
-    return _transformed(folder, read, objects)
+    kustomization = _read_kustomization(folder)
+    assert kustomization["kind"] == "Component"
+    return _transform(folder, kustomization, objects)
 
 
-def _transformed(folder: Path, read: Object, objects: list[Object]) -> list[Object]:
+def _transform(folder: Path, kustomization: Object, objects: list[Object]) -> list[Object]:
     objects = [*objects]
-    for name in read.get("resources", ()):
+    for name in kustomization.get("resources", ()):
         path = folder / name
-        objects += _built(path) if path.is_dir() else documents(path)
-    for name in read.get("components", ()):
+        objects += _build(path) if path.is_dir() else documents(path)
+    for name in kustomization.get("components", ()):
         objects = _component(folder / name, objects)
     objects += [
-        _config_map(folder, entry, read["generatorOptions"]) for entry in read.get("configMapGenerator", ())
+        _config_map(folder, entry, kustomization["generatorOptions"])
+        for entry in kustomization.get("configMapGenerator", ())
     ]
-    for patch in read.get("patches", ()):
-        objects = _patched(objects, patch)
+    for patch in kustomization.get("patches", ()):
+        objects = _apply_patch(objects, patch)
     for entry in objects:
-        entry["metadata"]["name"] += read.get("nameSuffix", "")
-    for labels in read.get("labels", ()):
+        entry["metadata"]["name"] += kustomization.get("nameSuffix", "")
+    for labels in kustomization.get("labels", ()):
         assert labels["includeSelectors"] is True
         for entry in objects:
             _label(entry, labels["pairs"])
-    for image in read.get("images", ()):
+    for image in kustomization.get("images", ()):
         for entry in objects:
             _rename_image(entry, image)
     identities = [identity(entry) for entry in objects]
@@ -94,7 +97,7 @@ def _transformed(folder: Path, read: Object, objects: list[Object]) -> list[Obje
 
 
 def identity(entry: Object) -> tuple[str, str, str]:
-    """Return what tells an object from all others."""
+    """Return the identity of an object: kind, namespace and name."""
     return entry["kind"], entry["metadata"].get("namespace", ""), entry["metadata"]["name"]
 
 
@@ -117,25 +120,25 @@ def _config_map(folder: Path, entry: Object, options: Object) -> Object:
     }
 
 
-def _patched(objects: list[Object], patch: Object) -> list[Object]:
+def _apply_patch(objects: list[Object], patch: Object) -> list[Object]:
     assert set(patch) <= {"target", "patch"}
     content = _yaml(patch["patch"])
     if isinstance(content, dict):
         assert content["$patch"] == "delete", (
             "patches are JSON patches or deletions: a merge changes the order of containers"
         )
-        kept = [entry for entry in objects if identity(entry) != identity(content)]
-        assert len(kept) == len(objects) - 1, f"{identity(content)}: nothing to delete"
-        return kept
+        remaining = [entry for entry in objects if identity(entry) != identity(content)]
+        assert len(remaining) == len(objects) - 1, f"{identity(content)}: nothing to delete"
+        return remaining
     target = patch["target"]
     assert set(target) <= {"kind", "name"}
-    chosen = [
+    targets = [
         entry
         for entry in objects
         if entry["kind"] == target["kind"]
         and re.fullmatch(target.get("name", ".*"), entry["metadata"]["name"])
     ]
-    for entry in chosen:
+    for entry in targets:
         for operation in content:
             _apply(entry, operation)
     return objects
@@ -147,25 +150,25 @@ def _yaml(text: str) -> Any:
 
 
 def _apply(entry: Object, operation: Object) -> None:
-    *path, last = [
+    *path, last_part = [
         part.replace("~1", "/").replace("~0", "~") for part in operation["path"].removeprefix("/").split("/")
     ]
-    place: Any = entry
+    parent: Any = entry
     for part in path:
-        place = place[int(part)] if isinstance(place, list) else place[part]
-    key: Any = int(last) if isinstance(place, list) and last != "-" else last
+        parent = parent[int(part)] if isinstance(parent, list) else parent[part]
+    key: Any = int(last_part) if isinstance(parent, list) and last_part != "-" else last_part
     match operation["op"]:
         case "test":
-            assert place[key] == operation["value"], f"{operation['path']} is {place[key]}"
+            assert parent[key] == operation["value"], f"{operation['path']} is {parent[key]}"
         case "add" if key == "-":
-            place.append(copy.deepcopy(operation["value"]))
-        case "add" if isinstance(place, dict):
-            place[key] = copy.deepcopy(operation["value"])
+            parent.append(copy.deepcopy(operation["value"]))
+        case "add" if isinstance(parent, dict):
+            parent[key] = copy.deepcopy(operation["value"])
         case "replace":
-            assert place[key] is not None
-            place[key] = copy.deepcopy(operation["value"])
-        case other:
-            raise AssertionError(f"{other} is not known here")
+            assert parent[key] is not None
+            parent[key] = copy.deepcopy(operation["value"])
+        case unknown:
+            raise AssertionError(f"{unknown} is not known here")
 
 
 def _label(entry: Object, pairs: dict[str, str]) -> None:
@@ -178,8 +181,8 @@ def _label(entry: Object, pairs: dict[str, str]) -> None:
             entry["spec"]["selector"].update(pairs)
         case "PodDisruptionBudget":
             entry["spec"]["selector"]["matchLabels"].update(pairs)
-        case other:
-            raise AssertionError(f"labels of a {other} are not known here")
+        case unknown:
+            raise AssertionError(f"labels of a {unknown} are not known here")
 
 
 def _rename_image(entry: Object, image: Object) -> None:
@@ -198,16 +201,16 @@ def pod_spec(entry: Object) -> Object | None:
 
 
 def lifted(objects: list[Object]) -> list[Object]:
-    """Return the objects with those of the same pods in the place of workflows and Ray clusters, which tools do not know."""
-    return [plain for entry in objects for plain in _LIFTS.get(entry["kind"], _unchanged)(entry)]
+    """Return the objects, with workflows and Ray clusters, which tools do not know, replaced by objects with the same pods."""
+    return [result for entry in objects for result in _LIFTS.get(entry["kind"], _unchanged)(entry)]
 
 
 def _unchanged(entry: Object) -> list[Object]:
     return [entry]
 
 
-def _lifted_ray(job: Object) -> list[Object]:
-    """Make a Deployment of each group of a RayJob: KubeRay replaces a pod that is lost, as it does."""
+def _lift_ray(job: Object) -> list[Object]:
+    """Make a Deployment of each group of a RayJob: like a Deployment, KubeRay replaces lost pods."""
     cluster = job["spec"]["rayClusterSpec"]
     groups = {"head": cluster["headGroupSpec"]} | {
         group["groupName"]: group for group in cluster["workerGroupSpecs"]
@@ -227,7 +230,7 @@ def _lifted_ray(job: Object) -> list[Object]:
     ]
 
 
-def _lifted_workflow(workflow: Object) -> list[Object]:
+def _lift_workflow(workflow: Object) -> list[Object]:
     """Make the Job whose pod is that of a workflow's steps, as Argo's executor builds it; its image is the controller's choice."""
     spec, patch = workflow["spec"], _yaml(workflow["spec"]["podSpecPatch"])
     (main,) = patch["containers"]
@@ -240,7 +243,7 @@ def _lifted_workflow(workflow: Object) -> list[Object]:
         "restartPolicy": "Never",
         "containers": [{"image": "quay.io/argoproj/argoexec:v3", **copy.deepcopy(main)}],
     }
-    made = {
+    job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {**workflow["metadata"], "name": f"{workflow['metadata']['name']}-step"},
@@ -250,10 +253,10 @@ def _lifted_workflow(workflow: Object) -> list[Object]:
             "template": {"metadata": copy.deepcopy(spec["podMetadata"]), "spec": copy.deepcopy(pod)},
         },
     }
-    return [made]
+    return [job]
 
 
-_LIFTS = {"WorkflowTemplate": _lifted_workflow, "RayJob": _lifted_ray}
+_LIFTS = {"WorkflowTemplate": _lift_workflow, "RayJob": _lift_ray}
 
 
 def pod_labels(entry: Object) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""checkov, a scanner that others write, over every overlay; what it asks for and does not get has a reason."""
+"""checkov, a third-party scanner, over every overlay; each declined check has a reason."""
 
 import json
 import re
@@ -35,39 +35,43 @@ DECLINED = {
 """Check and the resources, as a pattern of the whole name, that need not pass it, with the reason above."""
 
 
-def seeded() -> list[Object]:
-    """Return an overlay whose workflow runs as root: a fault that only a scanner which sees lifted pods can find."""
+def seeded_objects() -> list[Object]:
+    """Return an overlay whose workflow runs as root: a fault that a scanner finds only in lifted pods."""
     objects = render("l4-pair", "argo")
     (workflow,) = [entry for entry in objects if entry["kind"] == "WorkflowTemplate"]
     workflow["spec"]["securityContext"].update(runAsNonRoot=False, runAsUser=0)
     return lifted(objects)
 
 
-def scanned(folder: Path) -> list[dict[str, Any]]:
-    """Return what does not pass in the files of a folder."""
+def scan(folder: Path) -> list[dict[str, Any]]:
+    """Return the failed checks of the files in a folder."""
     command = [program("checkov"), "--directory", str(folder), "--framework", "kubernetes", "--skip-download"]
-    run = subprocess.run(
+    process = subprocess.run(
         [*command, "--quiet", "--compact", "--output", "json"], capture_output=True, text=True, check=False
     )
-    assert run.stdout, run.stderr
-    found = json.loads(run.stdout)
-    assert found["summary"]["parsing_errors"] == 0
-    assert found["summary"]["resource_count"] > 100  # nothing that is scanned would pass as well
-    return list(found["results"]["failed_checks"])
+    assert process.stdout, process.stderr
+    report = json.loads(process.stdout)
+    assert report["summary"]["parsing_errors"] == 0
+    assert report["summary"]["resource_count"] > 100  # an empty scan would pass too
+    return list(report["results"]["failed_checks"])
 
 
-def test_checkov_finds_nothing_that_was_not_declined_for_a_reason(tmp_path: Path) -> None:
+def test_checkov_finds_only_declined_checks(tmp_path: Path) -> None:
     for variant in VARIANTS:
         (tmp_path / f"{'+'.join(variant)}.yaml").write_text(yaml.safe_dump_all(lifted(render(*variant))))
-    (tmp_path / "seeded.yaml").write_text(yaml.safe_dump_all(seeded()))
-    found = scanned(tmp_path)
-    of_seeded = {entry["check_id"] for entry in found if entry["file_path"].endswith("/seeded.yaml")}
-    assert of_seeded - set(DECLINED) == {"CKV_K8S_23"}  # root
-    rest = [entry for entry in found if not entry["file_path"].endswith("/seeded.yaml")]
-    open_ = {
+    (tmp_path / "seeded.yaml").write_text(yaml.safe_dump_all(seeded_objects()))
+    failed_checks = scan(tmp_path)
+    seeded_check_ids = {
+        entry["check_id"] for entry in failed_checks if entry["file_path"].endswith("/seeded.yaml")
+    }
+    assert seeded_check_ids - set(DECLINED) == {"CKV_K8S_23"}  # root
+    overlay_checks = [entry for entry in failed_checks if not entry["file_path"].endswith("/seeded.yaml")]
+    undeclined = {
         (entry["check_id"], entry["check_name"], entry["resource"])
-        for entry in rest
+        for entry in overlay_checks
         if not re.fullmatch(DECLINED.get(entry["check_id"], ""), entry["resource"])
     }
-    assert open_ == set()
-    assert {entry["check_id"] for entry in rest} == set(DECLINED)  # no reason outlives its check
+    assert undeclined == set()
+    assert {entry["check_id"] for entry in overlay_checks} == set(
+        DECLINED
+    )  # every declined check is still reported

@@ -1,4 +1,4 @@
-"""Against a real vLLM on the CPU with tiny random models: the protocol, the servers' lives, and the whole comparison."""
+"""Tests against a real vLLM on the CPU with tiny random models: protocol, server lifecycle, complete comparison."""
 
 import json
 import os
@@ -42,7 +42,7 @@ SAMPLES = [
 ]
 
 
-def test_the_recorded_architectures_are_those_of_the_installed_vllm() -> None:
+def test_recorded_architectures_match_the_installed_vllm() -> None:
     if not VLLM.exists():
         pytest.skip(f"no vLLM at {VLLM}")
     program = (
@@ -69,10 +69,10 @@ async def judge(pair: tuple[str, str]) -> AsyncIterator[HttpChat]:
         yield model
 
 
-# ------------------------------------------------------------------------------ what a server can do
+# ------------------------------------------------------------------------------ server capabilities
 
 
-async def test_the_probe_finds_what_the_generator_can_do(pair: tuple[str, str]) -> None:
+async def test_the_probe_finds_the_generators_capabilities(pair: tuple[str, str]) -> None:
     facts = await probe(pair[0], "tiny-gen", addresses=("127.0.0.1",))
     assert (facts.version, facts.max_model_len, facts.adapters) == ("0.32.0", 4096, ("tuned",))
     assert (facts.system_role, facts.structured_output, facts.max_logprobs) == (True, True, 20)
@@ -84,11 +84,11 @@ async def test_the_probe_finds_a_template_that_refuses_a_system_message(pair: tu
     assert (facts.system_role, facts.structured_output) == (False, True)
 
 
-async def test_an_adapter_has_its_bases_context(pair: tuple[str, str]) -> None:
+async def test_an_adapter_has_the_context_length_of_its_base(pair: tuple[str, str]) -> None:
     assert (await probe(pair[0], "tuned", addresses=("127.0.0.1",))).max_model_len == 4096
 
 
-async def test_a_model_that_is_not_served_is_named_with_the_closest(pair: tuple[str, str]) -> None:
+async def test_an_unserved_model_is_refused_with_the_closest_name(pair: tuple[str, str]) -> None:
     with pytest.raises(EndpointError, match="Did you mean 'tiny-gen'"):
         await probe(pair[0], "tiny-gem", addresses=("127.0.0.1",))
 
@@ -107,18 +107,18 @@ async def test_the_registrys_arguments_are_known_to_the_installed_version() -> N
 # ------------------------------------------------------------------------------ generation and grading
 
 
-async def test_the_schema_brings_exactly_three_pairs(generator: HttpChat) -> None:
-    # the samples have few words, of which fewer pairs are allowed
+async def test_the_schema_yields_exactly_three_pairs(generator: HttpChat) -> None:
+    # the samples have few words, for which fewer pairs would be allowed
     definition = load_eval(ROOT / "evals" / "qa_pairs").model_copy(update={"fewer_allowed": 0})
     sampling = Sampling(**definition.sampling.model_dump())
     rows = [
         await generating.generate_one(generator, task, definition, sampling, lenient=False)
         for task in generating.tasks("tiny-gen", SAMPLES)
     ]
-    whole = [row for row in rows if isinstance(row, Generation)]
-    assert whole, rows
-    assert all(len(row.items) == 3 for row in whole)
-    assert all(row.usage and row.usage.completion_tokens > 0 for row in whole)
+    generations = [row for row in rows if isinstance(row, Generation)]
+    assert generations, rows
+    assert all(len(row.items) == 3 for row in generations)
+    assert all(row.usage and row.usage.completion_tokens > 0 for row in generations)
     assert all(row.reason in {"truncated", "missing_field"} for row in rows if isinstance(row, Failure))
 
 
@@ -154,7 +154,7 @@ async def test_grades_are_letters_of_the_scale_with_their_distribution(judge: Ht
         assert sum(row.probabilities.values()) == pytest.approx(1.0, abs=0.02)
 
 
-async def test_an_adapter_says_something_else_than_its_base(pair: tuple[str, str]) -> None:
+async def test_an_adapter_replies_differently_from_its_base(pair: tuple[str, str]) -> None:
     request = ChatRequest(messages=(Message("user", "Say hello."),), sampling=Sampling(max_tokens=24))
     texts = []
     for name in ("tiny-gen", "tuned"):
@@ -163,28 +163,32 @@ async def test_an_adapter_says_something_else_than_its_base(pair: tuple[str, str
     assert texts[0] != texts[1]
 
 
-async def test_a_prompt_that_cannot_fit_is_not_sent(pair: tuple[str, str], generator: HttpChat) -> None:
-    async def prompts() -> float:
+async def test_a_prompt_that_exceeds_the_context_is_not_sent(
+    pair: tuple[str, str], generator: HttpChat
+) -> None:
+    async def count_prompts() -> float:
         async with (
             aiohttp.ClientSession() as session,
             session.get(pair[0].replace("/v1", "/metrics")) as reply,
         ):
             return read_metrics(await reply.text())[0]["vllm:time_to_first_token_seconds_count"]
 
-    before = await prompts()
+    n_before = await count_prompts()
     request = ChatRequest(messages=(Message("user", "memory " * 3900),), sampling=Sampling(max_tokens=1024))
     with pytest.raises(ChatError, match="not sent") as caught:
         await generator.complete(request)
     assert caught.value.reason == "context_overflow"
-    assert await prompts() == before
-    async with HttpChat(base_url=pair[0], addresses=("127.0.0.1",), model="tiny-gen") as unaware:
-        far_too_long = ChatRequest(messages=(Message("user", "memory " * 9000),))
-        with pytest.raises(ChatError) as refused:
-            await unaware.complete(far_too_long)
-    assert refused.value.reason == "context_overflow"
+    assert await count_prompts() == n_before
+    async with HttpChat(
+        base_url=pair[0], addresses=("127.0.0.1",), model="tiny-gen"
+    ) as model_without_context:
+        long_request = ChatRequest(messages=(Message("user", "memory " * 9000),))
+        with pytest.raises(ChatError) as overflow:
+            await model_without_context.complete(long_request)
+    assert overflow.value.reason == "context_overflow"
 
 
-# ------------------------------------------------------------------------------ the tests' own server against the real one
+# ------------------------------------------------------------------------------ the loopback server against vLLM
 
 
 def shape(value: Any) -> Any:
@@ -196,48 +200,51 @@ def shape(value: Any) -> Any:
     return type(value).__name__
 
 
-def differences(real: Any, ours: Any, at: str = "") -> list[str]:
-    """List what ours has that the real one has not, and where a kind differs; what ours leaves out does not matter."""
-    if isinstance(real, dict) and isinstance(ours, dict):
+def differences(real: Any, loopback: Any, at: str = "") -> list[str]:
+    """List keys that only the loopback reply has, and values of another type; missing keys do not matter."""
+    if isinstance(real, dict) and isinstance(loopback, dict):
         return [
             line
-            for key, value in ours.items()
+            for key, value in loopback.items()
             for line in (
                 [f"{at}.{key} is invented"]
                 if key not in real
                 else differences(real[key], value, f"{at}.{key}")
             )
         ]
-    if isinstance(real, list) and isinstance(ours, list):
-        return differences(real[0], ours[0], f"{at}[]") if real and ours else []
-    empty = {real, ours} & {"NoneType"} if isinstance(real, str) and isinstance(ours, str) else set()
-    return [] if real == ours or empty else [f"{at}: {real} there, {ours} here"]
+    if isinstance(real, list) and isinstance(loopback, list):
+        return differences(real[0], loopback[0], f"{at}[]") if real and loopback else []
+    empty = {real, loopback} & {"NoneType"} if isinstance(real, str) and isinstance(loopback, str) else set()
+    return [] if real == loopback or empty else [f"{at}: {real} there, {loopback} here"]
 
 
-async def answers(url: str, model: str) -> dict[str, Any]:
-    """Ask what qaeval asks."""
+async def fetch_replies(url: str, model: str) -> dict[str, Any]:
+    """Send the requests that qaeval sends, and return the shapes of the replies."""
     root = url.removesuffix("/v1")
-    turn = [{"role": "user", "content": "Say hello."}]
-    small = {"model": model, "messages": turn, "temperature": 0, "max_tokens": 2}
+    messages = [{"role": "user", "content": "Say hello."}]
+    body_defaults = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 2}
     schema = {"type": "object", "properties": {"word": {"enum": ["yes"]}}, "required": ["word"]}
     posts = {
-        "chat": (f"{url}/chat/completions", small),
-        "logprobs": (f"{url}/chat/completions", {**small, "logprobs": True, "top_logprobs": 3}),
+        "chat": (f"{url}/chat/completions", body_defaults),
+        "logprobs": (f"{url}/chat/completions", {**body_defaults, "logprobs": True, "top_logprobs": 3}),
         "schema": (
             f"{url}/chat/completions",
             {
-                **small,
+                **body_defaults,
                 "max_tokens": 32,
                 "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
             },
         ),
-        "unknown model": (f"{url}/chat/completions", {**small, "model": "nope"}),
+        "unknown model": (f"{url}/chat/completions", {**body_defaults, "model": "nope"}),
         "too long": (
             f"{url}/chat/completions",
-            {**small, "messages": [{"role": "user", "content": "a b " * 20_000}]},
+            {**body_defaults, "messages": [{"role": "user", "content": "a b " * 20_000}]},
         ),
-        "too many logprobs": (f"{url}/chat/completions", {**small, "logprobs": True, "top_logprobs": 21}),
-        "tokenize": (f"{root}/tokenize", {"model": model, "messages": turn}),
+        "too many logprobs": (
+            f"{url}/chat/completions",
+            {**body_defaults, "logprobs": True, "top_logprobs": 21},
+        ),
+        "tokenize": (f"{root}/tokenize", {"model": model, "messages": messages}),
     }
     replies: dict[str, Any] = {}
     async with aiohttp.ClientSession() as session:
@@ -250,17 +257,19 @@ async def answers(url: str, model: str) -> dict[str, Any]:
     return replies
 
 
-async def test_the_loopback_server_of_the_unit_tests_answers_like_the_real_one(pair: tuple[str, str]) -> None:
-    real = await answers(pair[0], "tiny-gen")
+async def test_the_loopback_server_replies_like_vllm(pair: tuple[str, str]) -> None:
+    real = await fetch_replies(pair[0], "tiny-gen")
     with LoopbackServer({"tiny-gen": 4096}) as server:
-        ours = await answers(server.url, "tiny-gen")
-    assert {name: reply["status"] for name, reply in ours.items()} == {
+        loopback = await fetch_replies(server.url, "tiny-gen")
+    assert {name: reply["status"] for name, reply in loopback.items()} == {
         name: reply["status"] for name, reply in real.items()
     }
-    assert [line for name in real for line in differences(real[name]["body"], ours[name]["body"], name)] == []
+    assert [
+        line for name in real for line in differences(real[name]["body"], loopback[name]["body"], name)
+    ] == []
 
 
-# ------------------------------------------------------------------------------ servers' lives
+# ------------------------------------------------------------------------------ server lifecycle
 
 
 def servers_running() -> list[int]:
@@ -272,13 +281,13 @@ def servers_running() -> list[int]:
 
 
 @pytest.fixture
-def as_before() -> Iterator[list[int]]:
-    before = servers_running()
-    yield before
-    until = time.monotonic() + 10
-    while servers_running() != before and time.monotonic() < until:
+def running_before() -> Iterator[list[int]]:
+    processes = servers_running()
+    yield processes
+    deadline = time.monotonic() + 10
+    while servers_running() != processes and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert servers_running() == before
+    assert servers_running() == processes
 
 
 def registry_file(folder: Path, models: Path, **entries: Any) -> Path:
@@ -305,33 +314,33 @@ def compare(registry: Path, out: Path, *arguments: str, n: int = 12) -> "subproc
     )
 
 
-async def test_a_wrong_folder_is_explained(models: Path, tmp_path: Path) -> None:
+async def test_a_missing_weights_folder_is_explained(models: Path, tmp_path: Path) -> None:
     with pytest.raises(EndpointError, match="no such weights"):
         await started(spec(models / "nothing", "lost"), tmp_path)
 
 
-async def test_a_cache_that_is_too_small_is_explained(models: Path, tmp_path: Path) -> None:
+async def test_a_kv_cache_that_is_too_small_is_explained(models: Path, tmp_path: Path) -> None:
     with pytest.raises(EndpointError, match="--max-model-len"):
         await started(
             spec(models / "chatml", "small", "--kv-cache-memory-bytes=1M", "--max-model-len=8192"), tmp_path
         )
 
 
-async def test_a_wrong_argument_is_found_before_the_start(models: Path, tmp_path: Path) -> None:
+async def test_an_unknown_argument_is_found_before_the_start(models: Path, tmp_path: Path) -> None:
     conductor = Conductor(SERVING, env=os.environ, logs=tmp_path)
     with pytest.raises(UsageError, match=r"tiny: .*--max-model-length"):
         await conductor.check([spec(models / "chatml", "tiny", "--max-model-length=1")])
 
 
-def test_compare_serves_candidate_candidate_judge_in_turns(
-    models: Path, tmp_path: Path, as_before: list[int]
+def test_compare_serves_candidates_and_judge_in_turn(
+    models: Path, tmp_path: Path, running_before: list[int]
 ) -> None:
     tuned = {"lora": {"base": "qwen", "path": str(models / "adapter"), "rank": 8}}
     registry = registry_file(tmp_path, models, tuned=tuned)
     process = compare(registry, tmp_path / "run", "mistral", "qwen", "tuned")
     peak = 0
     while process.poll() is None:
-        peak = max(peak, len(set(servers_running()) - set(as_before)))
+        peak = max(peak, len(set(servers_running()) - set(running_before)))
         time.sleep(0.2)
     out, err = process.communicate()
     assert process.returncode == 0, err
@@ -352,26 +361,26 @@ def test_compare_serves_candidate_candidate_judge_in_turns(
     assert sessions[0]["endpoint"]["system_role"] is False
 
 
-def test_a_killed_server_is_started_again_and_nothing_is_asked_twice(
-    models: Path, tmp_path: Path, as_before: list[int]
+def test_a_killed_server_is_restarted_and_no_request_is_repeated(
+    models: Path, tmp_path: Path, running_before: list[int]
 ) -> None:
     process = compare(registry_file(tmp_path, models), tmp_path / "run", "mistral", "qwen", n=16)
-    rows = tmp_path / "run" / "generations.jsonl"
-    until = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < until:
-        if rows.exists() and len(rows.read_text().splitlines()) >= 5:
+    path = tmp_path / "run" / "generations.jsonl"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if path.exists() and len(path.read_text().splitlines()) >= 5:
             break
         time.sleep(0.02)
-    (victim,) = set(servers_running()) - set(as_before)
-    os.kill(victim, signal.SIGKILL)
+    (server_pid,) = set(servers_running()) - set(running_before)
+    os.kill(server_pid, signal.SIGKILL)
     _, err = process.communicate(timeout=500)  # three servers start, 40 s each on a quiet machine
     assert process.returncode == 0, err
     assert err.count("is ready after") == 4
-    done = [json.loads(line)["task_id"] for line in rows.read_text().splitlines()]
-    assert len(done) == len(set(done)) == 32
+    task_ids = [json.loads(line)["task_id"] for line in path.read_text().splitlines()]
+    assert len(task_ids) == len(set(task_ids)) == 32
 
 
-def test_ctrl_c_leaves_no_process(models: Path, tmp_path: Path, as_before: list[int]) -> None:
+def test_ctrl_c_leaves_no_process(models: Path, tmp_path: Path, running_before: list[int]) -> None:
     process = compare(registry_file(tmp_path, models), tmp_path / "run", "mistral", "qwen", n=40)
     assert process.stderr is not None
     for line in process.stderr:
@@ -381,4 +390,4 @@ def test_ctrl_c_leaves_no_process(models: Path, tmp_path: Path, as_before: list[
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "qaeval compare mistral qwen" in err
-    assert servers_running() == as_before
+    assert servers_running() == running_before
