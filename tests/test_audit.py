@@ -277,7 +277,7 @@ def test_an_interrupted_audit_is_resumed(small_plan: AuditPlan, tmp_path: Path) 
     assert audit.n_requests == len(small_plan.rows)
     assert audit.n_failed == 0
     assert load_audit(path) == audit
-    assert path not in list_runs(tmp_path).values()  # an audit is no run
+    assert path not in list_runs(tmp_path).values()  # an audit is not a run
     for arguments in (["report"], ["agreement"], ["export", "--to", "sft"], ["labels", "status"], ["gate"]):
         assert command([*arguments, str(path)]) == 65
 

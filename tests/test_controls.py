@@ -351,7 +351,7 @@ def test_a_judge_with_recall_80_is_refused_in_at_most_one_percent_of_runs(n: int
     exact_rate = float(binom.sf(max_best(n), n, 0.2))
     assert exact_rate <= 0.01
     assert max_best(n) + 1 >= n / 2
-    # a lower limit would exceed 1 %, unless half of the controls decide
+    # a limit lower by one would exceed 1 %, unless the minimum of half the controls applies
     assert float(binom.sf(max_best(n) - 1, n, 0.2)) > 0.01 or 2 * max_best(n) < n
     n_best = np.random.default_rng(0).binomial(n, 0.2, size=20_000)
     is_refused = [

@@ -349,7 +349,9 @@ def test_a_server_without_requests_is_idle() -> None:
 def test_requests_between_two_readings_count_as_work(extra_counts: dict[str, float]) -> None:
     judge = session(JUDGE.name, 0, 60)
     idle_counts = {key: value for key, value in QUIET.items() if key not in TOKENS}
-    before = QUIET if extra_counts else idle_counts  # a server that counts no tokens says nothing
+    before = (
+        QUIET if extra_counts else idle_counts
+    )  # without token counts, no reading can show that a server was idle
     readings = tuple(
         Reading(stage="grade", model=JUDGE.name, session=judge.started, at_s=at_s, values=values)
         for at_s, values in ((0.0, before), (60.0, {**idle_counts, **extra_counts}))

@@ -120,7 +120,7 @@ def test_every_make_target_and_extra_exists(path: Path) -> None:
 def test_every_repository_path_named_in_a_document_exists(path: Path) -> None:
     path_pattern = re.compile(
         rf"(?!evals/handbook/)(?:{FOLDERS})/[\w./-]+"
-    )  # the tutorials' project is the reader's
+    )  # readers of the tutorials create this folder
     paths = [span for span in code_spans(path.read_text()) if path_pattern.fullmatch(span)]
     roots = (ROOT, ROOT / "src/qaeval")
     assert [name for name in paths if not any((root / name).exists() for root in roots)] == []

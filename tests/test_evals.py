@@ -94,7 +94,7 @@ def test_preference_pairs_of_the_embedded_models_are_graded_by_a_judge_model(wor
     assert all(candidate["failed"]["n"] == 0 for candidate in report["candidates"])
     checks = [spec.name for spec in find_eval("dpo_pairs").checks]
     assert [group["check"]["name"] for group in report["checks"]] == checks
-    assert {candidate["candidate"] for candidate in report["selection"]} == {
+    assert {entry["candidate"] for entry in report["selection"]} == {
         "embedded-lead",
         "embedded-salient",
     }

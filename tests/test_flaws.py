@@ -1,4 +1,4 @@
-"""Flaws, why an item misses the best letter: in the rubric, the judge's reply and the counts of the report."""
+"""Flaws, the reasons for lower letters: in the rubric, the judge's reply and the counts of the report."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Files of other harnesses are recognised by content: question, context, answer, candidate, and scores as model labels."""
+"""Files of other harnesses are recognised by content; their scores become labels of models."""
 
 import csv
 import json

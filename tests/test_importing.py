@@ -1,4 +1,4 @@
-"""Items that were made elsewhere become a run: formats, kinds of rows, failures, candidates, letters, and bad input."""
+"""Items made elsewhere are imported as a run: formats, row kinds, failures, candidates, letters, and bad input."""
 
 import csv
 import importlib

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import qaeval
-from command import qaeval as typed
+from command import qaeval as run_command
 from qaeval.agreement.model import FurtherJudge
 from qaeval.comparison.run_data import read_run
 from qaeval.errors import NotComparableError, UsageError
@@ -29,13 +29,13 @@ def _random_letters(seed: int, best: float) -> list[str]:
     return ["".join(rng.choices("ABC", weights, k=3)) for _ in range(N_CHUNKS)]
 
 
-def _noisy(letters: list[str], seed: int, share: float) -> list[str]:
+def _add_noise(letters: list[str], seed: int, share: float) -> list[str]:
     rng = random.Random(seed)  # noqa: S311 - letters of a test
     return ["".join(rng.choice("ABC") if rng.random() < share else mark for mark in word) for word in letters]
 
 
 LETTERS = {"m": _random_letters(1, 0.5), "n": _random_letters(2, 0.8)}
-LABELS = {"anna": {name: _noisy(letters, 3, 0.2) for name, letters in LETTERS.items()}}
+LABELS = {"anna": {name: _add_noise(letters, 3, 0.2) for name, letters in LETTERS.items()}}
 
 
 def second_judge(request: Any) -> str:
@@ -57,7 +57,7 @@ def grade_by_second(run: Path, **options: Any) -> tuple[qaeval.Run, int]:
     return graded, len(model.requests)
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -67,7 +67,7 @@ def test_a_second_judge_without_letters_does_not_change_the_report(run: Path) ->
     with RunStore.open(run, writable=True) as store:
         grading = store.settings()["grading"]
         store.write_further_judge({**grading, "judge": {**grading["judge"], "name": "absent"}})
-    assert typed("report", str(run), cwd=run.parent).returncode == 0
+    assert run_command("report", str(run), cwd=run.parent).returncode == 0
     assert qaeval.load_run(run).report.verdict == before
 
 
@@ -79,9 +79,9 @@ def test_letters_of_both_judges_are_kept_and_no_item_is_graded_twice(run: Path) 
     assert n == N_ITEMS
     assert (run / "grades.jsonl").read_bytes() == before
     assert (run / "settings.json").read_bytes() == settings
-    rows = _rows(run / "grades" / "second.jsonl")
+    rows = _read_rows(run / "grades" / "second.jsonl")
     assert {row["judge"] for row in rows} == {"second"}
-    assert {row["item_id"] for row in rows} == {row["item_id"] for row in _rows(run / "grades.jsonl")}
+    assert {row["item_id"] for row in rows} == {row["item_id"] for row in _read_rows(run / "grades.jsonl")}
     _, n = grade_by_second(run)
     assert n == 0
 
@@ -109,9 +109,9 @@ def _further_judge(run: Path, **options: Any) -> FurtherJudge:
 def test_the_report_compares_the_judges_on_the_same_items(run: Path) -> None:
     grade_by_second(run)
     further = _further_judge(run)
-    first_letters = {row["item_id"]: row["letter"] for row in _rows(run / "grades.jsonl")}
-    second_letters = {row["item_id"]: row["letter"] for row in _rows(run / "grades" / "second.jsonl")}
-    labels = {row["item_id"]: row["label"] for row in _rows(run / "labels" / "anna.jsonl")}
+    first_letters = {row["item_id"]: row["letter"] for row in _read_rows(run / "grades.jsonl")}
+    second_letters = {row["item_id"]: row["letter"] for row in _read_rows(run / "grades" / "second.jsonl")}
+    labels = {row["item_id"]: row["label"] for row in _read_rows(run / "labels" / "anna.jsonl")}
     table = qaeval.load_run(run, labels=[]).letters
     clusters = dict(zip(table["item_id"], table["chunk_id"], strict=True))
     assert further.coefficients is not None
@@ -150,20 +150,20 @@ def test_the_report_compares_the_judges_on_the_same_items(run: Path) -> None:
 def test_the_deciding_judge_can_be_chosen(run: Path, tmp_path: Path) -> None:
     grade_by_second(run)
     first, second = (qaeval.load_run(run, labels=[], decide_by=name) for name in (None, "second"))
-    second_letters = {row["item_id"]: row["letter"] for row in _rows(run / "grades" / "second.jsonl")}
+    second_letters = {row["item_id"]: row["letter"] for row in _read_rows(run / "grades" / "second.jsonl")}
     letters = second.letters
     assert letters["letter"].tolist() == [second_letters[item] for item in letters["item_id"]]
     assert second.report.judge.facts.name == "second"
-    assert [candidate.judge for candidate in second.report.judges] == ["scripted-judge"]
+    assert [judge.judge for judge in second.report.judges] == ["scripted-judge"]
     usable = [candidate.n_usable_by_other for candidate in first.report.judges[0].candidates]
     assert [candidate.n_usable for candidate in second.report.judges[0].candidates] == usable
-    result = typed("report", "run", "--decide-by", "second", cwd=tmp_path)
+    result = run_command("report", "run", "--decide-by", "second", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     for name in ("report.md", "report.html"):
         assert "graded by second, which decides," in (run / name).read_text()
     manifest = json.loads((run / "manifest.json").read_text())
     assert {"grades/second.json", "grades/second.jsonl"} <= set(manifest["sha256"])
-    result = typed("report", "run", "--decide-by", "third", cwd=tmp_path)
+    result = run_command("report", "run", "--decide-by", "third", cwd=tmp_path)
     assert result.returncode == 64
     assert "scripted-judge, second" in result.stderr
 
@@ -179,7 +179,9 @@ def test_each_judge_is_measured_against_labels_separately(run: Path, tmp_path: P
     assert second is not None
     (change,) = _further_judge(run).kappa_differences
     assert (first.kappa.value, second.kappa.value) == (change.kappa.value, change.kappa_of_other.value)
-    result = typed("agreement", "run", "--judge", "third", "--labels", "run/labels/anna.jsonl", cwd=tmp_path)
+    result = run_command(
+        "agreement", "run", "--judge", "third", "--labels", "run/labels/anna.jsonl", cwd=tmp_path
+    )
     assert result.returncode == 64
 
 
@@ -204,8 +206,8 @@ def test_timings_and_costs_are_those_of_the_deciding_judge(run: Path, tmp_path: 
     grade_by_second(run)
     after = qaeval.load_run(run, labels=[]).report.judge
     assert (before.n_asked, before.timing.wall_s) == (after.n_asked, after.timing.wall_s)
-    typed("report", "run", cwd=tmp_path)
-    assert typed("cost", "run", cwd=tmp_path).returncode == 0
+    run_command("report", "run", cwd=tmp_path)
+    assert run_command("cost", "run", cwd=tmp_path).returncode == 0
 
 
 @pytest.mark.slow
@@ -220,7 +222,7 @@ def test_side_by_side_runs_use_their_first_judges(tmp_path: Path, run: Path) -> 
 
 def test_another_rubric_is_refused_before_any_request(run: Path) -> None:
     (run / "mine.yaml").write_text(
-        typed("rubric", "show", "qa_pair_abc", cwd=run).stdout.replace("qa_pair_abc", "mine", 1)
+        run_command("rubric", "show", "qa_pair_abc", cwd=run).stdout.replace("qa_pair_abc", "mine", 1)
     )
     with pytest.raises(NotComparableError, match="another rubric"):
         grade_by_second(run, rubric=str(run / "mine.yaml"))
@@ -251,7 +253,7 @@ def test_a_second_judge_of_a_candidates_family_is_refused(run: Path) -> None:
         qaeval.grade(run, judge="m")
     with registered("m", ScriptedModel(second_judge)):
         qaeval.grade(run, judge="m", allow_same_family=True)
-        qaeval.grade(run, judge="m")  # it was accepted when it began
+        qaeval.grade(run, judge="m")  # the first call accepted it
     with RunStore.open(run) as store:
         assert "m" in store.further_judges()
         assert list(read_run(store).rows.further_grades) == ["m"]

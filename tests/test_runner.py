@@ -31,7 +31,7 @@ N_PROBES = 4
 
 @dataclass
 class CountingProgress:
-    """Counts rows, and does something after one of them."""
+    """Counts rows, and calls an action after a given number of them."""
 
     rows: list[GenerateRow | GradeRow] = field(default_factory=list)
     after: int = -1
@@ -294,7 +294,7 @@ class Requests(list[dict[str, Any]]):
 
     def append(self, body: dict[str, Any]) -> None:
         super().append(body)
-        if body["max_tokens"] > 64:  # no probe
+        if body["max_tokens"] > 64:  # not a probe
             self.on_request()
 
 

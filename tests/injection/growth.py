@@ -149,7 +149,7 @@ def _subpatterns(argument: Any) -> Iterator[Any]:
 def grows_too_fast(
     act: Callable[[str], object], pump: str, n: int, *, suffix: str = "", factor: float = 6.0
 ) -> float:
-    """Return the ratio of CPU times for 4n and n characters where it exceeds the factor in three measurements, else 0."""
+    """Return the ratio of CPU times for 4n and n characters if it exceeds the factor in three measurements, else 0."""
     short, long = (pump * (size // len(pump)) + suffix for size in (n, 4 * n))
     if _seconds(act, long) < _FLOOR_S:
         return 0.0

@@ -201,7 +201,7 @@ def pod_spec(entry: Object) -> Object | None:
 
 
 def lifted(objects: list[Object]) -> list[Object]:
-    """Return the objects, with workflows and Ray clusters, which tools do not know, replaced by objects with the same pods."""
+    """Return the objects, with workflows and Ray clusters (unknown to tools) replaced by objects with the same pods."""
     return [result for entry in objects for result in _LIFTS.get(entry["kind"], _unchanged)(entry)]
 
 
@@ -231,7 +231,7 @@ def _lift_ray(job: Object) -> list[Object]:
 
 
 def _lift_workflow(workflow: Object) -> list[Object]:
-    """Make the Job whose pod is that of a workflow's steps, as Argo's executor builds it; its image is the controller's choice."""
+    """Make a Job with the pod of a workflow's steps, as Argo's executor builds it; the controller chooses its image."""
     spec, patch = workflow["spec"], _yaml(workflow["spec"]["podSpecPatch"])
     (main,) = patch["containers"]
     pod = {
