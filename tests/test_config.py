@@ -173,6 +173,11 @@ def test_a_secret_in_the_file_is_refused_and_not_repeated(load: Load, entry: str
     assert "very-secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["", "# models:\n", "models:\n  # m: {hf_id: a/b}\n", "defaults:\n"])
+def test_sections_of_comments_alone_are_empty(text: str, load: Load) -> None:
+    assert load(BASE, text) == load(BASE)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -117,6 +117,27 @@ def test_a_damaged_letter_is_asked_again(run: Path, text: bytes) -> None:
     assert letters(run) == before
 
 
+@pytest.mark.slow
+def test_a_missing_reply_is_asked_again_with_its_letters(run: Path) -> None:
+    before = letters(run)
+    lines = (run / "generations.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "generations.jsonl").write_bytes(b"".join([*lines[:2], *lines[3:]]))
+    done = qaeval("repair", "run", cwd=run.parent)
+    assert "to ask again: 0 replies and the replies that letters were given to, 3 letters" in done.stdout
+    command = shlex.split(done.stdout.splitlines()[-1].removeprefix("next: "))
+    assert qaeval(*command[1:], cwd=run.parent).returncode == 0
+    assert letters(run) == before
+
+
+def test_missing_samples_are_an_error_and_nothing_changes(run: Path) -> None:
+    (run / "samples.jsonl").write_bytes(b"")
+    before = (run / "grades.jsonl").read_bytes()
+    done = qaeval("repair", "run", cwd=run.parent)
+    assert done.returncode == 65
+    assert "samples.jsonl: expected 12 samples, got 0. Samples cannot be repaired: restore" in done.stderr
+    assert (run / "grades.jsonl").read_bytes() == before
+
+
 def test_a_run_without_damage_is_not_changed(run: Path) -> None:
     before = {
         path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and path.name != ".lock"

@@ -335,14 +335,33 @@ def test_file_changed_after_its_commit_is_refused(
     assert run_merge(shards) == 65
     message = capsys.readouterr().err
     assert f"{path}: expected the sha256" in message
-    assert "delete" in message
+    assert deletion_advice(shards, 0) in message
     assert not (shards.parent / "out").exists()
+
+
+def deletion_advice(shards: Path, index: int) -> str:
+    return f"delete {commit_record_path(shards, index)} and {attempt_folder(shards, index)}, and run shard"
 
 
 def test_missing_file_is_refused(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (attempt_folder(shards, 0) / "grades.jsonl").unlink()
     assert run_merge(shards) == 65
-    assert "grades.jsonl: no such file" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "grades.jsonl: no such file" in message
+    assert deletion_advice(shards, 0) in message
+
+
+@pytest.mark.slow
+def test_advice_on_a_damaged_shard_restores_its_rows(runs: Path, shards: Path) -> None:
+    attempt = attempt_folder(shards, 0)
+    grades = attempt / "grades.jsonl"
+    grades.write_bytes(grades.read_bytes().replace(b'"letter":"B"', b'"letter":"A"'))
+    assert run_merge(shards) == 65
+    commit_record_path(shards, 0).unlink()
+    shutil.rmtree(attempt)
+    assert run_compare("--out", shards, "--shard", "0/3") == 0
+    assert run_merge(shards) == 0
+    assert rows_of(shards.parent / "out") == rows_of(runs / "merged")
 
 
 def test_row_of_another_version_is_refused(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from qaeval.errors import DataError, InUseError, NotComparableError, ReadOnlyErr
 from qaeval.labelling.rater_file import RaterFile
 from qaeval.records import Chunk, Failure, Generation, Sample
 from qaeval.storage import run_directory
-from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore, is_written
+from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore, differences, is_written
 
 SAMPLE = Sample.of(Chunk(chunk_id="c1", text="One sentence."))
 
@@ -234,3 +234,13 @@ def test_settings_are_written_whole(tmp_path: Path) -> None:
     create(tmp_path, {"seed": 3}).close()
     assert json.loads((tmp_path / "settings.json").read_text()) == {"seed": 3}
     assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_differences_of_long_settings_show_the_text_around_the_change() -> None:
+    start, end = "Write three question/answer pairs about the source text below. " * 4, " words at most." * 10
+    change = differences({"prompt": f"{start}Use 40{end}"}, {"prompt": f"{start}Use 60{end}"})
+    before, after = change.removeprefix("prompt was ").split(", now ")
+    assert "Use 40 words" in before
+    assert "Use 60 words" in after
+    assert max(len(before), len(after)) <= 62
+    assert differences({"n": 1, "a": "x"}, {"n": 2, "a": "x"}) == "n was 1, now 2"

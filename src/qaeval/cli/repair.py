@@ -23,7 +23,7 @@ def repair(
     from dataclasses import asdict
 
     from qaeval.report.numbers import plural
-    from qaeval.storage.repair import REJECTED
+    from qaeval.storage.repair import NO_REPLY, REJECTED
     from qaeval.storage.repair import repair as repair_run
 
     done = repair_run(run)
@@ -42,8 +42,10 @@ def repair(
         say(f"  and {len(done.rejected) - _SHOWN:,} more")
     replies = sum(row.file.startswith("generation") for row in done.rejected)
     letters = sum(row.file.startswith("grade") for row in done.rejected)
-    say(f"to ask again: {plural(replies, 'reply', 'replies')}, {plural(letters, 'letter')}")
-    say(f"next: {_next(run) if replies else f'qaeval grade {shlex.quote(str(run))}'}")
+    is_reply_missing = any(row.reason == NO_REPLY for row in done.rejected)
+    missing = " and the replies that letters were given to" if is_reply_missing and not replies else ""
+    say(f"to ask again: {plural(replies, 'reply', 'replies')}{missing}, {plural(letters, 'letter')}")
+    say(f"next: {_next(run) if replies or missing else f'qaeval grade {shlex.quote(str(run))}'}")
 
 
 def _next(run: Path) -> str:

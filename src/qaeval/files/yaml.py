@@ -159,8 +159,12 @@ def _n_values(data: object) -> int:
     return sizes[id(data)]
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, *, allow_empty: bool = False) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping.
+
+    Args:
+        path: The file.
+        allow_empty: Whether a file of nothing or comments alone is an empty mapping.
 
     Raises:
         DataError: the file is missing, not UTF-8, not YAML, not a mapping, or has a duplicate key.
@@ -194,6 +198,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path}: not usable YAML: an alias refers to what it is in, or aliases make more than {_MAX_VALUES:,} values"
         )
+    if data is None and allow_empty:
+        return {}
     if not isinstance(data, dict):
         got = "an empty file" if data is None else _excerpt(data)
         raise DataError(f"{path}: expected a mapping (key: value) at the top level, got {got}")

@@ -383,7 +383,8 @@ def load_config(default: Path, *overrides: Path) -> Config:
 
 
 def _read_layer(path: Path) -> dict[str, Any]:
-    data = read_yaml(path)
+    sections = read_yaml(path, allow_empty=True)
+    data = {name: section for name, section in sections.items() if section is not None}  # all of it a comment
     problems = [
         f"{key}: secrets are not read from files; name an environment variable instead: `api_key_env: VLLM_API_KEY`"
         for key in _secret_keys(data)

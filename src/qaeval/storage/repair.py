@@ -29,7 +29,8 @@ from qaeval.storage.run_directory import (
 
 REJECTED: Final = "rejected.jsonl"
 """Rows that `repair` moved out of a run, with file, line, reason and text."""
-_NO_REPLY: Final = "no reply of the run has its item"
+NO_REPLY: Final = "no reply of the run has its item"
+"""Reason of a letter that was moved aside although it can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,7 @@ def repair(path: Path) -> Repair:
         StoreError: another process writes the run, or it cannot be written.
     """
     with RunStore.open(path, writable=True, is_audit=(path / AUDIT).is_file()) as store:
-        store.settings()
-        _require_samples(store)
+        _require_samples(store, store.settings()["sample_set"]["n"])
         bad: dict[str, dict[int, str]] = {}
         items: set[str] = set()
         for name in (GENERATIONS, GENERATION_REPEATS):
@@ -100,10 +100,10 @@ def repair(path: Path) -> Repair:
         return Repair(rejected, tuple(store.warnings))
 
 
-def _require_samples(store: RunStore) -> None:
+def _require_samples(store: RunStore, n: int) -> None:
     try:
-        for _ in store.samples():
-            pass
+        if (n_left := sum(1 for _ in store.samples())) != n:
+            raise DataError(f"{store.path / SAMPLES}: expected {n:,} samples, got {n_left:,}")
     except DataError as error:
         raise DataError(
             f"{error}. Samples cannot be repaired: restore {SAMPLES} from a copy, or start a new run"
@@ -140,7 +140,7 @@ def _orphans(path: Path, items: set[str]) -> dict[int, str]:
     for number, line in _lines(path):
         with suppress(*BAD_ROW):
             if json.loads(line)["item_id"] not in items:
-                orphans[number] = _NO_REPLY
+                orphans[number] = NO_REPLY
     return orphans
 
 

@@ -553,12 +553,17 @@ def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:  # noqa:
         for key in sorted({*old, *new}):
             yield from _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
     elif old != new:
-        yield f"{_OPTIONS.get(where, where)} was {_short(old)}, now {_short(new)}"
+        before, after = (json.dumps(value, ensure_ascii=False) for value in (old, new))
+        n_same = len(os.path.commonprefix([before, after]))
+        yield f"{_OPTIONS.get(where, where)} was {_excerpt(before, n_same)}, now {_excerpt(after, n_same)}"
 
 
-def _short(value: Any, limit: int = 60) -> str:  # noqa: ANN401 - a JSON value
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _excerpt(text: str, at: int, limit: int = 60) -> str:
+    """Cut a long text to the surroundings of a position."""
+    if len(text) <= limit:
+        return text
+    start = max(0, min(at - limit // 4, len(text) - limit))
+    return f"{'…' if start else ''}{text[start : start + limit]}{'…' if start + limit < len(text) else ''}"
 
 
 def model_json(model: BaseModel) -> str:

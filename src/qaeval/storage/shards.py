@@ -174,17 +174,28 @@ class CommittedShard:
         if name not in self.record.files:
             return
         sha256 = hashlib.sha256()
-        for block in self.location.blocks(self.record.file(name)):
-            sha256.update(block)
-            yield block
+        try:
+            for block in self.location.blocks(self.record.file(name)):
+                sha256.update(block)
+                yield block
+        except DataError as error:
+            raise DataError(f"{error}. {self._way_on}") from error
         expected, actual = self.record.files[name], sha256.hexdigest()
         if actual != expected:
             raise DataError(
                 f"{self.location.name}/{self.record.file(name)}: expected the sha256 {expected[:12]}… that "
                 f"shard {self.record.shard} was committed with, got {actual[:12]}…: the file was changed or "
-                f"damaged since. Restore it, or delete {self.location.name}/{self.record.shard.commit_file} "
-                f"and run the shard again"
+                f"damaged since. {self._way_on}"
             )
+
+    @property
+    def _way_on(self) -> str:
+        """The attempt goes with its commit record: it would be resumed, and committed as it is."""
+        place, shard = self.location.name, self.record.shard
+        return (
+            f"Restore it, or delete {place}/{shard.commit_file} and {place}/{shard.folder}/{self.record.attempt}, and run shard "
+            f"{shard} again"
+        )
 
     def settings(self) -> dict[str, Any]:
         """Read the settings of the whole run; errors as in `blocks`."""
