@@ -1,4 +1,4 @@
-"""One server under increasing load: timing of requests, summaries of levels and the knee, worked by hand."""
+"""A sweep of one server under increasing load: request timing, level summaries and the knee, with hand-computed values."""
 
 import json
 import os
@@ -67,14 +67,14 @@ from report_builders import case
 approx = pytest.approx
 QAEVAL = str(Path(sys.executable).with_name("qaeval"))
 SECRET = "sk-never-show-this"  # noqa: S105 - made up
-ASK = ChatRequest(
+CHAT_REQUEST = ChatRequest(
     (Message("user", "The server waits five seconds before it closes a connection."),),
     sampling=Sampling(max_tokens=64),
 )
 
 
-def timed(start: float, end: float, *, tokens: int = 10, **more: Any) -> TimedRequest:
-    about: dict[str, Any] = {
+def timed(start: float, end: float, *, tokens: int = 10, **overrides: Any) -> TimedRequest:
+    fields: dict[str, Any] = {
         "concurrency": 2,
         "repeat": 1,
         "sample_id": "s",
@@ -87,92 +87,102 @@ def timed(start: float, end: float, *, tokens: int = 10, **more: Any) -> TimedRe
         "finish_reason": "stop",
         "n_items": 3,
     }
-    return TimedRequest(**{**about, **more})
+    return TimedRequest(**{**fields, **overrides})
 
 
-def lost(start: float, end: float, **more: Any) -> TimedRequest:
-    nothing = {"ttft_s": None, "e2e_s": None, "usage": None, "n_items": 0, "finish_reason": ""}
-    return timed(start, end, **nothing, reason="endpoint", detail="HTTP 500", **more)
+def failed(start: float, end: float, **overrides: Any) -> TimedRequest:
+    empty = {"ttft_s": None, "e2e_s": None, "usage": None, "n_items": 0, "finish_reason": ""}
+    return timed(start, end, **empty, reason="endpoint", detail="HTTP 500", **overrides)
 
 
 # ----------------------------------------------------------------------------- requests and levels
 
 
 def test_time_per_output_token_leaves_out_the_first() -> None:
-    # 1 s in all, 0.4 s of it until the first of 4 tokens: 0.6 / 3
+    # 1 s in total, 0.4 s until the first of 4 tokens: 0.6 / 3
     assert timed(0, 1, ttft_s=0.4, tokens=4).tpot_s == approx(0.2)
     assert timed(0, 1, tokens=1).tpot_s is None
-    assert lost(0, 1).tpot_s is None
+    assert failed(0, 1).tpot_s is None
 
 
-def test_a_level_counts_its_requests_without_those_that_filled_the_server() -> None:
+def test_a_level_does_not_count_warm_up_requests() -> None:
     rows = [
         timed(0, 1, warm_up=True, finish_reason="length"),
         timed(1, 2, finish_reason="length"),
         timed(1, 2),
     ]
-    rows += [timed(2, 4, gaps_s=(0.25, 0.75)), lost(2, 3)]
-    (measured,) = summarise_levels(rows)
-    assert (measured.concurrency, measured.n_requests, measured.n_failed, measured.n_cut) == (2, 4, 1, 1)
-    assert (measured.n_items, measured.failed_by_reason) == (9, {"endpoint": 1})
-    assert (measured.e2e.mean, measured.itl.mean) == (approx(4 / 3), approx(0.5))
-    assert measured.ttft.mean == approx((0.5 + 0.5 + 1) / 3)
-    assert measured.little == approx((measured.requests_per_s.value or 0) * 4 / 3)
+    rows += [timed(2, 4, gaps_s=(0.25, 0.75)), failed(2, 3)]
+    (level,) = summarise_levels(rows)
+    assert (level.concurrency, level.n_requests, level.n_failed, level.n_cut) == (2, 4, 1, 1)
+    assert (level.n_items, level.failed_by_reason) == (9, {"endpoint": 1})
+    assert (level.e2e.mean, level.itl.mean) == (approx(4 / 3), approx(0.5))
+    assert level.ttft.mean == approx((0.5 + 0.5 + 1) / 3)
+    assert level.little == approx((level.requests_per_s.value or 0) * 4 / 3)
 
 
-def test_levels_are_in_ascending_order_whatever_the_rows() -> None:
+def test_levels_are_sorted_by_concurrency() -> None:
     rows = [
-        timed(start, start + 1, concurrency=n, repeat=repeat)
-        for n in (8, 1)
+        timed(start, start + 1, concurrency=concurrency, repeat=repeat)
+        for concurrency in (8, 1)
         for repeat in (2, 1)
         for start in (1, 0)
     ]
     levels = summarise_levels(rows)
-    assert [(measured.concurrency, len(measured.repeats)) for measured in levels] == [(1, 2), (8, 2)]
+    assert [(level.concurrency, len(level.repeats)) for level in levels] == [(1, 2), (8, 2)]
 
 
-def test_throughput_is_that_of_the_steady_window() -> None:
-    # two in flight, each takes 1 s: two fill the server, four count, from 1 s to 3 s; 4 replies of 10
+def test_throughput_is_measured_over_the_steady_window() -> None:
+    # two in flight, 1 s each: two warm up the server, four count, from 1 s to 3 s; 4 replies of 10
     # tokens and 3 items in 2 s
     rows = [timed(0, 1, warm_up=True), timed(0, 1, warm_up=True)]
     rows += [timed(1, 2), timed(1, 2), timed(2, 3), timed(2, 3)]
-    found = summarise_repeat(rows)
-    assert (found.n_requests, found.window_s) == (4, approx(2))
-    assert (found.requests_per_s, found.tokens_per_s, found.items_per_s) == (approx(2), approx(20), approx(6))
-    assert found.e2e_mean_s == approx(1)
+    summary = summarise_repeat(rows)
+    assert (summary.n_requests, summary.window_s) == (4, approx(2))
+    assert (summary.requests_per_s, summary.tokens_per_s, summary.items_per_s) == (
+        approx(2),
+        approx(20),
+        approx(6),
+    )
+    assert summary.e2e_mean_s == approx(1)
 
 
-def test_a_reply_of_which_a_part_came_in_the_window_counts_in_part() -> None:
+def test_a_reply_partly_inside_the_window_counts_in_proportion() -> None:
     # the last starts at 3 s, the first end after that is at 4 s; its tokens come from 3.5 s to 5 s: 1 + 1 +
     # 1 + 1/3 replies in 4 s
     rows = [timed(0, 2), timed(1, 3), timed(2, 4), timed(3, 5, ttft_s=0.5)]
     assert summarise_repeat(rows).requests_per_s == approx((3 + 1 / 3) / 4)
-    # from 1 s to 5 s with one that fills: its tokens came from 1 s to 2 s; those of the last after 5 s
-    warm = [timed(0, 2, warm_up=True), timed(1, 3), timed(2, 4), timed(3, 5), timed(4, 6)]
-    assert summarise_repeat(warm).requests_per_s == approx(4 / 4)
+    # from 1 s to 5 s with one warm-up request: its tokens arrive from 1 s to 2 s; those of the last after 5 s
+    rows_with_warm_up = [timed(0, 2, warm_up=True), timed(1, 3), timed(2, 4), timed(3, 5), timed(4, 6)]
+    assert summarise_repeat(rows_with_warm_up).requests_per_s == approx(4 / 4)
 
 
-def test_the_emptying_of_the_server_does_not_count() -> None:
-    # one straggler of 100 s at the end: the window ends when the first of the two last ones does
-    found = summarise_repeat([timed(0, 1), timed(0, 1), timed(1, 101), timed(1, 2)])
-    assert found.window_s == approx(2)
-    assert found.requests_per_s == approx(3 / 2)
+def test_the_drain_at_the_end_does_not_count() -> None:
+    # one straggler of 100 s at the end: the window ends with the first of the last two
+    summary = summarise_repeat([timed(0, 1), timed(0, 1), timed(1, 101), timed(1, 2)])
+    assert summary.window_s == approx(2)
+    assert summary.requests_per_s == approx(3 / 2)
 
 
 @pytest.mark.parametrize("in_flight", [1, 3, 8, 11, 32, 64])
-@pytest.mark.parametrize("n", [40, 320])
-def test_a_server_of_8_slots_is_as_fast_as_its_slots_however_much_waits(in_flight: int, n: int) -> None:
+@pytest.mark.parametrize("n_requests", [40, 320])
+def test_throughput_of_a_server_with_8_slots_does_not_depend_on_the_queue(
+    in_flight: int, n_requests: int
+) -> None:
     # first come, first served: 0.04 s to the first token and 0.075 s for the others; the rest wait in the
     # queue
-    free, clock, rows = [0.0] * 8, [0.0] * in_flight, []
-    for place in range(in_flight + n):
-        worker = clock.index(min(clock))
-        slot = free.index(min(free))
-        start, begins = clock[worker], max(clock[worker], free[slot])
-        end = begins + 0.115 + 1e-7 * place  # no two end at exactly the same moment
-        about = {"concurrency": in_flight, "warm_up": place < in_flight, "ttft_s": begins + 0.04 - start}
-        rows.append(timed(start, end, **about))
-        clock[worker] = free[slot] = end
+    slot_free_at, worker_free_at, rows = [0.0] * 8, [0.0] * in_flight, []
+    for index in range(in_flight + n_requests):
+        worker = worker_free_at.index(min(worker_free_at))
+        slot = slot_free_at.index(min(slot_free_at))
+        start, service_start = worker_free_at[worker], max(worker_free_at[worker], slot_free_at[slot])
+        end = service_start + 0.115 + 1e-7 * index  # no two end at exactly the same moment
+        fields = {
+            "concurrency": in_flight,
+            "warm_up": index < in_flight,
+            "ttft_s": service_start + 0.04 - start,
+        }
+        rows.append(timed(start, end, **fields))
+        worker_free_at[worker] = slot_free_at[slot] = end
     assert summarise_repeat(rows).requests_per_s == approx(min(8, in_flight) / 0.115, rel=0.02)
 
 
@@ -185,16 +195,16 @@ def test_a_server_of_8_slots_is_as_fast_as_its_slots_however_much_waits(in_fligh
         (111, 111.2, "111 ± <1"),
     ],
 )
-def test_an_interval_that_is_narrower_than_its_digits_is_no_zero(
+def test_an_interval_narrower_than_the_shown_digits_is_not_shown_as_zero(
     value: float, high: float, shown: str
 ) -> None:
     measure = Measure(value=value, low=2 * value - high, high=high, method="t", n=3, n_clusters=3)
     assert speed_of(measure) == shown
 
 
-def test_what_failed_is_counted_and_is_in_no_time_and_no_throughput() -> None:
+def test_failed_requests_are_counted_but_excluded_from_times_and_throughput() -> None:
     (level,) = summarise_levels(
-        [timed(0, 1), timed(0, 1), lost(1, 60), timed(1, 2), timed(2, 3), timed(2, 3)]
+        [timed(0, 1), timed(0, 1), failed(1, 60), timed(1, 2), timed(2, 3), timed(2, 3)]
     )
     assert (level.n_requests, level.n_failed, level.failed_by_reason) == (6, 1, {"endpoint": 1})
     assert level.e2e.n == 5
@@ -202,8 +212,8 @@ def test_what_failed_is_counted_and_is_in_no_time_and_no_throughput() -> None:
     assert level.failed_share == approx(1 / 6)
 
 
-def test_gaps_are_pooled_and_time_per_token_is_one_number_of_each_request() -> None:
-    # a short reply with one gap of 1 s, a long one with nine of 0.1 s: pooled 10 gaps, of requests 1.0 and
+def test_gaps_are_pooled_and_time_per_token_is_one_value_per_request() -> None:
+    # a short reply with one gap of 1 s, a long one with nine of 0.1 s: 10 pooled gaps; per request 1.0 and
     # 0.1
     short = timed(0, 2, tokens=2, ttft_s=1.0, gaps_s=(1.0,))
     long = timed(0, 1.9, tokens=10, ttft_s=1.0, e2e_s=1.9, gaps_s=(0.1,) * 9)
@@ -212,218 +222,242 @@ def test_gaps_are_pooled_and_time_per_token_is_one_number_of_each_request() -> N
     assert (level.tpot.n, level.tpot.mean) == (2, approx(0.55))
 
 
-def test_littles_law_gives_the_requests_in_flight_back() -> None:
-    rows = [timed(place // 2, place // 2 + 1, warm_up=place < 2) for place in range(12)]
+def test_littles_law_recovers_the_requests_in_flight() -> None:
+    rows = [timed(index // 2, index // 2 + 1, warm_up=index < 2) for index in range(12)]
     (level,) = summarise_levels(rows)
     assert level.little == approx(2)
 
 
-def test_levels_and_repeats_are_told_apart() -> None:
+def test_rows_are_grouped_by_level_and_repeat() -> None:
     rows = [
-        timed(0, 1, concurrency=level, repeat=repeat)
+        timed(0, 1, concurrency=concurrency, repeat=repeat)
         for repeat in (1, 2)
-        for level in (8, 1)
-        for _ in range(level)
+        for concurrency in (8, 1)
+        for _ in range(concurrency)
     ]
     levels = summarise_levels(rows)
-    assert [(one.concurrency, len(one.repeats), one.n_requests) for one in levels] == [(1, 2, 2), (8, 2, 16)]
+    assert [(level.concurrency, len(level.repeats), level.n_requests) for level in levels] == [
+        (1, 2, 2),
+        (8, 2, 16),
+    ]
 
 
-def test_the_interval_over_repeats_is_students() -> None:
+def test_the_interval_over_repeats_uses_students_t() -> None:
     # 10, 12, 14: mean 12, s = 2, t(0.975; 2) = 4.3027: 12 ± 4.3027 × 2 / √3
-    found = mean_over_repeats([10, 12, 14])
-    assert (found.value, found.low, found.high) == (
+    estimate = mean_over_repeats([10, 12, 14])
+    assert (estimate.value, estimate.low, estimate.high) == (
         approx(12),
         approx(7.0317, abs=1e-4),
         approx(16.9683, abs=1e-4),
     )
     low, high = scipy.stats.t.interval(0.95, 4, loc=3.4, scale=scipy.stats.sem([1, 2, 3, 5, 6]))
-    other = mean_over_repeats([1, 2, 3, 5, 6])
-    assert (other.low, other.high) == (approx(low), approx(high))
+    second_estimate = mean_over_repeats([1, 2, 3, 5, 6])
+    assert (second_estimate.low, second_estimate.high) == (approx(low), approx(high))
 
 
-def test_two_repeats_have_no_interval_and_say_so() -> None:
-    found = mean_over_repeats([10, 12])
-    assert (found.value, found.low, found.high) == (11, None, None)
-    assert "2 repeats" in (found.reason or "")
+def test_two_repeats_give_a_reason_instead_of_an_interval() -> None:
+    estimate = mean_over_repeats([10, 12])
+    assert (estimate.value, estimate.low, estimate.high) == (11, None, None)
+    assert "2 repeats" in (estimate.reason or "")
 
 
 # ---------------------------------------------------------------------------------------- the knee
 
-NOTHING = LatencySummary(n=0, mean=None, p50=None, p95=None, p99=None)
+NO_TIMES = LatencySummary(n=0, mean=None, p50=None, p95=None, p99=None)
 
 
-def level(
-    concurrency: int, *tokens_per_s: float, failed: int = 0, of: int = 100, preemptions: float | None = 0
+def make_level(
+    concurrency: int,
+    *tokens_per_s: float,
+    n_failed: int = 0,
+    n_requests: int = 100,
+    preemptions: float | None = 0,
 ) -> LoadLevel:
-    """Make a level from its repeats' output tokens per second; each item has 10 tokens."""
+    """Make a level from the output tokens per second of its repeats; each item has 10 tokens."""
     values = tokens_per_s if len(tokens_per_s) > 1 else tokens_per_s * 3
-    span = None if preemptions is None else ServerSpan(
+    server_metrics = None if preemptions is None else ServerSpan(
         n_readings=2, ttft_s=None, inter_token_s=None, queue_s=None, running_max=None, waiting_max=None,
         kv_cache_max=0.5, preemptions=preemptions, prefix_hit_rate=None,
     )  # fmt: skip
     repeats = tuple(
         RepeatSummary(
-            concurrency=concurrency, repeat=place, n_requests=of, n_failed=0, window_s=1, requests_per_s=value / 30,
+            concurrency=concurrency, repeat=repeat, n_requests=n_requests, n_failed=0, window_s=1, requests_per_s=value / 30,
             tokens_per_s=value, items_per_s=value / 10, e2e_mean_s=1,
         )
-        for place, value in enumerate(values, start=1)
+        for repeat, value in enumerate(values, start=1)
     )  # fmt: skip
     return LoadLevel(
         concurrency=concurrency,
         repeats=repeats,
-        n_requests=of,
-        n_failed=failed,
-        failed_by_reason={"endpoint": failed} if failed else {},
+        n_requests=n_requests,
+        n_failed=n_failed,
+        failed_by_reason={"endpoint": n_failed} if n_failed else {},
         n_cut=0,
         n_items=10,
         requests_per_s=mean_over_repeats([value / 30 for value in values]),
         tokens_per_s=mean_over_repeats(values),
         items_per_s=mean_over_repeats([value / 10 for value in values]),
         ttft=LatencySummary(n=3, mean=0.1, p50=0.1, p95=0.2, p99=0.3),
-        tpot=NOTHING,
-        itl=NOTHING,
-        e2e=NOTHING,
+        tpot=NO_TIMES,
+        itl=NO_TIMES,
+        e2e=NO_TIMES,
         little=float(concurrency),
-        server=span,
+        server=server_metrics,
     )
 
 
-RISING = (level(1, 100), level(2, 190), level(4, 360), level(8, 390), level(16, 400))
+RISING = (make_level(1, 100), make_level(2, 190), make_level(4, 360), make_level(8, 390), make_level(16, 400))
 
 
 def test_the_knee_of_a_table_worked_by_hand() -> None:
-    # 95 % of 400 is 380: 4 in flight bring 360, 8 bring 390
-    found = find_knee(RISING)
-    assert (found.concurrency, found.is_found, found.best) == (8, True, 16)
-    assert found.share_of_best == approx(390 / 400)
-    assert found.least == 4  # 380 / 100, rounded up
+    # 95 % of 400 is 380: 4 in flight reach 360, 8 reach 390
+    knee = find_knee(RISING)
+    assert (knee.concurrency, knee.is_found, knee.best) == (8, True, 16)
+    assert knee.share_of_best == approx(390 / 400)
+    assert knee.least == 4  # 380 / 100, rounded up
 
 
 def test_exactly_95_percent_is_enough() -> None:
-    assert find_knee([level(1, 100), level(4, 380), level(8, 400), level(16, 400)]).concurrency == 4
-    assert find_knee([level(1, 100), level(4, 379.9), level(8, 400), level(16, 400)]).concurrency == 8
+    assert (
+        find_knee(
+            [make_level(1, 100), make_level(4, 380), make_level(8, 400), make_level(16, 400)]
+        ).concurrency
+        == 4
+    )
+    assert (
+        find_knee(
+            [make_level(1, 100), make_level(4, 379.9), make_level(8, 400), make_level(16, 400)]
+        ).concurrency
+        == 8
+    )
 
 
-def test_of_levels_that_are_equally_fast_the_smallest_is_the_knee() -> None:
-    found = find_knee([level(1, 100), level(2, 400), level(4, 400), level(8, 400)])
-    assert (found.concurrency, found.best) == (2, 2)
+def test_the_smallest_of_equally_fast_levels_is_the_knee() -> None:
+    knee = find_knee([make_level(1, 100), make_level(2, 400), make_level(4, 400), make_level(8, 400)])
+    assert (knee.concurrency, knee.best) == (2, 2)
 
 
-def test_throughput_that_falls_again_has_its_knee_before_its_top() -> None:
-    found = find_knee([level(1, 100), level(2, 196), level(4, 200), level(8, 120)])
-    assert (found.concurrency, found.best, found.is_found) == (2, 4, True)
+def test_when_throughput_falls_again_the_knee_is_before_the_peak() -> None:
+    knee = find_knee([make_level(1, 100), make_level(2, 196), make_level(4, 200), make_level(8, 120)])
+    assert (knee.concurrency, knee.best, knee.is_found) == (2, 4, True)
 
 
-def test_more_than_one_error_in_a_hundred_keeps_a_level_out() -> None:
-    levels = [level(1, 100), level(2, 200, failed=1), level(4, 200, failed=2), level(8, 200)]
-    found = find_knee(levels)
-    assert (found.concurrency, found.excluded) == (2, {4: "2.0 % errors"})
-    found = find_knee([level(1, 100), level(2, 200, failed=2), level(4, 200), level(8, 200)])
-    assert found.concurrency == 4
+def test_a_level_with_more_than_one_percent_errors_is_excluded() -> None:
+    levels = [
+        make_level(1, 100),
+        make_level(2, 200, n_failed=1),
+        make_level(4, 200, n_failed=2),
+        make_level(8, 200),
+    ]
+    knee = find_knee(levels)
+    assert (knee.concurrency, knee.excluded) == (2, {4: "2.0 % errors"})
+    knee = find_knee(
+        [make_level(1, 100), make_level(2, 200, n_failed=2), make_level(4, 200), make_level(8, 200)]
+    )
+    assert knee.concurrency == 4
 
 
-def test_a_level_with_a_preemption_is_not_the_knee_nor_what_the_knee_is_measured_by() -> None:
-    # 8 would be the best, with 500: 95 % of it nobody brings; of those that qualify 4 is the best
-    levels = [level(1, 100), level(2, 180), level(4, 300), level(8, 500, preemptions=3)]
-    found = find_knee(levels)
-    assert (found.concurrency, found.is_found, found.excluded) == (4, True, {8: "3 preemptions"})
-    said = " ".join(cautions(swept(levels)))
-    assert "3 preemptions" in said
-    assert "66.7 % faster" in said
+def test_a_level_with_preemptions_is_neither_the_knee_nor_its_reference() -> None:
+    # 8 would be the best, with 500, and no other level reaches 95 % of it; of those that qualify 4 is the best
+    levels = [make_level(1, 100), make_level(2, 180), make_level(4, 300), make_level(8, 500, preemptions=3)]
+    knee = find_knee(levels)
+    assert (knee.concurrency, knee.is_found, knee.excluded) == (4, True, {8: "3 preemptions"})
+    text = " ".join(cautions(make_sweep(levels)))
+    assert "3 preemptions" in text
+    assert "66.7 % faster" in text
 
 
-def test_at_the_last_level_the_knee_is_not_found_and_the_way_on_is_told() -> None:
-    levels = [level(1, 100), level(2, 200), level(4, 390)]
-    found = find_knee(levels)
-    assert (found.concurrency, found.is_found) == (4, False)
-    first = verdict(swept(levels))[0]
-    assert first.startswith("Knee not found: ")
-    assert "rises at 4" in first
-    assert "--concurrency 4,8,16" in first
+def test_a_knee_at_the_last_level_is_not_found_and_higher_levels_are_suggested() -> None:
+    levels = [make_level(1, 100), make_level(2, 200), make_level(4, 390)]
+    knee = find_knee(levels)
+    assert (knee.concurrency, knee.is_found) == (4, False)
+    headline = verdict(make_sweep(levels))[0]
+    assert headline.startswith("Knee not found: ")
+    assert "rises at 4" in headline
+    assert "--concurrency 4,8,16" in headline
 
 
 def test_one_level_alone_has_no_knee() -> None:
-    found = find_knee([level(8, 100)])
-    assert (found.concurrency, found.is_found, found.least) == (8, False, None)
-    assert "one level" in (found.reason or "")
+    knee = find_knee([make_level(8, 100)])
+    assert (knee.concurrency, knee.is_found, knee.least) == (8, False, None)
+    assert "one level" in (knee.reason or "")
 
 
-def test_where_no_level_qualifies_there_is_none() -> None:
-    levels = [level(1, 100, failed=50), level(2, 100, preemptions=1)]
-    found = find_knee(levels)
-    assert (found.concurrency, found.best, found.is_found) == (None, None, False)
-    assert verdict(swept(levels))[0].startswith("No knee: ")
+def test_there_is_no_knee_when_no_level_qualifies() -> None:
+    levels = [make_level(1, 100, n_failed=50), make_level(2, 100, preemptions=1)]
+    knee = find_knee(levels)
+    assert (knee.concurrency, knee.best, knee.is_found) == (None, None, False)
+    assert verdict(make_sweep(levels))[0].startswith("No knee: ")
 
 
-def test_repeats_that_agree_leave_one_level_and_noisy_ones_several() -> None:
-    assert [one.concurrency for one in find_knee(RISING).possible] == [8]
-    noisy = [
-        level(1, 100, 101, 99),
-        level(2, 180, 200, 195),
-        level(4, 192, 198, 206),
-        level(8, 190, 205, 199),
+def test_consistent_repeats_leave_one_possible_knee_and_noisy_repeats_several() -> None:
+    assert [possible.concurrency for possible in find_knee(RISING).possible] == [8]
+    noisy_levels = [
+        make_level(1, 100, 101, 99),
+        make_level(2, 180, 200, 195),
+        make_level(4, 192, 198, 206),
+        make_level(8, 190, 205, 199),
     ]
-    found = find_knee(noisy)
-    assert {2, 4} <= {one.concurrency for one in found.possible}
-    assert sum(one.share for one in found.possible) <= 1 + 1e-9
-    assert re.search(r"several levels.* 2 \(\d", " ".join(verdict(swept(noisy))))
+    knee = find_knee(noisy_levels)
+    assert {2, 4} <= {possible.concurrency for possible in knee.possible}
+    assert sum(possible.share for possible in knee.possible) <= 1 + 1e-9
+    assert re.search(r"several levels.* 2 \(\d", " ".join(verdict(make_sweep(noisy_levels))))
 
 
-def test_how_likely_another_knee_is_comes_from_students_distribution() -> None:
+def test_the_probability_of_another_knee_uses_students_t() -> None:
     # 1 in flight is the knee where 2 bring less than 100 / 0.95: one standard error (sd / √3 = 2) below
     # their mean. Student's
     # distribution with 2 degrees of freedom has F(-1) = 1/2 - 1 / (2 √3) = 0.2113 there, the normal one
     # 0.1587
     mean, sd = 100 / 0.95 + 2, 2 * sqrt(3)
-    first, second = find_knee([level(1, 100), level(2, mean - sd, mean, mean + sd)]).possible
+    first, second = find_knee([make_level(1, 100), make_level(2, mean - sd, mean, mean + sd)]).possible
     assert first.share == approx(0.2113, abs=0.015)
     assert first.share + second.share == approx(1)
 
 
-def test_without_three_repeats_nothing_is_said_about_how_sure_it_is() -> None:
-    levels = [level(1, 100, 100), level(2, 200, 200), level(4, 200, 200)]
+def test_fewer_than_three_repeats_give_no_possible_knees() -> None:
+    levels = [make_level(1, 100, 100), make_level(2, 200, 200), make_level(4, 200, 200)]
     assert find_knee(levels).possible == ()
-    assert "at least three repeats" in " ".join(verdict(swept(levels)))
+    assert "at least three repeats" in " ".join(verdict(make_sweep(levels)))
 
 
-def test_preemptions_that_are_not_known_are_said() -> None:
-    levels = [level(1, 100, preemptions=None), level(2, 100, preemptions=None)]
+def test_unknown_preemptions_cause_a_caution() -> None:
+    levels = [make_level(1, 100, preemptions=None), make_level(2, 100, preemptions=None)]
     assert find_knee(levels).concurrency == 1
-    assert "Preemptions are unknown" in " ".join(cautions(swept(levels)))
+    assert "Preemptions are unknown" in " ".join(cautions(make_sweep(levels)))
 
 
 @pytest.mark.slow
 @given(st.lists(st.floats(1, 1000), min_size=1, max_size=8), st.floats(0.01, 100))
 def test_the_knee_is_the_first_with_95_percent_in_any_unit(speeds: list[float], unit: float) -> None:
-    levels = [level(2**place, speed) for place, speed in enumerate(speeds)]
-    found = find_knee(levels).concurrency
-    enough = [speed >= 0.95 * max(speeds) * (1 - 1e-9) for speed in speeds]
-    assert found == 2 ** enough.index(True)
-    scaled = [level(2**place, unit * speed) for place, speed in enumerate(speeds)]
-    assert find_knee(scaled).concurrency == found
+    levels = [make_level(2**exponent, speed) for exponent, speed in enumerate(speeds)]
+    knee = find_knee(levels).concurrency
+    is_enough = [speed >= 0.95 * max(speeds) * (1 - 1e-9) for speed in speeds]
+    assert knee == 2 ** is_enough.index(True)
+    scaled_levels = [make_level(2**exponent, unit * speed) for exponent, speed in enumerate(speeds)]
+    assert find_knee(scaled_levels).concurrency == knee
 
 
-def test_fewer_in_flight_than_the_speedup_cannot_be_enough() -> None:
+def test_the_minimum_in_flight_is_the_speedup_rounded_up() -> None:
     assert min_in_flight(100, 400) == 4  # 380 / 100
     assert min_in_flight(95, 400) == 4  # 380 / 95, exactly
     assert min_in_flight(100, 100) == 1
 
 
-def test_the_cost_at_the_knee_against_one_at_a_time() -> None:
+def test_costs_at_the_knee_and_at_one_in_flight() -> None:
     # USD 1.01 per hour; 10 items/s at 1, 39 at 8: 1,000 items in 100 s and in 25.6 s
-    one, knee = level_costs(RISING, find_knee(RISING), 1.01)
-    assert (one.concurrency, one.work.price) == (1, approx(100 / 3600 * 1.01))
-    assert (knee.concurrency, knee.work.price) == (8, approx(1000 / 39 / 3600 * 1.01))
+    single, at_knee = level_costs(RISING, find_knee(RISING), 1.01)
+    assert (single.concurrency, single.work.price) == (1, approx(100 / 3600 * 1.01))
+    assert (at_knee.concurrency, at_knee.work.price) == (8, approx(1000 / 39 / 3600 * 1.01))
 
 
-# ------------------------------------------------------------------------------------ what is said
+# ------------------------------------------------------------------------------------ the report of a sweep
 
 HOSTILE = "<script>alert(1)</script> | *x* [y](http://z)"
 
 
-def swept(levels: Sequence[LoadLevel], **more: Any) -> Sweep:
-    about: dict[str, Any] = {
+def make_sweep(levels: Sequence[LoadLevel], **overrides: Any) -> Sweep:
+    fields: dict[str, Any] = {
         "id": "s",
         "started": "2026-01-05T10:00:00+00:00",
         "finished": "2026-01-05T10:20:00+00:00",
@@ -438,61 +472,68 @@ def swept(levels: Sequence[LoadLevel], **more: Any) -> Sweep:
         "levels": tuple(levels),
         "knee": find_knee(levels),
     }
-    return Sweep(**{**about, **more})
+    return Sweep(**{**fields, **overrides})
 
 
-def test_a_document_goes_through_json_unchanged() -> None:
-    made = swept(RISING)
-    assert Sweep.model_validate_json(made.model_dump_json()) == made
+def test_a_sweep_survives_a_json_round_trip() -> None:
+    sweep = make_sweep(RISING)
+    assert Sweep.model_validate_json(sweep.model_dump_json()) == sweep
 
 
-def test_words_of_others_are_escaped_in_page_and_markdown() -> None:
-    hostile = swept(RISING, source=HOSTILE, command=f"qaeval sweep {HOSTILE}", noun="pair")
-    page, text = render_sweep_html(hostile), render_sweep_markdown(hostile)
+def test_external_text_is_escaped_in_page_and_markdown() -> None:
+    hostile = make_sweep(RISING, source=HOSTILE, command=f"qaeval sweep {HOSTILE}", noun="pair")
+    page, markdown = render_sweep_html(hostile), render_sweep_markdown(hostile)
     assert "<script" not in page
     assert "&lt;script&gt;" in page
-    assert "<script" not in text.replace("\\<", "")
+    assert "<script" not in markdown.replace("\\<", "")
     assert "default-src &#39;none&#39;; style-src &#39;sha256-" in page
 
 
 @pytest.mark.slow
 def test_page_and_charts_are_the_same_for_the_same_sweep() -> None:
-    made = swept(RISING)
-    assert render_sweep_html(made) == render_sweep_html(made)
-    throughput, first = sweep_charts(made)
+    sweep = make_sweep(RISING)
+    assert render_sweep_html(sweep) == render_sweep_html(sweep)
+    throughput, first_token = sweep_charts(sweep)
     assert "knee: 8" in throughput.svg()
-    assert "knee: 8" in first.svg()
+    assert "knee: 8" in first_token.svg()
     assert "at 8 requests" in throughput.alt
-    assert "knee:" not in sweep_charts(swept(RISING[:3]))[0].svg()
+    assert "knee:" not in sweep_charts(make_sweep(RISING[:3]))[0].svg()
 
 
-def test_what_is_to_beware_of_is_said() -> None:
-    odd = level(4, 100).model_copy(update={"little": 3.0, "n_items": 0, "n_cut": 50})
-    said = " ".join(
+def test_cautions_name_every_problem_of_a_sweep() -> None:
+    odd_level = make_level(4, 100).model_copy(update={"little": 3.0, "n_items": 0, "n_cut": 50})
+    text = " ".join(
         cautions(
-            swept([level(1, 100), odd], unfinished=("4 in flight, repeat 3",), external=True, stale_days=120)
+            make_sweep(
+                [make_level(1, 100), odd_level],
+                unfinished=("4 in flight, repeat 3",),
+                external=True,
+                stale_days=120,
+            )
         )
     )
-    for words in (
+    for phrase in (
         *("Little's law", "3.00 at 4", "pair at 4 in flight", "25.0 % of the replies", "max_tokens"),
         *("Not finished: 4 in flight", "left your network", "120 days old"),
     ):
-        assert words in said
+        assert phrase in text
 
 
 def test_all_tables_fit_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    span = ServerSpan(
+    server_metrics = ServerSpan(
         n_readings=9, ttft_s=1.2, inter_token_s=0.031, queue_s=12.3, running_max=64, waiting_max=3, kv_cache_max=1.0,
         preemptions=12_345, prefix_hit_rate=1.0, tpot_s=0.031, e2e_s=123.4,
     )  # fmt: skip
     times = LatencySummary(n=9, mean=1.0, p50=12.34, p95=123.4, p99=1234.5)
-    more = {"server": span, "ttft": times, "e2e": times, "itl": times, "tpot": times}
-    levels = [level(at, 11_075, 12_311, 9_999).model_copy(update=more) for at in (1, 64)]
-    print_sections(write_sweep(swept(levels)))
-    shown = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("  ")]
-    assert max(map(len, shown)) <= 80
-    heads = [line.split() for line in shown if line.startswith("In flight")]
-    assert heads[-1] == [
+    fields = {"server": server_metrics, "ttft": times, "e2e": times, "itl": times, "tpot": times}
+    levels = [
+        make_level(concurrency, 11_075, 12_311, 9_999).model_copy(update=fields) for concurrency in (1, 64)
+    ]
+    print_sections(write_sweep(make_sweep(levels)))
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("  ")]
+    assert max(map(len, lines)) <= 80
+    headers = [line.split() for line in lines if line.startswith("In flight")]
+    assert headers[-1] == [
         "In",
         "flight",
         "KV",
@@ -510,62 +551,68 @@ def test_all_tables_fit_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[s
         "E2E",
         "s",
     ]
-    assert [head[2] for head in heads] == ["Requests/s", "TTFT", "TPOT", "KV"]
+    assert [header[2] for header in headers] == ["Requests/s", "TTFT", "TPOT", "KV"]
 
 
-def test_the_cost_is_told_with_its_price_and_its_source() -> None:
+def test_the_cost_is_shown_with_its_price_and_source() -> None:
     machine = MachineFacts(
         name="l4", price_per_hour=1.01, currency="USD", as_of="2026-01-01", source="a list"
     )
-    made = swept(RISING, machine=machine, costs=level_costs(RISING, find_knee(RISING), 1.01))
-    text = render_sweep_markdown(made)
-    (saving,) = (line for line in text.splitlines() if line.startswith("1,000 pairs cost"))
+    sweep = make_sweep(RISING, machine=machine, costs=level_costs(RISING, find_knee(RISING), 1.01))
+    markdown = render_sweep_markdown(sweep)
+    (saving,) = (line for line in markdown.splitlines() if line.startswith("1,000 pairs cost"))
     assert re.findall(r"\d[\d.,]*\d|\d", saving) == ["1,000", "0.0072", "8", "74.4", "1", "0.028"]
-    assert "2026-01-01 (source: a list)" in text
+    assert "2026-01-01 (source: a list)" in markdown
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.0213, "0.021"), (0.9996, "1.000"), (4.2, "4.20"), (41.23, "41.2"), (1234.5, "1,234"), (0.0, "0.000")],
 )
-def test_three_digits_never_in_powers_of_ten(value: float, text: str) -> None:
+def test_three_digits_never_use_powers_of_ten(value: float, text: str) -> None:
     assert three_digits(value) == text
 
 
 # ---------------------------------------------------------------------------- one streamed request
 
 
-def events(*texts: str, finish: str | None = "stop", usage: int | None = 7, end: bytes = b"\n\n") -> bytes:
-    def chunk(delta: dict[str, str], finish: str | None = None) -> bytes:
-        return orjson.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+def events(
+    *texts: str, finish: str | None = "stop", completion_tokens: int | None = 7, separator: bytes = b"\n\n"
+) -> bytes:
+    def chunk(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+        return orjson.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]})
 
-    datas = [chunk({"role": "assistant", "content": ""}), *(chunk({"content": text}) for text in texts)]
-    datas.append(chunk({}, finish))
-    if usage is not None:
-        datas.append(orjson.dumps({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": usage}}))
-    return b"".join(b"data: " + data + end for data in [*datas, b"[DONE]"])
+    payloads = [chunk({"role": "assistant", "content": ""}), *(chunk({"content": text}) for text in texts)]
+    payloads.append(chunk({}, finish))
+    if completion_tokens is not None:
+        payloads.append(
+            orjson.dumps(
+                {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": completion_tokens}}
+            )
+        )
+    return b"".join(b"data: " + payload + separator for payload in [*payloads, b"[DONE]"])
 
 
 @given(st.integers(1, 40))
-def test_a_stream_may_be_torn_anywhere(size: int) -> None:
-    for sent in (events("Ä", "ö\n\n"), b": ping\n\n" + events("Ä", "ö\n\n", end=b"\r\n\r\n")):
+def test_a_stream_may_be_split_anywhere(size: int) -> None:
+    for body in (events("Ä", "ö\n\n"), b": ping\n\n" + events("Ä", "ö\n\n", separator=b"\r\n\r\n")):
         stream = _Stream()
-        for start in range(0, len(sent), size):
-            stream.take(sent[start : start + size])
+        for start in range(0, len(body), size):
+            stream.take(body[start : start + size])
         reply = stream.reply(0.0, "url", None)
         assert (reply.text, reply.usage.completion_tokens, len(reply.gaps_s)) == ("Äö\n\n", 7, 3)
 
 
-def test_tokens_are_what_the_server_counts_not_chunks() -> None:
+def test_tokens_are_counted_by_the_server_not_by_chunks() -> None:
     stream = _Stream()
-    stream.take(events("three tokens here", usage=3))
+    stream.take(events("three tokens here", completion_tokens=3))
     assert stream.reply(0.0, "url", None).usage.completion_tokens == 3
 
 
 @pytest.mark.parametrize(
-    ("sent", "reason", "words"),
+    ("body", "reason", "message"),
     [
-        (events("a", usage=None), "endpoint", "include_usage"),
+        (events("a", completion_tokens=None), "endpoint", "include_usage"),
         (events("a", finish=None), "interrupted", "stopped before its end"),
         (events("a", finish="abort"), "interrupted", "finish_reason 'abort'"),
         (events("a", finish="error"), "interrupted", "finish_reason 'error'"),
@@ -578,13 +625,13 @@ def test_tokens_are_what_the_server_counts_not_chunks() -> None:
         (b'{"choices": [{"message": {"content": "whole"}}]}', "endpoint", "expected a stream"),
     ],
 )
-def test_a_stream_that_is_not_whole_is_a_failure(sent: bytes, reason: str, words: str) -> None:
+def test_an_incomplete_stream_is_a_failure(body: bytes, reason: str, message: str) -> None:
     stream = _Stream()
-    stream.take(sent)
-    with pytest.raises(ChatError, match=re.escape(words)) as caught:
+    stream.take(body)
+    with pytest.raises(ChatError, match=re.escape(message)) as error:
         stream.reply(0.0, "url", SECRET)
-    assert caught.value.reason == reason
-    assert SECRET not in caught.value.detail
+    assert error.value.reason == reason
+    assert SECRET not in error.value.detail
 
 
 async def test_a_streamed_request_is_timed() -> None:
@@ -592,15 +639,15 @@ async def test_a_streamed_request_is_timed() -> None:
         async with StreamingChat(
             base_url=server.url, addresses=("127.0.0.1",), model="tiny-gen", api_key=SECRET
         ) as model:
-            reply = await model.ask(ASK, {"cache_salt": "one"})
+            reply = await model.ask(CHAT_REQUEST, {"cache_salt": "one"})
     assert reply.text.strip()
     assert reply.ttft_s >= 0.05
     assert reply.e2e_s == approx(reply.ttft_s + sum(reply.gaps_s))
-    n = (
+    n_gaps = (
         reply.usage.completion_tokens - 1
     )  # the loopback server counts the end, too; chunks: the role, and one for each piece
-    assert len(reply.gaps_s) == n
-    assert reply.e2e_s >= 0.05 + 0.01 * (n - 1)
+    assert len(reply.gaps_s) == n_gaps
+    assert reply.e2e_s >= 0.05 + 0.01 * (n_gaps - 1)
     (body,) = server.requests
     assert (body["stream"], body["stream_options"], body["cache_salt"]) == (
         True,
@@ -626,25 +673,27 @@ async def test_a_streamed_request_is_timed() -> None:
         (200, b"data: " + b"x" * (2**24 + 1), "endpoint"),
     ],
 )
-async def test_what_is_no_stream_is_a_failure_and_asked_once(status: int, body: Any, reason: str) -> None:
+async def test_a_response_that_is_not_a_stream_fails_without_a_retry(
+    status: int, body: Any, reason: str
+) -> None:
     with LoopbackServer() as server:
         server.answer(status, body, {"Location": "http://127.0.0.1:9/v1"})
         async with StreamingChat(
             base_url=server.url, addresses=("127.0.0.1",), model="tiny-gen", api_key=SECRET
         ) as model:
-            with pytest.raises(ChatError) as caught:
-                await model.ask(ASK)
-    assert caught.value.reason == reason
+            with pytest.raises(ChatError) as error:
+                await model.ask(CHAT_REQUEST)
+    assert error.value.reason == reason
     assert len(server.requests) == 1
-    assert SECRET not in f"{caught.value.detail!r} {caught.value.__context__!r}"
+    assert SECRET not in f"{error.value.detail!r} {error.value.__context__!r}"
 
 
-async def test_a_server_that_is_gone_ends_it() -> None:
+async def test_an_unreachable_server_raises_an_endpoint_error() -> None:
     async with StreamingChat(
         base_url="http://127.0.0.1:9/v1", addresses=("127.0.0.1",), model="tiny-gen"
     ) as model:
         with pytest.raises(EndpointError, match="/health"):
-            await model.ask(ASK)
+            await model.ask(CHAT_REQUEST)
 
 
 @pytest.mark.parametrize(
@@ -659,7 +708,7 @@ async def test_a_server_that_is_gone_ends_it() -> None:
         ({}, None, {"n_messages": 2, "top_logprobs": 20, "items": "left out"}),
     ],
 )
-async def test_a_sweep_asks_in_the_form_that_the_server_takes(
+async def test_requests_follow_the_capabilities_of_the_server(
     entry: dict[str, Any], facts: dict[str, Any] | None, expected: dict[str, Any]
 ) -> None:
     request = ChatRequest(
@@ -670,12 +719,14 @@ async def test_a_sweep_asks_in_the_form_that_the_server_takes(
     )
     with LoopbackServer(["served"]) as server:
         spec = ModelSpec(name="entry", url=server.url, served_name="served", **entry)
-        probed = None if facts is None else EndpointFacts(base_url=server.url, model="served", **facts)
-        async with streaming(Endpoint(spec, probed, addresses=("127.0.0.1",))) as model:
+        endpoint_facts = (
+            None if facts is None else EndpointFacts(base_url=server.url, model="served", **facts)
+        )
+        async with streaming(Endpoint(spec, endpoint_facts, addresses=("127.0.0.1",))) as model:
             await model.ask(request)
     (body,) = server.requests
-    form = body.get("response_format")
-    schema = form and form["json_schema"]["schema"]
+    response_format = body.get("response_format")
+    schema = response_format and response_format["json_schema"]["schema"]
     assert body["model"] == "served"
     assert {
         "n_messages": len(body["messages"]),
@@ -684,7 +735,9 @@ async def test_a_sweep_asks_in_the_form_that_the_server_takes(
     } == expected
 
 
-async def test_a_sweep_sends_key_renamed_fields_and_extra_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_carry_the_key_renamed_fields_and_extra_fields(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("SWEEP_KEY", SECRET)
     with LoopbackServer(["entry"]) as server:
         spec = ModelSpec(name="entry", url=server.url, api_key_env="SWEEP_KEY", thinking=False)
@@ -692,7 +745,7 @@ async def test_a_sweep_sends_key_renamed_fields_and_extra_fields(monkeypatch: py
             base_url=server.url, model="entry", fields={"max_tokens": "max_completion_tokens"}
         )
         async with streaming(Endpoint(spec, facts, addresses=("127.0.0.1",))) as model:
-            await model.ask(ASK)
+            await model.ask(CHAT_REQUEST)
     (body,) = server.requests
     assert (body["max_completion_tokens"], "max_tokens" in body) == (64, False)
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
@@ -710,13 +763,13 @@ def server() -> Iterator[LoopbackServer]:
         yield running
 
 
-def sweep(server: LoopbackServer, *more: object, model: str = "mistral", out: Path) -> int:
-    small = ("--concurrency", "2,1", "--requests", 4, "--repeats", 2)
-    words = ["sweep", model, "--endpoint", f"{model}={server.url}", *small, *more, "--out", out]
-    return run([str(word) for word in words])
+def run_sweep(server: LoopbackServer, *options: object, model: str = "mistral", out: Path) -> int:
+    load_options = ("--concurrency", "2,1", "--requests", 4, "--repeats", 2)
+    argv = ["sweep", model, "--endpoint", f"{model}={server.url}", *load_options, *options, "--out", out]
+    return run([str(argument) for argument in argv])
 
 
-def rows_in(folder: Path) -> list[TimedRequest]:
+def read_rows(folder: Path) -> list[TimedRequest]:
     lines = (folder / "requests.jsonl").read_text().splitlines()
     return [TimedRequest.model_validate_json(line) for line in lines]
 
@@ -725,22 +778,30 @@ def rows_in(folder: Path) -> list[TimedRequest]:
 def test_a_sweep_writes_rows_summary_page_and_charts(
     server: LoopbackServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sweep(server, "--n", 3, out=tmp_path / "s") == 0
-    shown = capsys.readouterr().out
-    assert "mistral writing qa_pairs" in shown
+    assert run_sweep(server, "--n", 3, out=tmp_path / "s") == 0
+    stdout = capsys.readouterr().out
+    assert "mistral writing qa_pairs" in stdout
     tables = [
-        line for line in shown.splitlines() if not line.startswith("  ") and not line.startswith("page")
+        line for line in stdout.splitlines() if not line.startswith("  ") and not line.startswith("page")
     ]
     assert max(map(len, tables)) <= 80
-    rows = rows_in(tmp_path / "s")
-    # every level once before any again; of each repeat as many as are in flight fill the server first
-    turns = list(dict.fromkeys((row.concurrency, row.repeat) for row in rows))
-    assert turns == [(1, 1), (2, 1), (1, 2), (2, 2)]
-    assert [sum(row.warm_up for row in rows if row.concurrency == at) for at in (1, 2)] == [2, 4]
-    assert [sum(not row.warm_up for row in rows if row.concurrency == at) for at in (1, 2)] == [8, 8]
-    made = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
-    assert [(one.concurrency, one.n_requests, one.n_failed) for one in made.levels] == [(1, 8, 0), (2, 8, 0)]
-    assert made.levels[0].n_items == 24  # three pairs of each reply
+    rows = read_rows(tmp_path / "s")
+    # all levels run once before the next repeat; each repeat starts with one warm-up request per slot
+    order = list(dict.fromkeys((row.concurrency, row.repeat) for row in rows))
+    assert order == [(1, 1), (2, 1), (1, 2), (2, 2)]
+    assert [sum(row.warm_up for row in rows if row.concurrency == concurrency) for concurrency in (1, 2)] == [
+        2,
+        4,
+    ]
+    assert [
+        sum(not row.warm_up for row in rows if row.concurrency == concurrency) for concurrency in (1, 2)
+    ] == [8, 8]
+    sweep = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
+    assert [(level.concurrency, level.n_requests, level.n_failed) for level in sweep.levels] == [
+        (1, 8, 0),
+        (2, 8, 0),
+    ]
+    assert sweep.levels[0].n_items == 24  # three pairs per reply
     for name in (
         "sweep.html",
         "sweep.md",
@@ -752,11 +813,11 @@ def test_a_sweep_writes_rows_summary_page_and_charts(
 
 
 @pytest.mark.slow
-def test_the_prompts_are_those_of_the_generate_stage(server: LoopbackServer, tmp_path: Path) -> None:
-    assert sweep(server, "--n", 3, "--repeats", 1, out=tmp_path / "s") == 0
+def test_a_sweep_sends_the_prompts_of_the_generate_stage(server: LoopbackServer, tmp_path: Path) -> None:
+    assert run_sweep(server, "--n", 3, "--repeats", 1, out=tmp_path / "s") == 0
     streamed = [body for body in server.requests if body.get("stream")]
     server.requests.clear()
-    words = [
+    argv = [
         "generate",
         "mistral",
         "--endpoint",
@@ -766,48 +827,52 @@ def test_the_prompts_are_those_of_the_generate_stage(server: LoopbackServer, tmp
         "--out",
         str(tmp_path / "g"),
     ]
-    assert run(words) == 0
-    asked = [body for body in server.requests if "quokka" not in json.dumps(body)]
-    added = {"stream", "stream_options", "cache_salt"}
+    assert run(argv) == 0
+    generated = [body for body in server.requests if "quokka" not in json.dumps(body)]
+    stream_fields = {"stream", "stream_options", "cache_salt"}
 
-    def told(body: dict[str, Any]) -> str:
-        return json.dumps({key: value for key, value in body.items() if key not in added}, sort_keys=True)
+    def comparable(body: dict[str, Any]) -> str:
+        return json.dumps(
+            {key: value for key, value in body.items() if key not in stream_fields}, sort_keys=True
+        )
 
-    assert {told(body) for body in streamed} == {told(body) for body in asked if body["max_tokens"] > 100}
+    assert {comparable(body) for body in streamed} == {
+        comparable(body) for body in generated if body["max_tokens"] > 100
+    }
 
 
 @pytest.mark.slow
-def test_no_prompt_finds_itself_in_the_prefix_cache_but_what_prompts_share_is_found(
+def test_repeated_prompts_are_salted_but_prompts_of_one_round_share_a_salt(
     server: LoopbackServer, tmp_path: Path
 ) -> None:
-    # 3 prompts, 4 requests and as many to fill as are in flight: the fourth asks the first one again, with
+    # 3 prompts, 4 requests and one warm-up request per slot: the fourth repeats the first prompt with
     # another salt
-    assert sweep(server, "--n", 3, "--concurrency", 1, out=tmp_path / "s") == 0
-    asked = [
+    assert run_sweep(server, "--n", 3, "--concurrency", 1, out=tmp_path / "s") == 0
+    salted_prompts = [
         (body["cache_salt"], json.dumps(body["messages"])) for body in server.requests if body.get("stream")
     ]
-    assert len(set(asked)) == len(asked) == 10
-    salts = [salt for salt, _ in asked]
-    assert len(set(salts)) == 4  # two repeats, two times round
+    assert len(set(salted_prompts)) == len(salted_prompts) == 10
+    salts = [salt for salt, _ in salted_prompts]
+    assert len(set(salts)) == 4  # two repeats, two rounds each
     assert max(map(salts.count, salts)) == 3
 
 
 @pytest.mark.slow
-def test_a_judge_is_measured_with_the_items_of_a_run(
+def test_a_judge_is_measured_on_the_items_of_a_run(
     server: LoopbackServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["generate", "embedded-lead", "--n", "2", "--out", str(tmp_path / "g")]) == 0
     capsys.readouterr()
-    given = ("--run", tmp_path / "g", "--json")
-    assert sweep(server, *given, model="compass-judger", out=tmp_path / "s") == 0
-    made = json.loads(capsys.readouterr().out)
-    assert (made["stage"], made["noun"], made["n_prompts"]) == ("grade", "letter", 6)
-    assert made["levels"][0]["n_items"] == 8  # a letter of each reply
+    options = ("--run", tmp_path / "g", "--json")
+    assert run_sweep(server, *options, model="compass-judger", out=tmp_path / "s") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["stage"], document["noun"], document["n_prompts"]) == ("grade", "letter", 6)
+    assert document["levels"][0]["n_items"] == 8  # one letter per reply
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "code", "message"),
+    ("argv", "code", "message"),
     [
         (("sweep", "embedded-lead"), 64, "a sweep measures a server"),
         (("sweep", "compass-judger"), 64, "--run"),
@@ -824,40 +889,40 @@ def test_a_judge_is_measured_with_the_items_of_a_run(
         (("sweep", "mistral", "--endpoint", "mistral=http://127.0.0.1:9/v1"), 69, "127.0.0.1:9"),
     ],
 )
-def test_what_cannot_be_measured_is_explained(
-    words: tuple[str, ...], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_refused_sweeps_explain_the_reason(
+    argv: tuple[str, ...], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run([*words, "--out", str(tmp_path / "s")]) == code
+    assert run([*argv, "--out", str(tmp_path / "s")]) == code
     assert message in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
 
 
-def test_a_directory_that_is_there_is_left_alone(
+def test_an_existing_directory_is_not_overwritten(
     server: LoopbackServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sweep(server, out=tmp_path) == 64
+    assert run_sweep(server, out=tmp_path) == 64
     assert "choose another --out" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_ends_the_sweep_and_finished_levels_are_reported(
+def test_a_crashed_server_ends_the_sweep_and_finished_levels_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with LoopbackServer(NAMES) as server:
-        assert sweep(server, "--repeats", 1, out=tmp_path / "whole") == 0
+        assert run_sweep(server, "--repeats", 1, out=tmp_path / "whole") == 0
         n_probes = len(server.requests) - 11
     # 5 requests at one in flight are finished; of the 6 at two, the server answers two
     with LoopbackServer(NAMES, die_after=n_probes + 7, latency_s=0.1) as server:
-        assert sweep(server, "--repeats", 1, out=tmp_path / "s") == 69
-    shown = capsys.readouterr()
-    assert "/health" in shown.err
-    assert "Not finished: 2 in" in shown.out
-    made = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
-    assert [one.concurrency for one in made.levels] == [1]
-    assert {row.concurrency for row in rows_in(tmp_path / "s")} == {1, 2}
+        assert run_sweep(server, "--repeats", 1, out=tmp_path / "s") == 69
+    output = capsys.readouterr()
+    assert "/health" in output.err
+    assert "Not finished: 2 in" in output.out
+    sweep = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
+    assert [level.concurrency for level in sweep.levels] == [1]
+    assert {row.concurrency for row in read_rows(tmp_path / "s")} == {1, 2}
 
 
-def test_a_server_that_answers_nothing_but_errors_is_not_measured(
+def test_a_server_that_returns_only_errors_is_not_measured(
     server: LoopbackServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def refuse(request: Any) -> Any:
@@ -865,11 +930,11 @@ def test_a_server_that_answers_nothing_but_errors_is_not_measured(
         return faulty(429, "too many") if body.get("stream") else None
 
     server._fault = refuse  # type: ignore[method-assign]
-    assert sweep(server, out=tmp_path / "s") == 69
-    message = capsys.readouterr().err
-    assert "first 5" in message
-    assert "429" in message
-    assert all(row.reason == "endpoint" for row in rows_in(tmp_path / "s"))
+    assert run_sweep(server, out=tmp_path / "s") == 69
+    stderr = capsys.readouterr().err
+    assert "first 5" in stderr
+    assert "429" in stderr
+    assert all(row.reason == "endpoint" for row in read_rows(tmp_path / "s"))
 
 
 @pytest.mark.slow
@@ -893,35 +958,38 @@ def test_ctrl_c_keeps_the_rows_and_reports_the_finished_levels(tmp_path: Path) -
             text=True,
             env={**os.environ, "COLUMNS": "80"},
         )
-        rows = tmp_path / "s" / "requests.jsonl"
-        wait_until(lambda: rows.exists() and '"concurrency":2' in rows.read_text())
+        rows_path = tmp_path / "s" / "requests.jsonl"
+        wait_until(lambda: rows_path.exists() and '"concurrency":2' in rows_path.read_text())
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=300)
-    assert process.returncode == 130, err
-    assert "stopping" in err
-    assert "and 4 more" in out
-    made = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
-    assert [one.concurrency for one in made.levels] == [1]
+        stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 130, stderr
+    assert "stopping" in stderr
+    assert "and 4 more" in stdout
+    sweep = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
+    assert [level.concurrency for level in sweep.levels] == [1]
 
 
-def wait_until(done: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not done() and time.monotonic() < until:
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert done()
+    assert condition()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "code", "levels"), [("ok", 0, [1, 2]), ("crashes-after-12", 69, [1])])
-def test_a_server_of_our_own_is_started_measured_and_stopped(
+def test_a_managed_server_is_started_measured_and_stopped(
     kind: str, code: int, levels: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # the probe asks 5 times, and 5 requests are the level of one in flight: the server dies in the next level
+    # the probe sends 5 requests and the level of one in flight 5 more: the server dies in the next level
     monkeypatch.chdir(tmp_path)
-    fake = [sys.executable, str(Path(__file__).with_name("fake_vllm.py"))]
-    registry = {"serving": {"command": fake, "env": {}}, "models": {"mine": {"hf_id": f"fake/{kind}"}}}
+    fake_command = [sys.executable, str(Path(__file__).with_name("fake_vllm.py"))]
+    registry = {
+        "serving": {"command": fake_command, "env": {}},
+        "models": {"mine": {"hf_id": f"fake/{kind}"}},
+    }
     Path("mine.yaml").write_text(json.dumps(registry))
-    words = [
+    argv = [
         "sweep",
         "mine",
         "--config",
@@ -933,13 +1001,13 @@ def test_a_server_of_our_own_is_started_measured_and_stopped(
         "--repeats",
         "1",
     ]
-    assert run([*words, "--out", "s"]) == code
-    made = Sweep.model_validate_json(Path("s", "sweep.json").read_text())
-    assert [one.concurrency for one in made.levels] == levels
+    assert run([*argv, "--out", "s"]) == code
+    sweep = Sweep.model_validate_json(Path("s", "sweep.json").read_text())
+    assert [level.concurrency for level in sweep.levels] == levels
     assert list(Path("s", "logs").iterdir())
 
 
-def test_a_gauge_is_that_of_the_fullest_engine() -> None:
+def test_a_gauge_is_the_maximum_over_engines() -> None:
     text = b'# TYPE vllm:kv gauge\nvllm:kv{engine="0"} 0.25\nvllm:kv{engine="1"} 0.5\nvllm:kv_other 0.9\n'
     assert read_gauge(text, "vllm:kv") == 0.5
     assert read_gauge(text, "vllm:nothing") is None
@@ -955,97 +1023,105 @@ needs_a_compiler = pytest.mark.skipif(not COMPILER, reason="the mock server need
 
 @needs_a_compiler
 @pytest.mark.nightly
-def test_a_server_with_known_times_has_these_times_and_its_slots_are_the_knee(tmp_path: Path) -> None:
+def test_known_latencies_and_slots_of_a_mock_server_are_measured(tmp_path: Path) -> None:
     # a reply takes 60 + 15 × 10 ms = 0.21 s; 4 run at once, the others wait: 4 / 0.21 = 19.05 replies,
     # 304.8 tokens per second
     registry = tmp_path / "mock.yaml"
     registry.write_text("models: {bench: {url: 'http://127.0.0.1:9/v1', structured: off}}\n")
     with Mock(slots=4, **TIMES) as mock:
-        words = ["sweep", "bench", "--config", str(registry), "--endpoint", f"bench={mock.url}"]
-        words += ["--concurrency", "1,2,4,8", "--requests", "16", "--out", str(tmp_path / "s")]
-        assert run(words) == 0
-    made = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
-    one, two, four, eight = made.levels
-    for found, in_flight in ((one, 1), (two, 2), (four, 4)):
-        assert found.ttft.p50 == approx(0.060, rel=0.05)
-        assert found.tpot.p50 == approx(0.010, rel=0.05)
-        assert found.itl.p50 == approx(0.010, rel=0.05)
-        assert found.e2e.p50 == approx(0.210, rel=0.05)
-        assert found.requests_per_s.value == approx(in_flight / 0.21, rel=0.05)
-        assert found.tokens_per_s.value == approx(in_flight * 16 / 0.21, rel=0.05)
-        assert found.little == approx(in_flight, rel=0.05)
+        argv = ["sweep", "bench", "--config", str(registry), "--endpoint", f"bench={mock.url}"]
+        argv += ["--concurrency", "1,2,4,8", "--requests", "16", "--out", str(tmp_path / "s")]
+        assert run(argv) == 0
+    sweep = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
+    one, two, four, eight = sweep.levels
+    for level, in_flight in ((one, 1), (two, 2), (four, 4)):
+        assert level.ttft.p50 == approx(0.060, rel=0.05)
+        assert level.tpot.p50 == approx(0.010, rel=0.05)
+        assert level.itl.p50 == approx(0.010, rel=0.05)
+        assert level.e2e.p50 == approx(0.210, rel=0.05)
+        assert level.requests_per_s.value == approx(in_flight / 0.21, rel=0.05)
+        assert level.tokens_per_s.value == approx(in_flight * 16 / 0.21, rel=0.05)
+        assert level.little == approx(in_flight, rel=0.05)
     assert eight.requests_per_s.value == approx(4 / 0.21, rel=0.05)
-    assert eight.ttft.p50 == approx(0.060 + 0.210, rel=0.05)  # a whole reply of somebody else first
-    assert (made.knee.concurrency, made.knee.is_found, made.knee.least) == (4, True, 4)
+    assert eight.ttft.p50 == approx(0.060 + 0.210, rel=0.05)  # waits for one complete reply first
+    assert (sweep.knee.concurrency, sweep.knee.is_found, sweep.knee.least) == (4, True, 4)
 
 
 @needs_a_compiler
 @pytest.mark.slow
-def test_a_server_that_preempts_is_kept_below_that(tmp_path: Path) -> None:
+def test_the_knee_stays_below_the_level_that_preempts(tmp_path: Path) -> None:
     registry = tmp_path / "mock.yaml"
     registry.write_text("models: {bench: {url: 'http://127.0.0.1:9/v1', structured: off}}\n")
     with Mock(preempt_above=2, **TIMES) as mock:
-        words = ["sweep", "bench", "--config", str(registry), "--endpoint", f"bench={mock.url}"]
-        words += ["--concurrency", "1,2,4", "--requests", "8", "--repeats", "1", "--out", str(tmp_path / "s")]
-        assert run(words) == 0
-    made = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
-    assert (made.knee.concurrency, made.knee.is_found) == (2, True)
-    assert "preemption" in made.knee.excluded[4]
+        argv = ["sweep", "bench", "--config", str(registry), "--endpoint", f"bench={mock.url}"]
+        argv += ["--concurrency", "1,2,4", "--requests", "8", "--repeats", "1", "--out", str(tmp_path / "s")]
+        assert run(argv) == 0
+    sweep = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
+    assert (sweep.knee.concurrency, sweep.knee.is_found) == (2, True)
+    assert "preemption" in sweep.knee.excluded[4]
 
 
 # --------------------------------------------------------------------- the example of docs/cost.md
 
 
-def test_what_the_knee_says_of_the_worked_example_is_computed() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "cost.md").read_text()
-    alone, thirty = 0.23, 2.11
-    levels = [level(1, alone * 10), level(30, thirty * 10)]
-    found = find_knee(levels)
-    assert (found.concurrency, found.is_found, found.best) == (30, False, 30)
-    least = min_in_flight(alone, thirty)
-    knee = steady_work(1932, per_s=0.95 * thirty, price_per_hour=1.01)
-    for said in (
-        f"0.95 × 2.11 = {0.95 * thirty:.4f} chunks per second",
-        f"{0.95 * thirty:.4f} / 0.23 = {0.95 * thirty / alone:.2f}, so {least} in flight at least",
-        f"from {1 / alone:.1f} s to {30 / thirty:.1f} s",
-        f"{thirty / alone:.1f} times the throughput",
-        f"{30 / thirty * alone:.1f} times as long",
-        f"USD {knee.price:.4f}, USD {knee.price_per_1000:.4f} for 1,000 chunks",
-        f"{100 * (1 - knee.price / steady_work(1932, per_s=alone, price_per_hour=1.01).price):.1f} % less than one at a time",
+def test_the_numbers_of_the_worked_example_in_the_docs_are_computed() -> None:
+    document = (Path(__file__).parents[1] / "docs" / "cost.md").read_text()
+    single_rate, rate_at_30 = 0.23, 2.11
+    levels = [make_level(1, single_rate * 10), make_level(30, rate_at_30 * 10)]
+    knee = find_knee(levels)
+    assert (knee.concurrency, knee.is_found, knee.best) == (30, False, 30)
+    min_level = min_in_flight(single_rate, rate_at_30)
+    work_at_knee = steady_work(1932, per_s=0.95 * rate_at_30, price_per_hour=1.01)
+    for phrase in (
+        f"0.95 × 2.11 = {0.95 * rate_at_30:.4f} chunks per second",
+        f"{0.95 * rate_at_30:.4f} / 0.23 = {0.95 * rate_at_30 / single_rate:.2f}, so {min_level} in flight at least",
+        f"from {1 / single_rate:.1f} s to {30 / rate_at_30:.1f} s",
+        f"{rate_at_30 / single_rate:.1f} times the throughput",
+        f"{30 / rate_at_30 * single_rate:.1f} times as long",
+        f"USD {work_at_knee.price:.4f}, USD {work_at_knee.price_per_1000:.4f} for 1,000 chunks",
+        f"{100 * (1 - work_at_knee.price / steady_work(1932, per_s=single_rate, price_per_hour=1.01).price):.1f} % less than one at a time",
     ):
-        assert said in text, said
+        assert phrase in document, phrase
 
 
 # ---------------------------------------------------------------------- a normal run's own servers
 
 
-def seen(at_s: float, session: str = "1", **values: float) -> Reading:
-    """Read the metrics of a server: ``ttft_sum`` is the sum of its histogram; ``stop`` and ``length`` are finished requests."""
+def reading(at_s: float, session: str = "1", **values: float) -> Reading:
+    """Make a reading of server metrics: ``ttft_sum`` is the sum of a histogram; ``stop`` and ``length`` are finished requests."""
     names = {"ttft": TTFT, "tpot": TPOT, "itl": ITL, "e2e": E2E, "queue": QUEUE}
-    known = {"stop": f"{SUCCESSES} stop", "length": f"{SUCCESSES} length", "tokens": GENERATED_TOKENS}
-    known |= {
-        f"{short}_{part}": f"{name}_{part}" for short, name in names.items() for part in ("sum", "count")
+    metric_names = {"stop": f"{SUCCESSES} stop", "length": f"{SUCCESSES} length", "tokens": GENERATED_TOKENS}
+    metric_names |= {
+        f"{abbreviation}_{part}": f"{name}_{part}"
+        for abbreviation, name in names.items()
+        for part in ("sum", "count")
     }
-    known |= {"e2e_1": f"{E2E}_bucket 1.0", "e2e_2": f"{E2E}_bucket 2.0", "e2e_inf": f"{E2E}_bucket +Inf"}
+    metric_names |= {
+        "e2e_1": f"{E2E}_bucket 1.0",
+        "e2e_2": f"{E2E}_bucket 2.0",
+        "e2e_inf": f"{E2E}_bucket +Inf",
+    }
     return Reading(
         stage="generate",
         model="alpha",
         session=session,
         at_s=at_s,
-        values={known[name]: value for name, value in values.items()},
+        values={metric_names[name]: value for name, value in values.items()},
     )
 
 
-def test_a_runs_own_stages_tell_the_same_quantities_without_extra_load() -> None:
+def test_server_metrics_of_a_run_give_the_same_quantities_without_extra_load() -> None:
     # two sessions of 10 s and 30 s: 12 + 28 requests in 40 s, 4,000 tokens; time per token 1.2 s over 40
     # requests; half of them below 1 s
-    first = [
-        seen(0, stop=5, length=1, tokens=100, tpot_sum=0, tpot_count=0, e2e_1=0, e2e_2=0, e2e_inf=0),
-        seen(10, stop=15, length=3, tokens=1100, tpot_sum=0.4, tpot_count=12, e2e_1=6, e2e_2=12, e2e_inf=12),
+    first_session = [
+        reading(0, stop=5, length=1, tokens=100, tpot_sum=0, tpot_count=0, e2e_1=0, e2e_2=0, e2e_inf=0),
+        reading(
+            10, stop=15, length=3, tokens=1100, tpot_sum=0.4, tpot_count=12, e2e_1=6, e2e_2=12, e2e_inf=12
+        ),
     ]
-    second = [
-        seen(0, "2", stop=0, length=0, tokens=0, tpot_sum=0, tpot_count=0, e2e_1=0, e2e_2=0, e2e_inf=0),
-        seen(
+    second_session = [
+        reading(0, "2", stop=0, length=0, tokens=0, tpot_sum=0, tpot_count=0, e2e_1=0, e2e_2=0, e2e_inf=0),
+        reading(
             30,
             "2",
             stop=28,
@@ -1058,15 +1134,15 @@ def test_a_runs_own_stages_tell_the_same_quantities_without_extra_load() -> None
             e2e_inf=28,
         ),
     ]
-    span = server_span([*first, *second], "generate", "alpha")
+    span = server_span([*first_session, *second_session], "generate", "alpha")
     assert span is not None
     assert (span.requests_per_s, span.tokens_per_s) == (approx(1.0), approx(100.0))
     assert span.tpot_s == approx(1.2 / 40)
     assert (span.e2e_p50_s, span.e2e_p95_s) == (approx(1.0), approx(1.9))  # the 38th: 18 of the 20 above 1 s
 
 
-def test_what_a_server_does_not_count_is_not_known_and_never_0() -> None:
-    span = server_span([seen(0, tokens=0), seen(10, tokens=50)], "generate", "alpha")
+def test_quantities_the_server_does_not_count_are_none_not_zero() -> None:
+    span = server_span([reading(0, tokens=0), reading(10, tokens=50)], "generate", "alpha")
     assert span is not None
     assert (span.tokens_per_s, span.requests_per_s, span.tpot_s, span.e2e_s) == (
         approx(5.0),
@@ -1074,16 +1150,18 @@ def test_what_a_server_does_not_count_is_not_known_and_never_0() -> None:
         None,
         None,
     )
-    once = server_span([seen(0, tokens=50, stop=1)], "generate", "alpha")
-    assert once is not None
-    assert (once.tokens_per_s, once.requests_per_s) == (None, None)
+    single = server_span([reading(0, tokens=50, stop=1)], "generate", "alpha")
+    assert single is not None
+    assert (single.tokens_per_s, single.requests_per_s) == (None, None)
 
 
-def test_the_report_tells_the_three_kinds_of_token_times_apart() -> None:
-    made = case({"alpha": ["AA"] * 12}, items_per_sample=2)
+def test_the_report_distinguishes_the_three_token_times() -> None:
+    report_case = case({"alpha": ["AA"] * 12}, items_per_sample=2)
     readings = (
-        seen(0, tpot_sum=0, tpot_count=0, itl_sum=0, itl_count=0, e2e_sum=0, e2e_count=0, stop=0, tokens=0),
-        seen(
+        reading(
+            0, tpot_sum=0, tpot_count=0, itl_sum=0, itl_count=0, e2e_sum=0, e2e_count=0, stop=0, tokens=0
+        ),
+        reading(
             10,
             tpot_sum=0.3,
             tpot_count=10,
@@ -1096,22 +1174,24 @@ def test_the_report_tells_the_three_kinds_of_token_times_apart() -> None:
         ),
     )
     (table,) = [
-        one
-        for one in speed(made.with_rows(readings=readings).report()).tables
-        if any("TPOT" in name for name in one.header)
+        candidate_table
+        for candidate_table in speed(report_case.with_rows(readings=readings).report()).tables
+        if any("TPOT" in column for column in candidate_table.header)
     ]
     cells = dict(zip(table.header, table.rows[0], strict=True))
     means = {
-        kind: cell.split(" / ")[0] for name, cell in cells.items() for kind in re.findall(r"\((\w+)\)", name)
+        kind: cell.split(" / ")[0]
+        for column, cell in cells.items()
+        for kind in re.findall(r"\((\w+)\)", column)
     }
     assert means == {"TPOT": "0.030 s", "ITL": "0.020 s", "E2E": "2.0 s"}
     assert (cells["Requests per second"], cells["Output tokens per second"]) == ("1.0 /s", "11.0 /s")
     assert "TPOT is" in table.notes[0]
-    assert "TTFT" not in table.notes[0]  # no column of it is there
+    assert "TTFT" not in table.notes[0]  # there is no TTFT column
 
 
 @pytest.mark.parametrize(
-    "change",
+    "fields",
     [
         {"repeat": 0},
         {"concurrency": 0},
@@ -1120,7 +1200,7 @@ def test_the_report_tells_the_three_kinds_of_token_times_apart() -> None:
         {"n_items": -1},
     ],
 )
-def test_a_request_with_a_number_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
+def test_a_request_with_an_impossible_number_is_refused(fields: dict[str, Any]) -> None:
     assert timed(0, 1, repeat=1, concurrency=1, start_s=0, ttft_s=0, n_items=0).repeat == 1
-    with pytest.raises(ValidationError, match=next(iter(change))):
-        timed(0, 1, **change)
+    with pytest.raises(ValidationError, match=next(iter(fields))):
+        timed(0, 1, **fields)
