@@ -1,4 +1,4 @@
-"""Each check on natural cases with and without a finding, in English and German, near its options' bounds."""
+"""Each check on realistic cases with and without a finding, in English and German, near the bounds of its options."""
 
 import json
 import re
@@ -43,206 +43,212 @@ def case(
     text: str = ENGLISH,
     title: str = "",
     language: str = "",
-    given: Mapping[str, Any] | None = None,
-    before: tuple[str, ...] = (),
+    facts: Mapping[str, Any] | None = None,
+    earlier_questions: tuple[str, ...] = (),
     reply: str = "",
-    **parts: str,
+    **more_parts: str,
 ) -> CheckedItem:
-    sample = Sample.of(Chunk(chunk_id="c1", text=text, title=title, language=language), question, given)
+    sample = Sample.of(Chunk(chunk_id="c1", text=text, title=title, language=language), question, facts)
 
-    def item(position: int, asked: str) -> Item:
-        return Item.of(sample.sample_id, position, type=type, question=asked, answer=answer, parts=parts)
+    def item(position: int, item_question: str) -> Item:
+        return Item.of(
+            sample.sample_id, position, type=type, question=item_question, answer=answer, parts=more_parts
+        )
 
-    earlier = tuple(item(place, asked) for place, asked in enumerate(before))
-    return CheckedItem(item(len(before), question), earlier, sample, reply)
+    earlier_items = tuple(item(index, earlier) for index, earlier in enumerate(earlier_questions))
+    return CheckedItem(item(len(earlier_questions), question), earlier_items, sample, reply)
 
 
-class Try(NamedTuple):
-    """A case and what the finding must hold; empty: nothing may be found."""
+class CheckCase(NamedTuple):
+    """A checked item and the text the finding must contain; empty means no finding."""
 
     check: str
-    finds: str
-    given: CheckedItem
+    expected: str
+    checked_item: CheckedItem
     options: Mapping[str, Any] = {}
 
 
-def words_of(n: int) -> str:
+def make_words(n: int) -> str:
     return " ".join(["word"] * n)
 
 
-def asked(finds: str, question: str, *before: str, **options: float) -> Try:
-    return Try("repeated_question", finds, case(question=question, before=before), options)
+def repeated(expected: str, question: str, *earlier_questions: str, **options: float) -> CheckCase:
+    return CheckCase(
+        "repeated_question", expected, case(question=question, earlier_questions=earlier_questions), options
+    )
 
 
 REPEATED: Final = [
-    asked("same question as item 1", "Which port is it?", "Which port is it?"),
-    asked("same question as item 2", "which port is it", "Why?", "Which port is it?"),
-    asked("question of item 1", "What is the default port?", "Which port is the default?"),
-    asked("nearly", "Was ist der Standardport?", "Welcher ist der Standardport?"),
-    asked("nearly", "Which red green blue key is read?", "Which red green blue key is set?", alike=0.6),
-    asked("", "Which red green blue key is read?", "Which red green blue key is set?", alike=0.7),
-    asked("", "Which port does vLLM use?"),
-    asked("", "Why does vLLM use paged attention?", "How does vLLM use paged attention?"),
-    asked("", "Wann meldet der Betreiber den Vorfall?", "Warum meldet der Betreiber den Vorfall?"),
-    asked("", "What speed does a batch of 8 reach?", "What speed does a batch of 16 reach?", alike=0.6),
-    asked("", "Which port does vLLM use?", "How is the cache sized?"),
+    repeated("same question as item 1", "Which port is it?", "Which port is it?"),
+    repeated("same question as item 2", "which port is it", "Why?", "Which port is it?"),
+    repeated("question of item 1", "What is the default port?", "Which port is the default?"),
+    repeated("nearly", "Was ist der Standardport?", "Welcher ist der Standardport?"),
+    repeated("nearly", "Which red green blue key is read?", "Which red green blue key is set?", alike=0.6),
+    repeated("", "Which red green blue key is read?", "Which red green blue key is set?", alike=0.7),
+    repeated("", "Which port does vLLM use?"),
+    repeated("", "Why does vLLM use paged attention?", "How does vLLM use paged attention?"),
+    repeated("", "Wann meldet der Betreiber den Vorfall?", "Warum meldet der Betreiber den Vorfall?"),
+    repeated("", "What speed does a batch of 8 reach?", "What speed does a batch of 16 reach?", alike=0.6),
+    repeated("", "Which port does vLLM use?", "How is the cache sized?"),
 ]
 
 
-def about(finds: str, question: str, text: str = ENGLISH, title: str = "", **options: float) -> Try:
-    return Try("foreign_question", finds, case(question=question, text=text, title=title), options)
+def foreign(
+    expected: str, question: str, text: str = ENGLISH, title: str = "", **options: float
+) -> CheckCase:
+    return CheckCase("foreign_question", expected, case(question=question, text=text, title=title), options)
 
 
 FOREIGN: Final = [
-    about("capital, france", "What is the capital of France?"),
-    about("chunk lacks", "How does Kubernetes schedule pods?"),
-    about("chunk lacks", "Wie hoch ist die Steuer auf Grundstücke?", GERMAN),
-    about("chunk lacks", "Which port does Postgres expose?", least=0.6),
-    about("chunk lacks", "Who wrote the novel?"),
-    about("", "Which port does vLLM listen on?"),
-    about("", "Which port does Redis listen on?", least=0.6),
-    about("", "Wer meldet die Verletzung der Aufsichtsbehörde?", GERMAN),
-    about("", "How is Redis persisted?", "It is persisted by snapshots.", "Redis"),
-    about("", "According to the text, which port is it?"),
-    about("", "How does vllm's max-num-seqs limit batches?"),
+    foreign("capital, france", "What is the capital of France?"),
+    foreign("chunk lacks", "How does Kubernetes schedule pods?"),
+    foreign("chunk lacks", "Wie hoch ist die Steuer auf Grundstücke?", GERMAN),
+    foreign("chunk lacks", "Which port does Postgres expose?", least=0.6),
+    foreign("chunk lacks", "Who wrote the novel?"),
+    foreign("", "Which port does vLLM listen on?"),
+    foreign("", "Which port does Redis listen on?", least=0.6),
+    foreign("", "Wer meldet die Verletzung der Aufsichtsbehörde?", GERMAN),
+    foreign("", "How is Redis persisted?", "It is persisted by snapshots.", "Redis"),
+    foreign("", "According to the text, which port is it?"),
+    foreign("", "How does vllm's max-num-seqs limit batches?"),
 ]
 
 
-def echo(finds: str, question: str, answer: str, **options: float) -> Try:
-    return Try("echoed_answer", finds, case(answer, question=question), options)
+def echoed(expected: str, question: str, answer: str, **options: float) -> CheckCase:
+    return CheckCase("echoed_answer", expected, case(answer, question=question), options)
 
 
 ECHOED: Final = [
-    echo("repeats", "Why does batching raise throughput?", "Batching raises throughput."),
-    echo(
+    echoed("repeats", "Why does batching raise throughput?", "Batching raises throughput."),
+    echoed(
         "repeats", "What is the default port of the server?", "The default port of the server is the default."
     ),
-    echo("repeats", "Warum erhöht Batching den Durchsatz?", "Batching erhöht den Durchsatz."),
-    echo("repeats", "Is it red or green?", "It is red or green."),
-    echo("repeats", "What do alpha beta gamma do?", "Alpha beta gamma delta.", most=0.7),
-    echo("", "What do alpha beta gamma do?", "Alpha beta gamma delta.", most=0.75),
-    echo("", "Why does batching raise throughput?", "Finished requests leave the batch at once."),
-    echo("", "Which port does vLLM use?", "vLLM uses port 8000."),
-    echo("", "Does vLLM or TGI support adapters?", "vLLM supports adapters."),
-    echo("", "Does the cache survive restarts?", "The cache does not survive restarts."),
-    echo("", "Speichert der Server Anfragen?", "Ja, der Server speichert Anfragen."),
-    echo("", "What is it?", "It is this."),
+    echoed("repeats", "Warum erhöht Batching den Durchsatz?", "Batching erhöht den Durchsatz."),
+    echoed("repeats", "Is it red or green?", "It is red or green."),
+    echoed("repeats", "What do alpha beta gamma do?", "Alpha beta gamma delta.", most=0.7),
+    echoed("", "What do alpha beta gamma do?", "Alpha beta gamma delta.", most=0.75),
+    echoed("", "Why does batching raise throughput?", "Finished requests leave the batch at once."),
+    echoed("", "Which port does vLLM use?", "vLLM uses port 8000."),
+    echoed("", "Does vLLM or TGI support adapters?", "vLLM supports adapters."),
+    echoed("", "Does the cache survive restarts?", "The cache does not survive restarts."),
+    echoed("", "Speichert der Server Anfragen?", "Ja, der Server speichert Anfragen."),
+    echoed("", "What is it?", "It is this."),
 ]
 
 
-def phrase(finds: str, answer: str = "", question: str = "", text: str = ENGLISH) -> Try:
-    return Try("stock_phrase", finds, case(answer, question=question, text=text))
+def stock_phrase(expected: str, answer: str = "", question: str = "", text: str = ENGLISH) -> CheckCase:
+    return CheckCase("stock_phrase", expected, case(answer, question=question, text=text))
 
 
 STOCK: Final = [
-    phrase("answer: 'According to the text'", "According to the text, it is 8000."),
-    phrase("question: 'in the passage'", question="What is described in the passage?"),
-    phrase("based on the provided context", "It is, based on the provided context, 8000."),
-    phrase("the text say", question="What does the text say about ports?"),
-    phrase("I hope this helps", "Port 8000. I hope this helps!"),
-    phrase("Laut dem Text", "Laut dem Text sind es 72 Stunden."),
-    phrase("sagt der Text", question="Was sagt der Text über Meldungen?"),
-    phrase("Im Abschnitt", "Im Abschnitt steht 72 Stunden."),
-    phrase("", "It listens on port 8000."),
-    phrase("", "The flag is read from the source code."),
-    phrase("", "In the context of batching, a request waits."),
-    phrase("", "Tokens in the context window are kept."),
-    phrase("", "Suchen Sie im Text nach Ports.", text="Suchen Sie im Text nach dem Wort."),
-    phrase("", "Store it in this document.", text="Put the field in this document."),
-    phrase("", "Die Frist gilt im Kontext von Meldungen."),
+    stock_phrase("answer: 'According to the text'", "According to the text, it is 8000."),
+    stock_phrase("question: 'in the passage'", question="What is described in the passage?"),
+    stock_phrase("based on the provided context", "It is, based on the provided context, 8000."),
+    stock_phrase("the text say", question="What does the text say about ports?"),
+    stock_phrase("I hope this helps", "Port 8000. I hope this helps!"),
+    stock_phrase("Laut dem Text", "Laut dem Text sind es 72 Stunden."),
+    stock_phrase("sagt der Text", question="Was sagt der Text über Meldungen?"),
+    stock_phrase("Im Abschnitt", "Im Abschnitt steht 72 Stunden."),
+    stock_phrase("", "It listens on port 8000."),
+    stock_phrase("", "The flag is read from the source code."),
+    stock_phrase("", "In the context of batching, a request waits."),
+    stock_phrase("", "Tokens in the context window are kept."),
+    stock_phrase("", "Suchen Sie im Text nach Ports.", text="Suchen Sie im Text nach dem Wort."),
+    stock_phrase("", "Store it in this document.", text="Put the field in this document."),
+    stock_phrase("", "Die Frist gilt im Kontext von Meldungen."),
 ]
 
 LENGTH: Final = [
-    Try("answer_length", "2 words, expected 3 to 120", case("Port 8000.")),
-    Try("answer_length", "121 words", case(words_of(121))),
-    Try("answer_length", "0 words", case("   ")),
-    Try("answer_length", "expected 5 to 6", case(words_of(4)), {"least": 5, "most": 6}),
-    Try("answer_length", "7 words", case("Das sind genau sieben Wörter hier drin."), {"most": 6}),
-    Try("answer_length", "", case(words_of(3))),
-    Try("answer_length", "", case(words_of(120))),
-    Try("answer_length", "", case(words_of(5)), {"least": 5, "most": 6}),
-    Try("answer_length", "", case(words_of(6)), {"least": 5, "most": 6}),
+    CheckCase("answer_length", "2 words, expected 3 to 120", case("Port 8000.")),
+    CheckCase("answer_length", "121 words", case(make_words(121))),
+    CheckCase("answer_length", "0 words", case("   ")),
+    CheckCase("answer_length", "expected 5 to 6", case(make_words(4)), {"least": 5, "most": 6}),
+    CheckCase("answer_length", "7 words", case("Das sind genau sieben Wörter hier drin."), {"most": 6}),
+    CheckCase("answer_length", "", case(make_words(3))),
+    CheckCase("answer_length", "", case(make_words(120))),
+    CheckCase("answer_length", "", case(make_words(5)), {"least": 5, "most": 6}),
+    CheckCase("answer_length", "", case(make_words(6)), {"least": 5, "most": 6}),
 ]
 
 
-def label(finds: str, type_: str, question: str) -> Try:
-    return Try("type_label", finds, case(question=question, type=type_))
+def type_label(expected: str, item_type: str, question: str) -> CheckCase:
+    return CheckCase("type_label", expected, case(question=question, type=item_type))
 
 
 LABEL: Final = [
-    label("comparison", "comparison", "What is the default port?"),
-    label("comparison", "comparison", "Welche Frist gilt?"),
-    label("conceptual", "conceptual", "How many GPUs are there?"),
-    label("conceptual", "conceptual", "Welcher Port wird genutzt?"),
-    label("asks how or why", "factual", "Why does batching help?"),
-    label("asks how or why", "factual", "Warum hilft Batching?"),
-    label("", "comparison", "How does A differ from B?"),
-    label("", "comparison", "Which is faster, A or B?"),
-    label("", "comparison", "Worin unterscheiden sich A und B?"),
-    label("", "conceptual", "What role does the cache play?"),
-    label("", "conceptual", "Wozu dient der Cache?"),
-    label("", "factual", "How many GPUs are there?"),
-    label("", "factual", "How is the option called?"),
-    label("", "answerable", "Why?"),
+    type_label("comparison", "comparison", "What is the default port?"),
+    type_label("comparison", "comparison", "Welche Frist gilt?"),
+    type_label("conceptual", "conceptual", "How many GPUs are there?"),
+    type_label("conceptual", "conceptual", "Welcher Port wird genutzt?"),
+    type_label("asks how or why", "factual", "Why does batching help?"),
+    type_label("asks how or why", "factual", "Warum hilft Batching?"),
+    type_label("", "comparison", "How does A differ from B?"),
+    type_label("", "comparison", "Which is faster, A or B?"),
+    type_label("", "comparison", "Worin unterscheiden sich A und B?"),
+    type_label("", "conceptual", "What role does the cache play?"),
+    type_label("", "conceptual", "Wozu dient der Cache?"),
+    type_label("", "factual", "How many GPUs are there?"),
+    type_label("", "factual", "How is the option called?"),
+    type_label("", "answerable", "Why?"),
 ]
 
 
-def figures(finds: str, answer: str, question: str = "", text: str = ENGLISH) -> Try:
-    return Try("new_numbers", finds, case(answer, question=question, text=text))
+def new_numbers(expected: str, answer: str, question: str = "", text: str = ENGLISH) -> CheckCase:
+    return CheckCase("new_numbers", expected, case(answer, question=question, text=text))
 
 
 NUMBERS: Final = [
-    figures("not in the chunk: 9000", "It listens on port 9000."),
-    figures("not in the chunk: 7", "7"),
-    figures("not in the chunk: 50%", "Throughput rises by 50%."),
-    figures("not in the chunk: 5", "It retries five times."),
-    figures("not in the chunk: 48", "Die Frist beträgt 48 Stunden.", text=GERMAN),
-    figures("15000", "Es sind 15.000 Anfragen, also 15000.", text=GERMAN),
-    figures("", "It listens on port 8000."),
-    figures("", "It holds 1500 blocks, 40 % more."),
-    figures("", "1. Stop it.\n2. Start it.\n3. Wait."),
-    figures("", "There are two ways: queueing and batching."),
-    figures("", "Seven nodes would need more.", "What would 7 nodes need?"),
-    figures("", "Es sind 1500 Anfragen und 2.50 GB.", text=GERMAN),
-    figures("", "qwen2.5-7b is served."),
+    new_numbers("not in the chunk: 9000", "It listens on port 9000."),
+    new_numbers("not in the chunk: 7", "7"),
+    new_numbers("not in the chunk: 50%", "Throughput rises by 50%."),
+    new_numbers("not in the chunk: 5", "It retries five times."),
+    new_numbers("not in the chunk: 48", "Die Frist beträgt 48 Stunden.", text=GERMAN),
+    new_numbers("15000", "Es sind 15.000 Anfragen, also 15000.", text=GERMAN),
+    new_numbers("", "It listens on port 8000."),
+    new_numbers("", "It holds 1500 blocks, 40 % more."),
+    new_numbers("", "1. Stop it.\n2. Start it.\n3. Wait."),
+    new_numbers("", "There are two ways: queueing and batching."),
+    new_numbers("", "Seven nodes would need more.", "What would 7 nodes need?"),
+    new_numbers("", "Es sind 1500 Anfragen und 2.50 GB.", text=GERMAN),
+    new_numbers("", "qwen2.5-7b is served."),
 ]
 
 
-def names(finds: str, answer: str, question: str = "", text: str = ENGLISH) -> Try:
-    return Try("new_names", finds, case(answer, question=question, text=text))
+def new_names(expected: str, answer: str, question: str = "", text: str = ENGLISH) -> CheckCase:
+    return CheckCase("new_names", expected, case(answer, question=question, text=text))
 
 
 NAMES: Final = [
-    names("not in the chunk: TensorRT", "It is served by TensorRT on the node."),
-    names("max_tokens", "Set max_tokens to limit it."),
-    names("A100-based", "It needs an A100-based node."),
-    names("Redis", "The cache is kept in Redis here."),
-    names("PostgreSQL", "Die Meldung wird in einer PostgreSQL gespeichert und das ist gut.", text=GERMAN),
-    names("", "The server is vLLM on port 8000."),
-    names("", "It needs an H100-based node."),
-    names("", "The APIs read keys."),
-    names("", "vLLM’s batches are limited by max-num-seqs."),
-    names("", "In Berlin it is late.", "What time is it in Berlin?"),
-    names("", "Die Meldung geht an die Behörde, wenn ein Risiko besteht.", text=GERMAN),
-    names("", "2xlarge is not a name here."),
+    new_names("not in the chunk: TensorRT", "It is served by TensorRT on the node."),
+    new_names("max_tokens", "Set max_tokens to limit it."),
+    new_names("A100-based", "It needs an A100-based node."),
+    new_names("Redis", "The cache is kept in Redis here."),
+    new_names("PostgreSQL", "Die Meldung wird in einer PostgreSQL gespeichert und das ist gut.", text=GERMAN),
+    new_names("", "The server is vLLM on port 8000."),
+    new_names("", "It needs an H100-based node."),
+    new_names("", "The APIs read keys."),
+    new_names("", "vLLM’s batches are limited by max-num-seqs."),
+    new_names("", "In Berlin it is late.", "What time is it in Berlin?"),
+    new_names("", "Die Meldung geht an die Behörde, wenn ein Risiko besteht.", text=GERMAN),
+    new_names("", "2xlarge is not a name here."),
 ]
 
 
-def tongue(finds: str, answer: str, text: str = ENGLISH, language: str = "") -> Try:
-    return Try("language", finds, case(answer, text=text, language=language))
+def in_language(expected: str, answer: str, text: str = ENGLISH, language: str = "") -> CheckCase:
+    return CheckCase("language", expected, case(answer, text=text, language=language))
 
 
 LANGUAGE: Final = [
-    tongue("German, the chunk is English", "Der Server nutzt den Port 8000 und ist schnell."),
-    tongue("English, the chunk is German", "The report is sent to the authority.", GERMAN),
-    tongue("English", "The report is sent to the authority.", "Port 8000", "de-AT"),
-    tongue("German", "Das ist der Port, der für den Server gilt.", "Port 8000", "en"),
-    tongue("", "The server uses port 8000 for this."),
-    tongue("", "Die Meldung geht an die Behörde und wird geprüft.", GERMAN),
-    tongue("", "Der Server nutzt Port 8000."),  # five words
-    tongue("", "Ports 8000, 8001, 8002, 8003, 8004, 8005.", GERMAN),
-    tongue("", "Le serveur utilise un port par défaut.", "Port 8000", "fr"),
-    tongue("", "The server uses port 8000 for this.", "Texte", "fr"),
+    in_language("German, the chunk is English", "Der Server nutzt den Port 8000 und ist schnell."),
+    in_language("English, the chunk is German", "The report is sent to the authority.", GERMAN),
+    in_language("English", "The report is sent to the authority.", "Port 8000", "de-AT"),
+    in_language("German", "Das ist der Port, der für den Server gilt.", "Port 8000", "en"),
+    in_language("", "The server uses port 8000 for this."),
+    in_language("", "Die Meldung geht an die Behörde und wird geprüft.", GERMAN),
+    in_language("", "Der Server nutzt Port 8000."),  # five words
+    in_language("", "Ports 8000, 8001, 8002, 8003, 8004, 8005.", GERMAN),
+    in_language("", "Le serveur utilise un port par défaut.", "Port 8000", "fr"),
+    in_language("", "The server uses port 8000 for this.", "Texte", "fr"),
 ]
 
 REFUSALS: Final = [
@@ -284,109 +290,117 @@ FALSE_PREMISE: Final = {"type": "unanswerable", "stratum": "false_premise"}
 ACCEPTING: Final = {"type": "unanswerable", "stratum": "conflict", "accepts": [r"\bB is.zero"]}
 
 REFUSING: Final = [
-    *(Try("wrong_refusal", "declines", case(answer)) for answer in REFUSALS),
-    *(Try("wrong_refusal", "", case(answer)) for answer in ANSWERS),
-    *(Try("missing_refusal", "", case(answer)) for answer in REFUSALS),
+    *(CheckCase("wrong_refusal", "declines", case(answer)) for answer in REFUSALS),
+    *(CheckCase("wrong_refusal", "", case(answer)) for answer in ANSWERS),
+    *(CheckCase("missing_refusal", "", case(answer)) for answer in REFUSALS),
     *(
-        Try("missing_refusal", "answers", case(answer))
+        CheckCase("missing_refusal", "answers", case(answer))
         for answer in ANSWERS
         if "text does not say" not in answer
     ),
-    Try("missing_refusal", "", case("It uses port 8000. The text does not say why.")),
-    Try("missing_refusal", "answers", case("At the start B is zero, not A.", given=FALSE_PREMISE)),
-    Try("missing_refusal", "", case("At the start B is zero, not A.", given=ACCEPTING)),
-    Try("missing_refusal", "", case("It’s the reverse:\nb is\nzero.", given=ACCEPTING)),
-    Try("missing_refusal", "answers", case("At the start A is zero, not B.", given=ACCEPTING)),
-    Try("missing_refusal", "", case("It is 8. The premise is wrong.", given=FALSE_PREMISE)),
-    Try("missing_refusal", "", case("It doesn't: only 8 count.", given=FALSE_PREMISE)),
-    Try("missing_refusal", "", case("Die Annahme ist falsch.", given=FALSE_PREMISE)),
-    Try("missing_refusal", "answers", case("It does not use port 80 for this.", given=FALSE_PREMISE)),
-    Try("missing_refusal", "answers", case("By a factor of 4, not 8.", given=FALSE_PREMISE)),
-    Try("missing_refusal", "answers", case("It is 8. It doesn't: only 8.", given=FALSE_PREMISE)),
-    Try("missing_refusal", "answers", case("Because B is random.", given=FALSE_PREMISE)),
-    Try("missing_refusal", "answers", case("Weil B zufällig ist. Das hilft nicht.", given=FALSE_PREMISE)),
-    Try("missing_refusal", "answers", case("At the start B is zero, not A.", given={"stratum": "absent"})),
+    CheckCase("missing_refusal", "", case("It uses port 8000. The text does not say why.")),
+    CheckCase("missing_refusal", "answers", case("At the start B is zero, not A.", facts=FALSE_PREMISE)),
+    CheckCase("missing_refusal", "", case("At the start B is zero, not A.", facts=ACCEPTING)),
+    CheckCase("missing_refusal", "", case("It’s the reverse:\nb is\nzero.", facts=ACCEPTING)),
+    CheckCase("missing_refusal", "answers", case("At the start A is zero, not B.", facts=ACCEPTING)),
+    CheckCase("missing_refusal", "", case("It is 8. The premise is wrong.", facts=FALSE_PREMISE)),
+    CheckCase("missing_refusal", "", case("It doesn't: only 8 count.", facts=FALSE_PREMISE)),
+    CheckCase("missing_refusal", "", case("Die Annahme ist falsch.", facts=FALSE_PREMISE)),
+    CheckCase("missing_refusal", "answers", case("It does not use port 80 for this.", facts=FALSE_PREMISE)),
+    CheckCase("missing_refusal", "answers", case("By a factor of 4, not 8.", facts=FALSE_PREMISE)),
+    CheckCase("missing_refusal", "answers", case("It is 8. It doesn't: only 8.", facts=FALSE_PREMISE)),
+    CheckCase("missing_refusal", "answers", case("Because B is random.", facts=FALSE_PREMISE)),
+    CheckCase(
+        "missing_refusal", "answers", case("Weil B zufällig ist. Das hilft nicht.", facts=FALSE_PREMISE)
+    ),
+    CheckCase(
+        "missing_refusal", "answers", case("At the start B is zero, not A.", facts={"stratum": "absent"})
+    ),
 ]
 
 FIELDS: Final = {"fields": {"priority": ["low", "high"], "area": ["billing", "Störung"]}}
 
 
-def filled(finds: str, form: object, *, raw: str | None = None) -> Try:
-    return Try("form", finds, case(**{FORM: json.dumps(form) if raw is None else raw}), FIELDS)
+def form_case(expected: str, form: object, *, raw: str | None = None) -> CheckCase:
+    return CheckCase("form", expected, case(**{FORM: json.dumps(form) if raw is None else raw}), FIELDS)
 
 
 FORMS: Final = [
-    Try("form", "no form", case(), FIELDS),
-    filled("no form", None),
-    filled("expected an object", ["low"]),
-    filled("expected an object", None, raw="{low"),
-    filled("no 'area'", {"priority": "low"}),
-    filled("priority: 'medium' is none of low, high", {"priority": "medium", "area": "billing"}),
-    filled("priority: ['low']", {"priority": ["low"], "area": "billing"}),
-    filled("priority: 'Low'", {"priority": "Low", "area": "billing"}),
-    filled("unknown field 'mood'", {"priority": "low", "area": "billing", "mood": "x"}),
-    filled("", {"priority": "low", "area": "billing"}),
-    filled("", {"area": "billing", "priority": "high"}),
-    filled("", {"priority": "low", "area": "Störung"}),
-    Try("form", "", case(**{FORM: "{}"}), {"fields": {}}),
-    Try("form", "", case(**{FORM: '{"x": "1"}'}), {"fields": {"x": ["1", "2"]}}),
+    CheckCase("form", "no form", case(), FIELDS),
+    form_case("no form", None),
+    form_case("expected an object", ["low"]),
+    form_case("expected an object", None, raw="{low"),
+    form_case("no 'area'", {"priority": "low"}),
+    form_case("priority: 'medium' is none of low, high", {"priority": "medium", "area": "billing"}),
+    form_case("priority: ['low']", {"priority": ["low"], "area": "billing"}),
+    form_case("priority: 'Low'", {"priority": "Low", "area": "billing"}),
+    form_case("unknown field 'mood'", {"priority": "low", "area": "billing", "mood": "x"}),
+    form_case("", {"priority": "low", "area": "billing"}),
+    form_case("", {"area": "billing", "priority": "high"}),
+    form_case("", {"priority": "low", "area": "Störung"}),
+    CheckCase("form", "", case(**{FORM: "{}"}), {"fields": {}}),
+    CheckCase("form", "", case(**{FORM: '{"x": "1"}'}), {"fields": {"x": ["1", "2"]}}),
 ]
 
 BARE: Final = [
-    Try("bare_json", "begins with '```json", case(reply='```json\n{"a": 1}\n```')),
-    Try("bare_json", "begins with 'Here is", case(reply='Here is the JSON: {"a": 1}')),
-    Try("bare_json", "begins with 'Hier ist", case(reply='Hier ist das JSON: {"a": 1}')),
-    Try("bare_json", "begins with", case(reply='{"a": 1} Done.')),
-    Try("bare_json", "begins with", case(reply='{"a": 1,}')),
-    Try("bare_json", "begins with ''", case(reply="")),
-    Try("bare_json", "begins with '[[[", case(reply="[" * 100_000)),
-    Try("bare_json", "", case(reply='{"a": 1}')),
-    Try("bare_json", "", case(reply='\n {"a": "ä"} \n')),
-    Try("bare_json", "", case(reply="[1, 2]")),
-    Try("bare_json", "", case(reply='{"a": "```"}')),
+    CheckCase("bare_json", "begins with '```json", case(reply='```json\n{"a": 1}\n```')),
+    CheckCase("bare_json", "begins with 'Here is", case(reply='Here is the JSON: {"a": 1}')),
+    CheckCase("bare_json", "begins with 'Hier ist", case(reply='Hier ist das JSON: {"a": 1}')),
+    CheckCase("bare_json", "begins with", case(reply='{"a": 1} Done.')),
+    CheckCase("bare_json", "begins with", case(reply='{"a": 1,}')),
+    CheckCase("bare_json", "begins with ''", case(reply="")),
+    CheckCase("bare_json", "begins with '[[[", case(reply="[" * 100_000)),
+    CheckCase("bare_json", "", case(reply='{"a": 1}')),
+    CheckCase("bare_json", "", case(reply='\n {"a": "ä"} \n')),
+    CheckCase("bare_json", "", case(reply="[1, 2]")),
+    CheckCase("bare_json", "", case(reply='{"a": "```"}')),
 ]
 
 
-def lengths(finds: str, n_prompt: int, n_chosen: int, n_rejected: int, **options: tuple[float, float]) -> Try:
-    pair = case(words_of(n_chosen), question=words_of(n_prompt), **{REJECTED: words_of(n_rejected)})
-    return Try("words", finds, pair, options)
+def word_counts(
+    expected: str, n_prompt: int, n_chosen: int, n_rejected: int, **options: tuple[float, float]
+) -> CheckCase:
+    pair = case(make_words(n_chosen), question=make_words(n_prompt), **{REJECTED: make_words(n_rejected)})
+    return CheckCase("words", expected, pair, options)
 
 
 WORDS: Final = [
-    lengths("prompt has 79 words, expected 80 to 120", 79, 280, 150),
-    lengths("prompt has 121", 121, 280, 150),
-    lengths("chosen has 249", 100, 249, 150),
-    lengths("chosen has 301", 100, 301, 150),
-    lengths("rejected has 139", 100, 250, 139),
-    lengths("rejected has 161", 100, 280, 161),
-    lengths("chosen is 0.00 times", 100, 280, 0),
-    lengths("1.50 times", 100, 240, 160, ratio=(1.6, 2)),
-    lengths("chosen is 2.00 times", 1, 4, 2, prompt=(1, 1), chosen=(1, 9), rejected=(1, 9), ratio=(1, 1.9)),
-    lengths("", 80, 250, 140),
-    lengths("", 120, 300, 160),
-    lengths("", 120, 300, 150),
-    lengths("", 1, 4, 2, prompt=(1, 1), chosen=(1, 9), rejected=(1, 9), ratio=(2, 2)),
+    word_counts("prompt has 79 words, expected 80 to 120", 79, 280, 150),
+    word_counts("prompt has 121", 121, 280, 150),
+    word_counts("chosen has 249", 100, 249, 150),
+    word_counts("chosen has 301", 100, 301, 150),
+    word_counts("rejected has 139", 100, 250, 139),
+    word_counts("rejected has 161", 100, 280, 161),
+    word_counts("chosen is 0.00 times", 100, 280, 0),
+    word_counts("1.50 times", 100, 240, 160, ratio=(1.6, 2)),
+    word_counts(
+        "chosen is 2.00 times", 1, 4, 2, prompt=(1, 1), chosen=(1, 9), rejected=(1, 9), ratio=(1, 1.9)
+    ),
+    word_counts("", 80, 250, 140),
+    word_counts("", 120, 300, 160),
+    word_counts("", 120, 300, 150),
+    word_counts("", 1, 4, 2, prompt=(1, 1), chosen=(1, 9), rejected=(1, 9), ratio=(2, 2)),
 ]
 
 
-def listed(finds: str, answer: str, **options: int) -> Try:
-    return Try("steps", finds, case(answer), options)
+def numbered_steps(expected: str, answer: str, **options: int) -> CheckCase:
+    return CheckCase("steps", expected, case(answer), options)
 
 
 STEPS: Final = [
-    listed("0 numbered steps, expected at least 3", "First stop it, then start it."),
-    listed("2 numbered steps", "1. Stop it.\n2. Start it."),
-    listed("steps are numbered [1, 2, 4]", "1. Stop it.\n2. Start it.\n4. Wait."),
-    listed("steps are numbered [2, 3, 4]", "2. Stop it.\n3. Start it.\n4. Wait."),
-    listed("3 numbered steps, expected at least 4", "1. Halt.\n2. Starte.\n3. Warte.", least=4),
-    listed("0 numbered", "Version 1.2 and 2.3 and 3.4 work."),
-    listed("", "1. Stop it.\n2. Start it.\n3. Wait."),
-    listed("", "Do this:\n\n1) Stop it.\n2) Start it.\n3) Wait.\n4) Look."),
-    listed("", "**Step 1:** Stop it.\n**Step 2:** Start it.\n**Step 3:** Wait."),
-    listed("", "Schritt 1: Halt.\nSchritt 2: Starte.\nSchritt 3: Warte."),
-    listed("", "1. Stop it. 2. Start it. 3. Wait."),
-    listed("", "**1.** Stop it.\n**2.** Start it.\n### 3. Wait."),
-    listed("", "1. Stop it.\n2. Start it.", least=2),
+    numbered_steps("0 numbered steps, expected at least 3", "First stop it, then start it."),
+    numbered_steps("2 numbered steps", "1. Stop it.\n2. Start it."),
+    numbered_steps("steps are numbered [1, 2, 4]", "1. Stop it.\n2. Start it.\n4. Wait."),
+    numbered_steps("steps are numbered [2, 3, 4]", "2. Stop it.\n3. Start it.\n4. Wait."),
+    numbered_steps("3 numbered steps, expected at least 4", "1. Halt.\n2. Starte.\n3. Warte.", least=4),
+    numbered_steps("0 numbered", "Version 1.2 and 2.3 and 3.4 work."),
+    numbered_steps("", "1. Stop it.\n2. Start it.\n3. Wait."),
+    numbered_steps("", "Do this:\n\n1) Stop it.\n2) Start it.\n3) Wait.\n4) Look."),
+    numbered_steps("", "**Step 1:** Stop it.\n**Step 2:** Start it.\n**Step 3:** Wait."),
+    numbered_steps("", "Schritt 1: Halt.\nSchritt 2: Starte.\nSchritt 3: Warte."),
+    numbered_steps("", "1. Stop it. 2. Start it. 3. Wait."),
+    numbered_steps("", "**1.** Stop it.\n**2.** Start it.\n### 3. Wait."),
+    numbered_steps("", "1. Stop it.\n2. Start it.", least=2),
 ]
 
 CARD: Final = {
@@ -400,129 +414,139 @@ CARD: Final = {
 GOOD: Final = "Set `--api-key` first, cap --max-model-len, and let a readiness probe decide."
 
 
-def named(finds: str, answer: str, rejected: str = "", *, prompt: str = "", **options: int) -> Try:
-    card = case(answer, question=prompt, text="It speaks of `maxSurge`.", given=CARD, **{REJECTED: rejected})
-    return Try("features", finds, card, options)
+def features_case(
+    expected: str, answer: str, rejected: str = "", *, prompt: str = "", **options: int
+) -> CheckCase:
+    card = case(answer, question=prompt, text="It speaks of `maxSurge`.", facts=CARD, **{REJECTED: rejected})
+    return CheckCase("features", expected, card, options)
 
 
 FEATURES: Final = [
-    named("chosen names '--enable-lora'", f"{GOOD} Add --enable-lora."),
-    named("rejected names 'torchrun'", GOOD, "Use `torchrun` for it."),
-    named("prompt names '--port'", GOOD, prompt="I set --port to 80."),
-    named("chosen names '--max-model'", f"{GOOD} Use `--max-model` then."),
-    named("2 of the card's features, expected at least 3", "Set `--api-key` and `--max-model-len`."),
-    named("3 of the card's features, expected at least 4", GOOD, least=4),
-    named("0 of the card's features", "Setze einen Schlüssel und begrenze die Länge."),
-    named("", GOOD),
-    named("", f"{GOOD} Run `vllm serve model --api-key secret`."),
-    named("", f"{GOOD} Look at `NCCL_DEBUG` and `maxSurge`."),
-    named("", "Setze --api-key und --max-model-len; die Readiness Probe entscheidet."),
-    named("", "Only `--api-key` is set.", least=1),
-    named("", "Readiness probes, --api-key and --max-model-len -- and nothing else."),
-    Try("features", "", case("Use ONE.", given={"features": ["one"]}), {"least": 1}),
+    features_case("chosen names '--enable-lora'", f"{GOOD} Add --enable-lora."),
+    features_case("rejected names 'torchrun'", GOOD, "Use `torchrun` for it."),
+    features_case("prompt names '--port'", GOOD, prompt="I set --port to 80."),
+    features_case("chosen names '--max-model'", f"{GOOD} Use `--max-model` then."),
+    features_case("2 of the card's features, expected at least 3", "Set `--api-key` and `--max-model-len`."),
+    features_case("3 of the card's features, expected at least 4", GOOD, least=4),
+    features_case("0 of the card's features", "Setze einen Schlüssel und begrenze die Länge."),
+    features_case("", GOOD),
+    features_case("", f"{GOOD} Run `vllm serve model --api-key secret`."),
+    features_case("", f"{GOOD} Look at `NCCL_DEBUG` and `maxSurge`."),
+    features_case("", "Setze --api-key und --max-model-len; die Readiness Probe entscheidet."),
+    features_case("", "Only `--api-key` is set.", least=1),
+    features_case("", "Readiness probes, --api-key and --max-model-len -- and nothing else."),
+    CheckCase("features", "", case("Use ONE.", facts={"features": ["one"]}), {"least": 1}),
 ]
 
 
-def barred(finds: str, kind: str, answer: str, rejected: str = "", prompt: str = "") -> Try:
-    card = case(answer, question=prompt, given={"forbidden": [kind]}, **{REJECTED: rejected})
-    return Try("forbidden", finds, card)
+def forbidden_case(expected: str, kind: str, answer: str, rejected: str = "", prompt: str = "") -> CheckCase:
+    card = case(answer, question=prompt, facts={"forbidden": [kind]}, **{REJECTED: rejected})
+    return CheckCase("forbidden", expected, card)
 
 
 FORBIDDEN: Final = [
-    barred("money in chosen: '$5", "money", "It costs $5."),
-    barred("money in rejected: '20 Euro", "money", "Fine.", "Das kostet 20 Euro."),
-    barred("money", "money", "About ten dollars."),
-    barred("money", "money", "Es kostet 5 €."),
-    barred("money in prompt: 'USD 7", "money", "", "", "We have USD 700."),
-    barred("durations", "durations", "Wait 30 seconds."),
-    barred("durations", "durations", "It takes an hour."),
-    barred("durations", "durations", "Let it run overnight."),
-    barred("durations", "durations", "Warte fünf Minuten."),
-    barred("durations", "durations", "Answers within 200 ms."),
-    barred("hardware", "hardware", "Use 24GB of memory."),
-    barred("hardware", "hardware", "Rent two H100s."),
-    barred("hardware", "hardware", "Ein Rechner mit 16 Kernen."),
-    barred("hardware", "hardware", "An RTX 4090 will do."),
-    barred("forbids 'colour'", "colour", "Blue."),
-    barred("", "money", "The budget is small, keep 5 copies."),
-    barred("", "money", "Die Kosten sind gering."),
-    barred("", "durations", "Wait until it is ready, 3 times."),
-    barred("", "durations", "Warte, bis es fertig ist."),
-    barred("", "durations", "It costs $5 and 24 GB."),
-    barred("", "hardware", "A larger card with more memory."),
-    barred("", "hardware", "Eine größere Karte, Stufe 3."),
-    barred("", "hardware", "Answers within 5 minutes."),
-    Try("forbidden", "", case("It costs $5.", given={"forbidden": []})),
+    forbidden_case("money in chosen: '$5", "money", "It costs $5."),
+    forbidden_case("money in rejected: '20 Euro", "money", "Fine.", "Das kostet 20 Euro."),
+    forbidden_case("money", "money", "About ten dollars."),
+    forbidden_case("money", "money", "Es kostet 5 €."),
+    forbidden_case("money in prompt: 'USD 7", "money", "", "", "We have USD 700."),
+    forbidden_case("durations", "durations", "Wait 30 seconds."),
+    forbidden_case("durations", "durations", "It takes an hour."),
+    forbidden_case("durations", "durations", "Let it run overnight."),
+    forbidden_case("durations", "durations", "Warte fünf Minuten."),
+    forbidden_case("durations", "durations", "Answers within 200 ms."),
+    forbidden_case("hardware", "hardware", "Use 24GB of memory."),
+    forbidden_case("hardware", "hardware", "Rent two H100s."),
+    forbidden_case("hardware", "hardware", "Ein Rechner mit 16 Kernen."),
+    forbidden_case("hardware", "hardware", "An RTX 4090 will do."),
+    forbidden_case("forbids 'colour'", "colour", "Blue."),
+    forbidden_case("", "money", "The budget is small, keep 5 copies."),
+    forbidden_case("", "money", "Die Kosten sind gering."),
+    forbidden_case("", "durations", "Wait until it is ready, 3 times."),
+    forbidden_case("", "durations", "Warte, bis es fertig ist."),
+    forbidden_case("", "durations", "It costs $5 and 24 GB."),
+    forbidden_case("", "hardware", "A larger card with more memory."),
+    forbidden_case("", "hardware", "Eine größere Karte, Stufe 3."),
+    forbidden_case("", "hardware", "Answers within 5 minutes."),
+    CheckCase("forbidden", "", case("It costs $5.", facts={"forbidden": []})),
 ]
 
-DREAM: Final = {"billions": 20, "text_gb": 50, "days": 3, "usd": 500, "gpu": "A100-80GB"}
+IMPOSSIBLE_SCENARIO: Final = {"billions": 20, "text_gb": 50, "days": 3, "usd": 500, "gpu": "A100-80GB"}
 
 
-def claimed(finds: str, answer: str, *, rejected: str = "", prompt: str = "", scenario: object = None) -> Try:
-    pair = case(answer, question=prompt, given={"scenario_facts": scenario or {}}, **{REJECTED: rejected})
-    return Try("reality", finds, pair, {"facts": FACTS.model_dump(mode="json")})
+def reality_case(
+    expected: str, answer: str, *, rejected: str = "", prompt: str = "", scenario: object = None
+) -> CheckCase:
+    pair = case(answer, question=prompt, facts={"scenario_facts": scenario or {}}, **{REJECTED: rejected})
+    return CheckCase("reality", expected, pair, {"facts": FACTS.model_dump(mode="json")})
 
 
 # Bounds by hand: 7B × 2.4 = 16.8 GB (8.4 to 33.6); 7B × 16 = 112 (56 to 224); A100-80GB 1.19 to 3.67 USD (0.595 to 7.34);
 # of 40 or 80 GB 1.00 to 3.67 (0.5 to 7.34); L4 0.44 to 0.80 (0.22 to 1.60); RTX 4090 0.29 to 0.88 (0.145 to 1.76);
 # L4 300 ÷ 14 = 21.43 tokens/s (10.7 to 42.9); 8 GB ÷ 4 = 2 billion tokens (1 to 4).
 REALITY: Final = [
-    claimed("7 billion parameters × 2.4 GB = 16.8 GB", "Serving a 7B model in bf16 needs 8.3 GB of VRAM."),
-    claimed("claims 34 GB", "Serving a 7B model in bf16 needs 34 GB of VRAM."),
-    claimed("full training", "Full fine-tuning of a 7B model fits a card with 55 GB of memory."),
-    claimed("rejected claims 24 GB", "Fine.", rejected="Inferenz eines 70B-Modells braucht 24 GB Speicher."),
-    claimed(
+    reality_case(
+        "7 billion parameters × 2.4 GB = 16.8 GB", "Serving a 7B model in bf16 needs 8.3 GB of VRAM."
+    ),
+    reality_case("claims 34 GB", "Serving a 7B model in bf16 needs 34 GB of VRAM."),
+    reality_case("full training", "Full fine-tuning of a 7B model fits a card with 55 GB of memory."),
+    reality_case(
+        "rejected claims 24 GB", "Fine.", rejected="Inferenz eines 70B-Modells braucht 24 GB Speicher."
+    ),
+    reality_case(
         "1.19 to 3.67 USD, published since 2026-03, seen on 2026-11-09", "An A100 80GB costs $0.59 per hour."
     ),
-    claimed("for A100-40GB or A100-80GB", "One A100 costs 0.49 USD an hour."),
-    claimed("claims 7.35 USD an hour", "One A100-80GB costs 7.35 USD an hour."),
-    claimed("pro Stunde", "Eine H100 kostet 25 USD pro Stunde."),
-    claimed("0.44 to 0.8 USD", "An L4 costs $1.61 per hour."),
-    claimed("0.29 to 0.88 USD", "Ein RTX4090 kostet 0,14 USD pro Stunde."),
-    claimed("1 to 3.4 USD", "An A100 40GB costs $6.90 per hour."),
-    claimed("= 21.43 tokens/s at most", "On an L4 a 7B model writes 43 tokens per second."),
-    claimed("claims 10 tokens/s on L4", "On an L4 a 7B model writes 10 tokens/s."),
-    claimed("8 GB of text ÷ 4 bytes = 2,000,000,000 tokens", "8 GB of text are 4.1 billion tokens."),
-    claimed("claims 900,000,000 tokens", "8 GB Text ergeben 900 Millionen Token."),
-    claimed("cannot be done", "1. Rent the card.", scenario=DREAM),
-    claimed("method", "No.", scenario={"billions": 7, "method": "lorra"}),
-    claimed("", "Serving a 7B model in bf16 needs 8.4 GB of VRAM."),
-    claimed("", "Serving a 7B model in bf16 needs 33.6 GB of VRAM."),
-    claimed("", "Full fine-tuning of a 7B model takes 57 GB of memory, or 223 GB of memory."),
-    claimed("", "QLoRA of a 7B model fits a 24 GB card."),
-    claimed("", "A full training of a 20B model does not fit into 80 GB of memory."),
-    claimed("", "One A100-80GB costs $0.60 per hour."),
-    claimed("", "One A100-80GB costs 7.34 USD an hour."),
-    claimed("", "One A100 costs 0.50 USD an hour."),
-    claimed("", "An L4 costs $1.60 per hour."),
-    claimed("", "An RTX 4090 costs $0.15 per hour."),
-    claimed("", "Eight H100 cost $55 per hour."),
-    claimed("", "On an L4 a 7B model writes 42 tokens per second."),
-    claimed("", "On an L4 a 7B model writes 900 tokens per second for 64 concurrent requests."),
-    claimed("", "On an L4 a 7B model in 4-bit writes 60 tokens/s."),
-    claimed("", "8 GB of text are 3.9 billion tokens, in blocks of 2048 tokens."),
-    claimed("", "8 GB Text ergeben 1,1 Milliarden Token."),
-    claimed("", "Fine.", prompt="I heard a 70B model runs in 8 GB of VRAM."),
-    claimed("", "This cannot be done: 20B needs 320 GB for full training.", scenario=DREAM),
-    claimed("", "Das ist nicht machbar, das Budget reicht nicht.", scenario=DREAM),
-    claimed("", "1. Rent the card.", scenario={**DREAM, "billions": 1, "text_gb": 1}),
+    reality_case("for A100-40GB or A100-80GB", "One A100 costs 0.49 USD an hour."),
+    reality_case("claims 7.35 USD an hour", "One A100-80GB costs 7.35 USD an hour."),
+    reality_case("pro Stunde", "Eine H100 kostet 25 USD pro Stunde."),
+    reality_case("0.44 to 0.8 USD", "An L4 costs $1.61 per hour."),
+    reality_case("0.29 to 0.88 USD", "Ein RTX4090 kostet 0,14 USD pro Stunde."),
+    reality_case("1 to 3.4 USD", "An A100 40GB costs $6.90 per hour."),
+    reality_case("= 21.43 tokens/s at most", "On an L4 a 7B model writes 43 tokens per second."),
+    reality_case("claims 10 tokens/s on L4", "On an L4 a 7B model writes 10 tokens/s."),
+    reality_case("8 GB of text ÷ 4 bytes = 2,000,000,000 tokens", "8 GB of text are 4.1 billion tokens."),
+    reality_case("claims 900,000,000 tokens", "8 GB Text ergeben 900 Millionen Token."),
+    reality_case("cannot be done", "1. Rent the card.", scenario=IMPOSSIBLE_SCENARIO),
+    reality_case("method", "No.", scenario={"billions": 7, "method": "lorra"}),
+    reality_case("", "Serving a 7B model in bf16 needs 8.4 GB of VRAM."),
+    reality_case("", "Serving a 7B model in bf16 needs 33.6 GB of VRAM."),
+    reality_case("", "Full fine-tuning of a 7B model takes 57 GB of memory, or 223 GB of memory."),
+    reality_case("", "QLoRA of a 7B model fits a 24 GB card."),
+    reality_case("", "A full training of a 20B model does not fit into 80 GB of memory."),
+    reality_case("", "One A100-80GB costs $0.60 per hour."),
+    reality_case("", "One A100-80GB costs 7.34 USD an hour."),
+    reality_case("", "One A100 costs 0.50 USD an hour."),
+    reality_case("", "An L4 costs $1.60 per hour."),
+    reality_case("", "An RTX 4090 costs $0.15 per hour."),
+    reality_case("", "Eight H100 cost $55 per hour."),
+    reality_case("", "On an L4 a 7B model writes 42 tokens per second."),
+    reality_case("", "On an L4 a 7B model writes 900 tokens per second for 64 concurrent requests."),
+    reality_case("", "On an L4 a 7B model in 4-bit writes 60 tokens/s."),
+    reality_case("", "8 GB of text are 3.9 billion tokens, in blocks of 2048 tokens."),
+    reality_case("", "8 GB Text ergeben 1,1 Milliarden Token."),
+    reality_case("", "Fine.", prompt="I heard a 70B model runs in 8 GB of VRAM."),
+    reality_case(
+        "", "This cannot be done: 20B needs 320 GB for full training.", scenario=IMPOSSIBLE_SCENARIO
+    ),
+    reality_case("", "Das ist nicht machbar, das Budget reicht nicht.", scenario=IMPOSSIBLE_SCENARIO),
+    reality_case("", "1. Rent the card.", scenario={**IMPOSSIBLE_SCENARIO, "billions": 1, "text_gb": 1}),
 ]
 
 
-def alike(finds: str, chosen: str, rejected: str, **options: float) -> Try:
-    return Try("too_alike", finds, case(chosen, **{REJECTED: rejected}), options)
+def too_alike(expected: str, chosen: str, rejected: str, **options: float) -> CheckCase:
+    return CheckCase("too_alike", expected, case(chosen, **{REJECTED: rejected}), options)
 
 
 ALIKE: Final = [
-    alike("share 100%", "Restart the server now.", "Restart the server now!"),
-    alike("share 100%", "", ""),
-    alike("share 100%", "Starte den Server neu.", "Den Server starte neu!"),
-    alike("share 75%", "red green blue", "red green blue white", most=0.7),
-    alike("share 100%", "The cache is cleared.", "Clear that cache.", most=0.99),
-    alike("", "red green blue", "red green blue white", most=0.75),
-    alike("", "Restart the server now.", "Read the log first."),
-    alike("", "Starte den Server neu.", "Lies zuerst das Protokoll."),
-    alike("", "Restart the server now.", ""),
+    too_alike("share 100%", "Restart the server now.", "Restart the server now!"),
+    too_alike("share 100%", "", ""),
+    too_alike("share 100%", "Starte den Server neu.", "Den Server starte neu!"),
+    too_alike("share 75%", "red green blue", "red green blue white", most=0.7),
+    too_alike("share 100%", "The cache is cleared.", "Clear that cache.", most=0.99),
+    too_alike("", "red green blue", "red green blue white", most=0.75),
+    too_alike("", "Restart the server now.", "Read the log first."),
+    too_alike("", "Starte den Server neu.", "Lies zuerst das Protokoll."),
+    too_alike("", "Restart the server now.", ""),
 ]
 
 PROMPT: Final = (
@@ -531,49 +555,55 @@ PROMPT: Final = (
 )
 
 
-def copied(finds: str, answer: str = "Fine.", *, asks: str = "", text: str = ENGLISH, **parts: str) -> Try:
-    given = case(answer, text=text, **parts)
-    item = given.item.model_copy(update={"question": asks})
-    return Try("copied_prompt", finds, replace(given, item=item, prompt=PROMPT))
+def copied_prompt(
+    expected: str, answer: str = "Fine.", *, question: str = "", text: str = ENGLISH, **parts: str
+) -> CheckCase:
+    checked_item = case(answer, text=text, **parts)
+    item = checked_item.item.model_copy(update={"question": question})
+    return CheckCase("copied_prompt", expected, replace(checked_item, item=item, prompt=PROMPT))
 
 
 COPIED: Final = [
-    copied("answer: 'rye sourdough", "Rye sourdough rests for 12 to 16 hours at 24 degrees."),
-    copied("no outside knowledge", "I use nothing but the passage: no outside knowledge, no guesses."),
-    copied("question:", asks="Answer the question from the passage below. Use nothing else?"),
-    copied("rejected:", **{REJECTED: "USE NOTHING BUT THE PASSAGE, no outside knowledge and guesses."}),
-    copied("", "Rye sourdough rests for 12 to 16."),
-    copied("", "vLLM listens on port 8000 by default, and the cache holds 1,500 blocks."),
-    copied("", "Use nothing but the passage, no outside knowledge.", text=f"A prompt: {PROMPT}"),
-    copied("", asks="How long does rye sourdough rest?"),
+    copied_prompt("answer: 'rye sourdough", "Rye sourdough rests for 12 to 16 hours at 24 degrees."),
+    copied_prompt("no outside knowledge", "I use nothing but the passage: no outside knowledge, no guesses."),
+    copied_prompt("question:", question="Answer the question from the passage below. Use nothing else?"),
+    copied_prompt(
+        "rejected:", **{REJECTED: "USE NOTHING BUT THE PASSAGE, no outside knowledge and guesses."}
+    ),
+    copied_prompt("", "Rye sourdough rests for 12 to 16."),
+    copied_prompt("", "vLLM listens on port 8000 by default, and the cache holds 1,500 blocks."),
+    copied_prompt("", "Use nothing but the passage, no outside knowledge.", text=f"A prompt: {PROMPT}"),
+    copied_prompt("", question="How long does rye sourdough rest?"),
 ]
 
-TRIES: Final = [
+CHECK_CASES: Final = [
     *COPIED,
     *(*REPEATED, *FOREIGN, *ECHOED, *STOCK, *LENGTH, *LABEL, *NUMBERS, *NAMES, *LANGUAGE, *REFUSING),
     *(*FORMS, *BARE, *WORDS, *STEPS, *FEATURES, *FORBIDDEN, *REALITY, *ALIKE),
 ]
 
 
-@pytest.mark.parametrize("attempt", TRIES, ids=[f"{n}-{one.check}" for n, one in enumerate(TRIES)])
-def test_a_check_finds_what_it_should_and_nothing_else(attempt: Try) -> None:
-    finding = CHECKS[attempt.check](attempt.given, **attempt.options)
-    if attempt.finds:
-        assert attempt.finds.casefold() in finding.casefold()
+@pytest.mark.parametrize(
+    "attempt", CHECK_CASES, ids=[f"{n}-{check_case.check}" for n, check_case in enumerate(CHECK_CASES)]
+)
+def test_a_check_reports_exactly_the_expected_finding(attempt: CheckCase) -> None:
+    finding = CHECKS[attempt.check](attempt.checked_item, **attempt.options)
+    if attempt.expected:
+        assert attempt.expected.casefold() in finding.casefold()
     else:
         assert finding == ""
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_every_check_has_cases_on_both_sides(name: str) -> None:
-    own = [bool(one.finds) for one in TRIES if one.check == name]
-    assert len(own) >= 8
-    assert sum(own) >= 4
-    assert len(own) - sum(own) >= 4
+def test_every_check_has_cases_with_and_without_a_finding(name: str) -> None:
+    has_finding = [bool(check_case.expected) for check_case in CHECK_CASES if check_case.check == name]
+    assert len(has_finding) >= 8
+    assert sum(has_finding) >= 4
+    assert len(has_finding) - sum(has_finding) >= 4
     assert meaning(name)
 
 
-def test_all_checks_are_known() -> None:
+def test_all_checks_are_registered() -> None:
     assert len(CHECKS) == 20
     assert meaning("no such check") == ""
 
@@ -587,11 +617,11 @@ def test_all_checks_are_known() -> None:
         ("", False),
     ],
 )
-def test_a_refusal_after_an_answer_is_no_refusal(answer: str, *, is_refusal: bool) -> None:
+def test_a_refusal_counts_only_before_an_answer(answer: str, *, is_refusal: bool) -> None:
     assert refuses(answer) == is_refusal
 
 
-# What cannot be.
+# Impossible scenarios.
 
 
 def test_an_impossible_training_is_named_with_its_arithmetic() -> None:
@@ -599,12 +629,12 @@ def test_an_impossible_training_is_named_with_its_arithmetic() -> None:
     hours = 6 * 20e9 * tokens / (312e12 * 0.4) / 3600
     usd = hours * 1.19  # the lowest price
     assert (tokens, round(hours), round(usd)) == (12.5e9, 3339, 3973)
-    found = impossible({**DREAM, "method": "full", "n_gpus": 1}, FACTS)
-    problems = dict(part.split(": ", 1) for part in found.split("; "))
-    figures = {
+    message = impossible({**IMPOSSIBLE_SCENARIO, "method": "full", "n_gpus": 1}, FACTS)
+    problems = dict(part.split(": ", 1) for part in message.split("; "))
+    numbers_by_problem = {
         name: re.findall(r"\d[\d,.e+]*", text.replace("A100-80GB", "")) for name, text in problems.items()
     }
-    assert figures == {
+    assert numbers_by_problem == {
         "memory": ["20", "16", "320", "1", "80"],  # 20B x 16 GB; 1 GPU of 80 GB
         "time": ["6", "20e9", "1.25e+10", "40", "312", "3,339", "3", "1", "72"],  # 3 days of 1 GPU: 72 hours
         "cost": ["3,339", "1.19", "2026", "11", "09", "3,973", "500"],
@@ -612,12 +642,12 @@ def test_an_impossible_training_is_named_with_its_arithmetic() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scenario", "names"),
+    ("scenario", "expected"),
     [
         ({}, []),
-        ({**DREAM, "gpu": "abacus"}, []),
-        ({**DREAM, "billions": None}, []),
-        ({"billions": 5, "gpu": "A100-80GB"}, []),  # 5 × 16 = 80 GB, all that there is
+        ({**IMPOSSIBLE_SCENARIO, "gpu": "abacus"}, []),
+        ({**IMPOSSIBLE_SCENARIO, "billions": None}, []),
+        ({"billions": 5, "gpu": "A100-80GB"}, []),  # 5 × 16 = 80 GB, exactly the memory available
         ({"billions": 5.1, "gpu": "A100-80GB"}, ["memory"]),
         ({"billions": 5.1, "gpu": "A100"}, []),  # of 40 or of 80 GB
         ({"billions": 2.6, "gpu": "A100-40GB"}, ["memory"]),
@@ -635,9 +665,9 @@ def test_an_impossible_training_is_named_with_its_arithmetic() -> None:
         ({"billions": 1, "text_gb": 1, "gpu": "A100-80GB", "usd": 4}, []),
     ],
 )
-def test_a_scenario_is_impossible_for_what_it_lacks(scenario: dict[str, Any], names: list[str]) -> None:
-    found = impossible(scenario, FACTS)
-    assert [part.partition(":")[0] for part in found.split("; ") if part] == names
+def test_an_impossible_scenario_names_what_it_lacks(scenario: dict[str, Any], expected: list[str]) -> None:
+    message = impossible(scenario, FACTS)
+    assert [part.partition(":")[0] for part in message.split("; ") if part] == expected
 
 
 CARDS: Final = {
@@ -645,8 +675,8 @@ CARDS: Final = {
 }
 
 
-def excess(scenario: Mapping[str, Any], *, price: int) -> dict[str, float]:
-    """Return by how much a scenario exceeds memory, time and budget; price 0: the lowest, 1: the highest."""
+def excess_factors(scenario: Mapping[str, Any], *, price: int) -> dict[str, float]:
+    """Return the factors by which a scenario exceeds memory, time and budget; price 0 is the lowest, 1 the highest."""
     gpu, n = FACTS.gpus[scenario["gpu"]], scenario["n_gpus"]
     work = {"full": 6}.get(scenario["method"], 4) * scenario["billions"] * 1e9 * scenario["text_gb"] * 1e9 / 4
     hours = work / (gpu.tflops_bf16 * 1e12 * 0.4) / 3600
@@ -657,19 +687,19 @@ def excess(scenario: Mapping[str, Any], *, price: int) -> dict[str, float]:
     }
 
 
-def test_the_cards_are_as_possible_as_their_type_says() -> None:
+def test_exactly_the_impossible_cards_are_impossible() -> None:
     for card in CARDS.values():
         reasons = impossible(card.get("scenario_facts", {}), FACTS)
         assert bool(reasons) == (card["type"] == "impossible"), (card["card_id"], reasons)
-    planned = [card["scenario_facts"] for card in CARDS.values() if card["type"] == "planning"]
-    assert len(planned) == 8
+    planning_scenarios = [card["scenario_facts"] for card in CARDS.values() if card["type"] == "planning"]
+    assert len(planning_scenarios) == 8
     assert (
-        max(max(excess(scenario, price=1).values()) for scenario in planned) < 1
+        max(max(excess_factors(scenario, price=1).values()) for scenario in planning_scenarios) < 1
     )  # at the highest price too
 
 
 @pytest.mark.parametrize(
-    ("name", "lacks", "factor"),
+    ("name", "resource", "factor"),
     [
         ("card-041", "memory", 1.4),  # 7 × 16 = 112 GB, 80
         ("card-042", "memory", 1.4875),  # 70 × 0.85 = 59.5 GB, 40
@@ -681,17 +711,19 @@ def test_the_cards_are_as_possible_as_their_type_says() -> None:
         ("card-048", "memory", 1.6),  # 8 × 16 = 128 GB, 80
     ],
 )
-def test_a_nearly_impossible_card_differs_from_a_possible_one_in_what_it_lacks(
-    name: str, lacks: str, factor: float
+def test_an_impossible_card_differs_from_its_possible_twin_in_one_resource(
+    name: str, resource: str, factor: float
 ) -> None:
     card = CARDS[name]
-    twin = CARDS[card["twin"]]
-    assert twin["type"] == "planning"
-    assert twin["persona"] == card["persona"]
-    changed = [key for key, value in twin["scenario_facts"].items() if card["scenario_facts"][key] != value]
-    assert 1 <= len(changed) <= 2
-    factors = excess(card["scenario_facts"], price=0)
-    assert factors.pop(lacks) == pytest.approx(factor, abs=0.001)
+    possible_card = CARDS[card["twin"]]
+    assert possible_card["type"] == "planning"
+    assert possible_card["persona"] == card["persona"]
+    changed_keys = [
+        key for key, value in possible_card["scenario_facts"].items() if card["scenario_facts"][key] != value
+    ]
+    assert 1 <= len(changed_keys) <= 2
+    factors = excess_factors(card["scenario_facts"], price=0)
+    assert factors.pop(resource) == pytest.approx(factor, abs=0.001)
     assert 1.3 <= factor <= 3
     assert max(factors.values()) < 1
 
@@ -728,12 +760,12 @@ def test_a_nearly_impossible_card_differs_from_a_possible_one_in_what_it_lacks(
         "",
     ],
 )
-def test_a_sentence_that_does_not_say_what_its_figure_belongs_to_claims_nothing(sentence: str) -> None:
+def test_a_sentence_with_an_unattributed_figure_makes_no_claim(sentence: str) -> None:
     assert list(claims(sentence, FACTS)) == []
 
 
 @pytest.mark.parametrize("gpus", [("A100-80GB", "A100-40GB")])
-def test_a_name_that_two_gpus_share_needs_its_memory(gpus: tuple[str, str]) -> None:
+def test_a_gpu_name_shared_by_two_models_needs_the_memory_size(gpus: tuple[str, str]) -> None:
     small = FACTS.gpus["A100-80GB"].model_copy(update={"memory_gb": 40})
     facts = Facts(
         gb_per_billion=FACTS.gb_per_billion,
@@ -744,17 +776,17 @@ def test_a_name_that_two_gpus_share_needs_its_memory(gpus: tuple[str, str]) -> N
     assert facts.gpu_in("two A100-80GB") == "A100-80GB"
 
 
-def test_a_price_is_one_figure_or_the_lowest_and_the_highest() -> None:
-    gpu = FACTS.gpus["A100-80GB"].model_dump()
-    single = GpuFacts.model_validate({**gpu, "usd_per_hour": 3.43, "published_since": ""})
+def test_a_price_is_a_single_value_or_a_range() -> None:
+    fields = FACTS.gpus["A100-80GB"].model_dump()
+    single = GpuFacts.model_validate({**fields, "usd_per_hour": 3.43, "published_since": ""})
     assert single.prices == (3.43, 3.43)
     assert single.price_label() == "3.43 USD, seen on 2026-11-09"
-    assert GpuFacts.model_validate({**gpu, "usd_per_hour": None}).prices is None
+    assert GpuFacts.model_validate({**fields, "usd_per_hour": None}).prices is None
     with pytest.raises(ValidationError, match=r"lowest, highest"):
-        GpuFacts.model_validate({**gpu, "usd_per_hour": [3, 1]})
+        GpuFacts.model_validate({**fields, "usd_per_hour": [3, 1]})
 
 
-def test_every_gpu_of_the_facts_is_priced_with_source_and_dates() -> None:
+def test_every_gpu_has_prices_a_source_and_dates() -> None:
     assert {"L4", "RTX 4090", "A100-40GB", "A100-80GB", "H100-80GB"} <= FACTS.gpus.keys()
     for name, gpu in FACTS.gpus.items():
         low, high = gpu.prices or (0, 0)
@@ -763,13 +795,13 @@ def test_every_gpu_of_the_facts_is_priced_with_source_and_dates() -> None:
         assert "2026" <= gpu.published_since <= gpu.as_of, name
 
 
-def test_a_facts_file_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_incomplete_facts_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "facts.yaml").write_text("gpus: {}\n", encoding="utf-8")
     with pytest.raises(DataError, match="gb_per_billion"):
         load_facts(tmp_path / "facts.yaml")
 
 
-def test_a_facts_file_has_no_memory_of_zero(tmp_path: Path) -> None:
+def test_a_facts_file_with_zero_memory_is_refused(tmp_path: Path) -> None:
     memory = {**FACTS.model_dump(mode="json"), "gb_per_billion": {"inference_4bit": 0}}
     (tmp_path / "facts.yaml").write_text(json.dumps(memory), encoding="utf-8")
     with pytest.raises(DataError, match=r"gb_per_billion\.inference_4bit"):
@@ -780,7 +812,7 @@ def test_a_facts_file_has_no_memory_of_zero(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "says"),
+    ("spec", "message"),
     [
         (CheckSpec(name="words"), ""),
         (CheckSpec(name="words", options={"prompt": [80, 120], "ratio": [1, 2.5]}), ""),
@@ -802,17 +834,17 @@ def test_a_facts_file_has_no_memory_of_zero(tmp_path: Path) -> None:
         (CheckSpec(name="words", options={"prompt": [80]}), "check 'words': option 'prompt'"),
     ],
 )
-def test_a_wrong_name_or_option_is_said_with_the_closest(spec: CheckSpec, says: str) -> None:
-    found = spec_problem(spec, CHECKS)
-    assert says in found
-    assert bool(found) == bool(says)
+def test_a_wrong_name_or_option_is_reported_with_a_suggestion(spec: CheckSpec, message: str) -> None:
+    problem = spec_problem(spec, CHECKS)
+    assert message in problem
+    assert bool(problem) == bool(message)
 
 
-def test_items_without_findings_stay_as_they_are() -> None:
+def test_items_without_findings_are_returned_unchanged() -> None:
     sample = Sample.of(Chunk(chunk_id="c1", text=ENGLISH))
-    good, short, again = (
-        Item.of(sample.sample_id, place, type=kind, question=question, answer=answer)
-        for place, (kind, question, answer) in enumerate(
+    good_item, short_item, repeated_item = (
+        Item.of(sample.sample_id, position, type=kind, question=question, answer=answer)
+        for position, (kind, question, answer) in enumerate(
             [
                 ("factual", "Which port does vLLM use?", "It uses port 8000."),
                 ("factual", "Which key is read?", "The key."),
@@ -821,14 +853,16 @@ def test_items_without_findings_stay_as_they_are() -> None:
         )
     )
     specs = [CheckSpec(name="answer_length", types=("factual",)), CheckSpec(name="repeated_question")]
-    one, two, three = run_checks([good, short, again], sample, "", specs, CHECKS)
-    assert one is good
-    assert two.findings.keys() == {"answer_length"}
-    assert "2 words" in two.findings["answer_length"]
-    assert two == short.model_copy(update={"findings": two.findings})
-    assert three.findings.keys() == {"repeated_question"}
-    assert "item 1" in three.findings["repeated_question"]
-    assert run_checks([good, short], sample, "", [], CHECKS) == (good, short)
+    good_result, short_result, repeated_result = run_checks(
+        [good_item, short_item, repeated_item], sample, "", specs, CHECKS
+    )
+    assert good_result is good_item
+    assert short_result.findings.keys() == {"answer_length"}
+    assert "2 words" in short_result.findings["answer_length"]
+    assert short_result == short_item.model_copy(update={"findings": short_result.findings})
+    assert repeated_result.findings.keys() == {"repeated_question"}
+    assert "item 1" in repeated_result.findings["repeated_question"]
+    assert run_checks([good_item, short_item], sample, "", [], CHECKS) == (good_item, short_item)
 
 
 # Any text.
@@ -881,10 +915,10 @@ TEXT: Final = st.one_of(
 )
 
 
-def everything(text: str) -> CheckedItem:
-    card = {**CARD, "forbidden": ["money", "durations", "hardware"], "scenario_facts": DREAM}
+def item_with_text_everywhere(text: str) -> CheckedItem:
+    card = {**CARD, "forbidden": ["money", "durations", "hardware"], "scenario_facts": IMPOSSIBLE_SCENARIO}
     texts = {"question": text, "text": text or "x", "title": text, REJECTED: text, FORM: text}
-    return case(text, **texts, given=card, before=(text,), reply=text)  # type: ignore[arg-type]
+    return case(text, **texts, facts=card, earlier_questions=(text,), reply=text)  # type: ignore[arg-type]
 
 
 @settings(max_examples=300, deadline=None)
@@ -896,9 +930,9 @@ def everything(text: str) -> CheckedItem:
 @example("\x00")
 @pytest.mark.slow
 def test_no_check_raises_on_any_text(text: str) -> None:
-    whole = everything(text)
+    checked_item = item_with_text_everywhere(text)
     for name, check in CHECKS.items():
-        assert isinstance(check(whole, **OPTIONS.get(name, {})), str)
+        assert isinstance(check(checked_item, **OPTIONS.get(name, {})), str)
 
 
 N: Final = 50_000
@@ -970,7 +1004,7 @@ BOMBS: Final = {
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", CHECKS)
 def test_no_check_is_slow_on_a_long_text(name: str, bar: Bar) -> None:
-    run_timed(name, BOMBS, bar)
+    check_cpu_time(name, BOMBS, bar)
 
 
 @pytest.mark.parametrize("name", ["new_names", "reality"])
@@ -982,12 +1016,12 @@ def test_no_check_that_splits_sentences_is_slow_on_a_long_text(name: str, bar: B
         "empty cells": f"{table}{'|  ' * 2_000}x",
         "colons": f"{table}{'|:' * 2_000}x",
     }
-    run_timed(name, bombs, bar)
+    check_cpu_time(name, bombs, bar)
 
 
-def run_timed(name: str, bombs: Mapping[str, str], bar: Bar) -> None:
+def check_cpu_time(name: str, bombs: Mapping[str, str], bar: Bar) -> None:
     for piece, bomb in bombs.items():
-        whole = everything(bomb)
+        checked_item = item_with_text_everywhere(bomb)
         start = time.process_time()
-        CHECKS[name](whole, **OPTIONS.get(name, {}))
+        CHECKS[name](checked_item, **OPTIONS.get(name, {}))
         bar(f"{name} on {piece!r}, CPU s", time.process_time() - start, 5)

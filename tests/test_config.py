@@ -52,7 +52,7 @@ def test_the_last_override_wins_and_lists_are_replaced(load: Load) -> None:
     assert config.models["mistral"].vllm_args == ("--seed=0", "--max-num-seqs=64", "--a=1")
 
 
-def test_common_arguments_come_before_an_entrys_own(load: Load) -> None:
+def test_common_arguments_precede_those_of_an_entry(load: Load) -> None:
     config = load(BASE)
     assert config.models["mistral"].serve_arguments() == (
         "org/mistral",
@@ -67,7 +67,7 @@ def test_common_arguments_come_before_an_entrys_own(load: Load) -> None:
     assert config.models["lead"].vllm_args == ()
 
 
-def test_any_model_can_judge_and_judges_come_first(load: Load) -> None:
+def test_any_model_can_judge_and_judges_take_precedence(load: Load) -> None:
     config = load(BASE, "judges: {mistral: {hf_id: org/mistral-judge}}")
     assert config.judge("mistral").hf_id == "org/mistral-judge"
     assert config.candidate("mistral").hf_id == "org/mistral"
@@ -81,7 +81,7 @@ def test_the_default_judge_depends_on_whether_a_server_takes_part(load: Load) ->
     assert config.default_judge((lead, mistral)).name == "compass"
 
 
-def test_a_registry_without_default_judge_says_which_key_to_add(load: Load) -> None:
+def test_a_registry_without_a_default_judge_names_the_missing_key(load: Load) -> None:
     config = load("models: {lead: {kind: embedded}}")
     with pytest.raises(UsageError, match=r"defaults\.embedded_judge in"):
         config.default_judge((config.candidate("lead"),))
@@ -91,7 +91,7 @@ def test_a_registry_without_default_judge_says_which_key_to_add(load: Load) -> N
 
 
 @pytest.mark.parametrize(
-    ("ask", "words"),
+    ("look_up", "message"),
     [
         (
             lambda c: c.candidate("mistrl"),
@@ -107,15 +107,15 @@ def test_a_registry_without_default_judge_says_which_key_to_add(load: Load) -> N
         (lambda c: c.with_endpoints({"mistral": "gpu:8000"}), "endpoint for 'mistral': expected a URL like"),
     ],
 )
-def test_a_name_that_is_not_known_gets_the_closest_one(
-    load: Load, ask: Callable[[Config], object], words: str
+def test_an_unknown_name_gets_a_suggestion(
+    load: Load, look_up: Callable[[Config], object], message: str
 ) -> None:
-    with pytest.raises(UsageError) as caught:
-        ask(load(BASE))
-    assert words in str(caught.value)
+    with pytest.raises(UsageError) as error:
+        look_up(load(BASE))
+    assert message in str(error.value)
 
 
-def test_endpoints_change_the_url_wherever_the_name_stands(load: Load) -> None:
+def test_endpoints_change_the_url_of_models_and_judges(load: Load) -> None:
     before = load(BASE, "judges: {mistral: {hf_id: org/mistral}}")
     after = before.with_endpoints({"mistral": "http://127.0.0.1:8000"})
     assert after.candidate("mistral").url == after.judge("mistral").url == "http://127.0.0.1:8000/v1"
@@ -133,12 +133,12 @@ def test_endpoints_change_the_url_wherever_the_name_stands(load: Load) -> None:
         ("http://[::1]:8000/openai/v1", "http://[::1]:8000/openai/v1"),
     ],
 )
-def test_a_url_is_brought_to_its_base(load: Load, url: str, base: str) -> None:
+def test_a_url_is_normalised_to_its_base(load: Load, url: str, base: str) -> None:
     assert load(f"models: {{m: {{url: '{url}'}}}}").candidate("m").url == base
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("url", "message"),
     [
         ("127.0.0.1:8000", "expected a URL like http://127.0.0.1:8000/v1, got '127.0.0.1:8000'"),
         ("ftp://h/v1", "expected a URL like"),
@@ -148,15 +148,15 @@ def test_a_url_is_brought_to_its_base(load: Load, url: str, base: str) -> None:
         ("http://h/v1?x=1", "ending in /v1"),
     ],
 )
-def test_a_url_that_cannot_be_a_base_is_refused(load: Load, url: str, words: str) -> None:
-    with pytest.raises(DataError) as caught:
+def test_an_invalid_base_url_is_refused(load: Load, url: str, message: str) -> None:
+    with pytest.raises(DataError) as error:
         load(f"models: {{m: {{url: '{url}'}}}}")
-    assert "models.m.url: " in str(caught.value)
-    assert words in str(caught.value)
+    assert "models.m.url: " in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("entry", "words"),
+    ("entry", "message"),
     [
         ("api_key: sk-very-secret", "models.m.api_key: secrets are not"),
         ("API_KEY: sk-very-secret", "models.m.API_KEY: secrets are not"),
@@ -166,11 +166,11 @@ def test_a_url_that_cannot_be_a_base_is_refused(load: Load, url: str, words: str
         ("vllm_args: [--api-key=sk-very-secret]", "VLLM_API_KEY"),
     ],
 )
-def test_a_secret_in_the_file_is_refused_and_not_repeated(load: Load, entry: str, words: str) -> None:
-    with pytest.raises(DataError) as caught:
+def test_a_secret_in_the_file_is_refused_and_not_repeated(load: Load, entry: str, message: str) -> None:
+    with pytest.raises(DataError) as error:
         load(f"models: {{m: {{hf_id: a/b, {entry}}}}}")
-    assert words in str(caught.value)
-    assert "very-secret" not in str(caught.value)
+    assert message in str(error.value)
+    assert "very-secret" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["", "# models:\n", "models:\n  # m: {hf_id: a/b}\n", "defaults:\n"])
@@ -179,7 +179,7 @@ def test_sections_of_comments_alone_are_empty(text: str, load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("model: {}", "unknown key 'model'. Did you mean 'models'?"),
         ("models: {m: {hf_idd: a/b}}", "unknown key 'models.m.hf_idd'. Did you mean 'hf_id'?"),
@@ -220,16 +220,16 @@ def test_sections_of_comments_alone_are_empty(text: str, load: Load) -> None:
         ),
     ],
 )
-def test_a_registry_that_cannot_work_is_refused(load: Load, text: str, words: str) -> None:
-    with pytest.raises(DataError) as caught:
+def test_an_invalid_registry_is_refused(load: Load, text: str, message: str) -> None:
+    with pytest.raises(DataError) as error:
         load(text)
-    assert words in str(caught.value)
+    assert message in str(error.value)
 
 
-def test_the_file_that_holds_the_mistake_is_named(load: Load, tmp_path: Path) -> None:
-    with pytest.raises(DataError) as caught:
+def test_the_file_with_the_mistake_is_named(load: Load, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
         load(BASE, "models: {mistral: {ulr: x}}")
-    assert str(caught.value).startswith(f"{tmp_path / '1.yaml'}: unknown key 'models.mistral.ulr'.")
+    assert str(error.value).startswith(f"{tmp_path / '1.yaml'}: unknown key 'models.mistral.ulr'.")
 
 
 def test_structured_off_needs_no_quotes(load: Load) -> None:
@@ -237,20 +237,20 @@ def test_structured_off_needs_no_quotes(load: Load) -> None:
     assert config.candidate("m").structured == "off"
 
 
-def test_identity_leaves_out_where_it_runs_and_how_much_fits(load: Load) -> None:
-    here = load(BASE).candidate("mistral")
-    there = load(
+def test_identity_leaves_out_endpoint_and_capacity(load: Load) -> None:
+    spec = load(BASE).candidate("mistral")
+    remote_spec = load(
         BASE,
         "vllm_args: [--seed=0, --max-num-seqs, 16]\n"
         "models: {mistral: {url: 'http://h', notes: n, api_key_env: KEY}}",
     ).candidate("mistral")
-    assert here.identity() == there.identity()
-    assert here.identity()["vllm_args"] == ["--seed=0", "--max-model-len", "16384"]
-    other = load(BASE, "models: {mistral: {sampling: {temperature: 0.5}}}").candidate("mistral")
-    assert other.identity() != here.identity()
+    assert spec.identity() == remote_spec.identity()
+    assert spec.identity()["vllm_args"] == ["--seed=0", "--max-model-len", "16384"]
+    resampled_spec = load(BASE, "models: {mistral: {sampling: {temperature: 0.5}}}").candidate("mistral")
+    assert resampled_spec.identity() != spec.identity()
 
 
-def test_sampling_overrides_are_laid_over_the_stages_own(load: Load) -> None:
+def test_sampling_overrides_replace_the_defaults_of_the_stage(load: Load) -> None:
     @dataclass(frozen=True)
     class Sampling:
         temperature: float = 0.0
@@ -259,7 +259,7 @@ def test_sampling_overrides_are_laid_over_the_stages_own(load: Load) -> None:
     assert load(BASE).judge("compass").sampled(Sampling(temperature=0.7)) == Sampling(0.7, 2048)
 
 
-def test_the_shipped_registry_loads_and_pins_what_it_can() -> None:
+def test_the_shipped_registry_loads_and_pins_revisions() -> None:
     config = load_config(SHIPPED)
     assert config.allow_external == ()
     assert config.candidate("ministral").openness == "restricted"
@@ -276,14 +276,14 @@ def test_the_shipped_registry_loads_and_pins_what_it_can() -> None:
 PRICED = "{price_per_hour: 1.2, currency: EUR, as_of: 2026-11-01, source: an offer}"
 
 
-def test_a_model_runs_on_its_own_machine_else_the_one_named_else_the_default(load: Load) -> None:
+def test_the_machine_is_that_of_the_model_then_the_option_then_the_default(load: Load) -> None:
     text = "hardware: {own: {gpu: A}, named: {gpu: B}, usual: {gpu: C}}\nmodels: {mistral: {hardware: own}}\n"
     config = load(BASE, text, "defaults: {hardware: usual}")
 
     def machine(name: str, hardware: str | None = None) -> str:
-        found = config.machine(name, hardware)
-        assert found
-        return found[0]
+        match = config.machine(name, hardware)
+        assert match
+        return match[0]
 
     assert (machine("mistral", "named"), machine("compass", "named"), machine("compass")) == (
         "own",
@@ -294,7 +294,7 @@ def test_a_model_runs_on_its_own_machine_else_the_one_named_else_the_default(loa
 
 
 @pytest.mark.parametrize("missing", ["as_of", "source"])
-def test_a_price_comes_with_its_day_and_its_source(load: Load, missing: str) -> None:
+def test_a_price_needs_a_date_and_a_source(load: Load, missing: str) -> None:
     machine = {"price_per_hour": "1.2", "as_of": "2026-11-01", "source": "an offer"}
     del machine[missing]
     text = ", ".join(f"{key}: {value}" for key, value in machine.items())
@@ -303,35 +303,35 @@ def test_a_price_comes_with_its_day_and_its_source(load: Load, missing: str) -> 
 
 
 @pytest.mark.parametrize("currency", ["eur", "€", "EURO"])
-def test_a_currency_is_named_by_its_three_letters(load: Load, currency: str) -> None:
+def test_a_currency_is_a_three_letter_code(load: Load, currency: str) -> None:
     with pytest.raises(DataError, match=r"hardware\.ours\.currency: .*like EUR, got"):
         load(BASE, f"hardware: {{ours: {PRICED.replace('EUR', currency)}}}")
 
 
-def test_a_grid_factor_comes_with_its_source(load: Load) -> None:
+def test_a_grid_factor_needs_a_source(load: Load) -> None:
     with pytest.raises(DataError, match=r"hardware\.ours.*needs grid_source"):
         load(BASE, "hardware: {ours: {grid_g_per_kwh: 350}}")
 
 
 @pytest.mark.parametrize("missing", ["input_per_million", "output_per_million", "as_of", "source"])
-def test_a_hosted_price_is_whole_and_dated(load: Load, missing: str) -> None:
+def test_a_hosted_price_needs_all_fields(load: Load, missing: str) -> None:
     price = {"input_per_million": "1", "output_per_million": "2", "as_of": "2026-11-01", "source": "a list"}
-    whole = ", ".join(f"{key}: {value}" for key, value in price.items())
-    assert load(BASE, f"hosted_prices: {{api: {{{whole}}}}}").hosted_prices["api"].currency == "USD"
+    complete = ", ".join(f"{key}: {value}" for key, value in price.items())
+    assert load(BASE, f"hosted_prices: {{api: {{{complete}}}}}").hosted_prices["api"].currency == "USD"
     del price[missing]
-    text = ", ".join(f"{key}: {value}" for key, value in price.items())
+    incomplete = ", ".join(f"{key}: {value}" for key, value in price.items())
     with pytest.raises(DataError, match=rf"hosted_prices\.api\.{missing}"):
-        load(BASE, f"hosted_prices: {{api: {{{text}}}}}")
+        load(BASE, f"hosted_prices: {{api: {{{incomplete}}}}}")
 
 
-def test_an_unknown_machine_is_named_with_the_nearest_one(load: Load) -> None:
+def test_an_unknown_machine_gets_a_suggestion(load: Load) -> None:
     with pytest.raises(DataError, match=r"models\.mistral\.hardware.*'our'.*ours"):
         load(BASE, f"hardware: {{ours: {PRICED}}}\nmodels: {{mistral: {{hardware: our}}}}")
     with pytest.raises(UsageError, match=r"'outs'.*ours"):
         load(BASE, f"hardware: {{ours: {PRICED}}}").machine("mistral", "outs")
 
 
-def test_the_shipped_registry_assumes_no_price() -> None:
+def test_the_shipped_registry_has_no_prices() -> None:
     config = load_config(SHIPPED)
     assert all(machine.price_per_hour is None for machine in config.hardware.values())
     assert config.hosted_prices == {}
@@ -345,9 +345,9 @@ models:
   lead: {kind: embedded, name: follow}
 defaults: {concurrency: often}
 """
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError) as error:
         load(BASE, text)
-    problems = str(caught.value).split("\n")[1:]
+    problems = str(error.value).split("\n")[1:]
     assert [problem.split()[0] for problem in problems] == [
         "models.mistral.api_key:",
         "models:",
@@ -360,7 +360,7 @@ defaults: {concurrency: often}
 
 
 def test_all_references_to_unknown_entries_are_reported_at_once(load: Load) -> None:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError) as error:
         load(BASE, "models: {a: {hardware: l5}, b: {}}\ndefaults: {judge: compas, hardware: l6}")
-    problems = [line.split(":")[0].strip() for line in str(caught.value).split("\n")[1:]]
+    problems = [line.split(":")[0].strip() for line in str(error.value).split("\n")[1:]]
     assert problems == ["models.a", "models.b", "models.a.hardware", "defaults.hardware", "defaults.judge"]

@@ -1,4 +1,4 @@
-"""Rules of a gate about a usable rate that labels correct: which rule they decide, and what old policies and files keep."""
+"""Gate rules on a usable rate corrected by labels: which rules they decide, and compatibility with old policies and files."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,26 +29,34 @@ LENIENT = ["AA", "AA", "CC", "AA"] * 10
 """The judge gives an A to half of the items that are not usable: 75 %."""
 
 
-def labels(words: Sequence[str], truth: Sequence[str], n: int, **more: str) -> tuple[Label, ...]:
+def label_first_chunks(
+    letters: Sequence[str], truth: Sequence[str], n_labelled: int, **label_fields: str
+) -> tuple[Label, ...]:
     """Label the first n chunks of alpha."""
-    return labels_of(case({"alpha": words}, items_per_sample=SIZE), {"alpha": truth}, range(n), **more)
+    return labels_of(
+        case({"alpha": letters}, items_per_sample=SIZE), {"alpha": truth}, range(n_labelled), **label_fields
+    )
 
 
-def run(words: Sequence[str], truth: Sequence[str], n_labelled: int, **more: Any) -> Evidence:
-    return evidence({"alpha": words}, labels=labels(words, truth, n_labelled), **more)
+def make_evidence(
+    letters: Sequence[str], truth: Sequence[str], n_labelled: int, **evidence_options: Any
+) -> Evidence:
+    return evidence(
+        {"alpha": letters}, labels=label_first_chunks(letters, truth, n_labelled), **evidence_options
+    )
 
 
-def verdict(inputs_run: Evidence, baseline: Evidence | None, **rule: Any) -> RuleVerdict:
+def gate_verdict(inputs_run: Evidence, baseline: Evidence | None, **rule: Any) -> RuleVerdict:
     policy = Policy.model_validate({"rules": [{"quantity": "usable_rate", **rule}]})
     inputs = GateInputs(policy=policy, run=inputs_run, baseline=baseline, candidates={}, today=TODAY)
     (result,) = verdicts_of(cases_of(inputs), policy.alpha)
     return result
 
 
-def test_a_limit_is_held_by_the_labels_and_not_by_a_lenient_judge() -> None:
-    today = run(["AA"] * N, TRUTH, N)
-    assert verdict(today, None, at_least=0.7).verdict == "pass"
-    corrected = verdict(today, None, at_least=0.7, corrected=True)
+def test_a_corrected_limit_is_decided_by_labels_not_by_a_lenient_judge() -> None:
+    lenient_run = make_evidence(["AA"] * N, TRUTH, N)
+    assert gate_verdict(lenient_run, None, at_least=0.7).verdict == "pass"
+    corrected = gate_verdict(lenient_run, None, at_least=0.7, corrected=True)
     assert (corrected.verdict, corrected.labelled_by, corrected.n_labelled_chunks) == (
         "regression",
         "anna",
@@ -59,19 +67,19 @@ def test_a_limit_is_held_by_the_labels_and_not_by_a_lenient_judge() -> None:
 
 
 @pytest.mark.slow
-def test_a_loss_that_the_judge_does_not_see_is_a_regression_by_labels() -> None:
-    before = run(TRUTH, TRUTH, N, name="main")
-    today = run(TRUTH, ["AC", "CC", "CC", "AC"] * 10, N)
-    assert verdict(today, before, margin=0.1).verdict == "pass"
-    corrected = verdict(today, before, margin=0.1, corrected=True)
+def test_a_loss_the_judge_misses_is_a_regression_by_labels() -> None:
+    baseline = make_evidence(TRUTH, TRUTH, N, name="main")
+    current = make_evidence(TRUTH, ["AC", "CC", "CC", "AC"] * 10, N)
+    assert gate_verdict(current, baseline, margin=0.1).verdict == "pass"
+    corrected = gate_verdict(current, baseline, margin=0.1, corrected=True)
     assert corrected.verdict == "regression"
     assert corrected.change is not None
     assert corrected.change.value == approx(-0.25)
 
 
-def test_labels_that_refute_the_judge_leave_its_letters_no_pass_and_decide_themselves() -> None:
+def test_labels_that_refute_the_judge_prevent_a_pass_by_its_letters() -> None:
     # the judge gives an A to everything, and half of it is a C
-    refuted = run(["AA"] * N, TRUTH, N)
+    refuted = make_evidence(["AA"] * N, TRUTH, N)
 
     def outcome(**rule: Any) -> str:
         policy = Policy.model_validate({"rules": [{"quantity": "usable_rate", "margin": 0.3, **rule}]})
@@ -85,58 +93,65 @@ def test_labels_that_refute_the_judge_leave_its_letters_no_pass_and_decide_thems
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_run", "n_baseline"), [(9, N), (N, 9), (0, N)])
-def test_few_labels_on_either_side_cannot_be_evaluated_or_leave_it_to_the_judge(
-    n_run: int, n_baseline: int
-) -> None:
-    before, today = run(TRUTH, TRUTH, n_baseline, name="main"), run(TRUTH, TRUTH, n_run)
-    strict = verdict(today, before, margin=0.1, corrected=True)
+def test_too_few_labels_are_inconclusive_or_fall_back_to_the_judge(n_run: int, n_baseline: int) -> None:
+    baseline, current = (
+        make_evidence(TRUTH, TRUTH, n_baseline, name="main"),
+        make_evidence(TRUTH, TRUTH, n_run),
+    )
+    strict = gate_verdict(current, baseline, margin=0.1, corrected=True)
     assert (strict.verdict, strict.change, strict.labelled_by) == ("inconclusive", None, "")
-    automatic = verdict(today, before, margin=0.1, corrected="auto")
-    assert automatic == verdict(today, before, margin=0.1)
+    automatic = gate_verdict(current, baseline, margin=0.1, corrected="auto")
+    assert automatic == gate_verdict(current, baseline, margin=0.1)
 
 
-def test_auto_takes_labels_where_there_are_enough_in_both() -> None:
-    before, today = run(TRUTH, TRUTH, 20, name="main"), run(TRUTH, TRUTH, 20)
-    assert verdict(today, before, margin=0.1, corrected="auto") == verdict(
-        today, before, margin=0.1, corrected=True
+def test_auto_uses_labels_when_both_runs_have_enough() -> None:
+    baseline, current = make_evidence(TRUTH, TRUTH, 20, name="main"), make_evidence(TRUTH, TRUTH, 20)
+    assert gate_verdict(current, baseline, margin=0.1, corrected="auto") == gate_verdict(
+        current, baseline, margin=0.1, corrected=True
     )
 
 
-def test_other_samples_are_compared_by_two_corrected_rates() -> None:
-    before = run(TRUTH, TRUTH, N, name="main", identity={"samples_digest": "o" * 64})
-    corrected = verdict(run(LENIENT, TRUTH, N), before, margin=0.1, corrected=True)
+def test_different_samples_are_compared_by_two_corrected_rates() -> None:
+    baseline = make_evidence(TRUTH, TRUTH, N, name="main", identity={"samples_digest": "o" * 64})
+    corrected = gate_verdict(make_evidence(LENIENT, TRUTH, N), baseline, margin=0.1, corrected=True)
     assert corrected.change is not None
     assert corrected.change.value == approx(0.0)
     assert corrected.change.method.startswith("unpaired")
 
 
-def test_people_decide_before_models() -> None:
-    by_model = labels(TRUTH, LENIENT, N, rater="model", rater_kind="model")
-    today = evidence({"alpha": TRUTH}, labels=(*by_model, *labels(TRUTH, TRUTH, 12)))
-    assert verdict(today, None, at_least=0.3, corrected=True).labelled_by == "anna"
+def test_human_labels_take_precedence_over_model_labels() -> None:
+    by_model = label_first_chunks(TRUTH, LENIENT, N, rater="model", rater_kind="model")
+    current = evidence({"alpha": TRUTH}, labels=(*by_model, *label_first_chunks(TRUTH, TRUTH, 12)))
+    assert gate_verdict(current, None, at_least=0.3, corrected=True).labelled_by == "anna"
 
 
 def test_a_baseline_file_keeps_the_labels(tmp_path: Path) -> None:
-    before = run(TRUTH, TRUTH, 20, name="main")
-    write_baseline(before, tmp_path / "baseline.json")
-    read = read_baseline(tmp_path / "baseline.json")
-    assert isinstance(read, Evidence)
-    assert read.labels[0].letters == before.labels[0].letters
-    today = run(LENIENT, TRUTH, 20)
-    assert verdict(today, read, margin=0.1, corrected=True) == verdict(
-        today, before, margin=0.1, corrected=True
+    baseline = make_evidence(TRUTH, TRUTH, 20, name="main")
+    write_baseline(baseline, tmp_path / "baseline.json")
+    stored = read_baseline(tmp_path / "baseline.json")
+    assert isinstance(stored, Evidence)
+    assert stored.labels[0].letters == baseline.labels[0].letters
+    current = make_evidence(LENIENT, TRUTH, 20)
+    assert gate_verdict(current, stored, margin=0.1, corrected=True) == gate_verdict(
+        current, baseline, margin=0.1, corrected=True
     )
 
 
 @pytest.mark.slow
 def test_a_baseline_of_an_earlier_version_has_no_labels_by_item() -> None:
-    before = run(TRUTH, TRUTH, N, name="main")
-    old = replace(before, labels=tuple(replace(rater, letters={}) for rater in before.labels))
-    assert verdict(run(TRUTH, TRUTH, N), old, margin=0.1, corrected=True).verdict == "inconclusive"
-    assert verdict(run(TRUTH, TRUTH, N), old, margin=0.1, corrected="auto").verdict == "pass"
+    baseline = make_evidence(TRUTH, TRUTH, N, name="main")
+    old_baseline = replace(baseline, labels=tuple(replace(rater, letters={}) for rater in baseline.labels))
+    assert (
+        gate_verdict(make_evidence(TRUTH, TRUTH, N), old_baseline, margin=0.1, corrected=True).verdict
+        == "inconclusive"
+    )
+    assert (
+        gate_verdict(make_evidence(TRUTH, TRUTH, N), old_baseline, margin=0.1, corrected="auto").verdict
+        == "pass"
+    )
 
 
-def test_old_policies_keep_their_hash() -> None:
+def test_old_policies_keep_their_digest() -> None:
     rule = {"quantity": "usable_rate", "margin": 0.05}
     old = Policy.model_validate({"rules": [rule]})
     assert "corrected" not in old.model_dump(mode="json")["rules"][0]
@@ -144,7 +159,7 @@ def test_old_policies_keep_their_hash() -> None:
     assert old.digest != Policy.model_validate({"rules": [{**rule, "corrected": "auto"}]}).digest
 
 
-def test_labels_correct_the_usable_rate_alone_and_no_sequential_gate() -> None:
+def test_correction_is_refused_for_other_rates_and_sequential_gates() -> None:
     with pytest.raises(ValueError, match="corrected"):
         Policy.model_validate({"rules": [{"quantity": "success_rate", "margin": 0.05, "corrected": True}]})
     policy = Policy.model_validate(
@@ -154,31 +169,33 @@ def test_labels_correct_the_usable_rate_alone_and_no_sequential_gate() -> None:
         require_sequential(policy)
 
 
-def test_a_tuned_judge_is_not_measured_on_the_labels_that_it_was_tuned_on() -> None:
-    given = labels(LENIENT, TRUTH, N)
-    tuning, other = given[:30], given[30:]
-    split = tuple(label.model_copy(update={"split": "tuning"}) for label in tuning) + other
+def test_a_tuned_judge_is_not_measured_on_its_tuning_labels() -> None:
+    all_labels = label_first_chunks(LENIENT, TRUTH, N)
+    tuning, held_out = all_labels[:30], all_labels[30:]
+    split = tuple(label.model_copy(update={"split": "tuning"}) for label in tuning) + held_out
     data = run_data({"alpha": LENIENT}, labels=split)
     side = evidence({"alpha": LENIENT}).source
-    seen = {
+    letters_by_tuned = {
         tuned: evidence_of(replace(data, judge_tuned=tuned), side, machines={}).labels[0].letters
         for tuned in (True, False)
     }
-    assert set(seen[True]) == {label.item_id for label in other}
-    assert set(seen[False]) == {label.item_id for label in given}
+    assert set(letters_by_tuned[True]) == {label.item_id for label in held_out}
+    assert set(letters_by_tuned[False]) == {label.item_id for label in all_labels}
 
 
 @pytest.mark.slow
-def test_labels_have_a_digest_of_rater_item_letter_and_flags_in_any_order() -> None:
-    given = labels(LENIENT, TRUTH, N)
+def test_the_labels_digest_covers_rater_item_letter_and_flags_in_any_order() -> None:
+    all_labels = label_first_chunks(LENIENT, TRUTH, N)
 
     def digest_of(*rows: Label) -> str:
         return evidence({"alpha": LENIENT}, labels=rows).labels_digest
 
-    whole = digest_of(*given)
-    assert digest_of(*reversed(given)) == whole
+    full_digest = digest_of(*all_labels)
+    assert digest_of(*reversed(all_labels)) == full_digest
     assert digest_of() == ""
     changes = ({"letter": "B"}, {"flags": ("hallucination",)}, {"rater": "bert"})
-    changed = {digest_of(*given[1:], given[0].model_copy(update=change)) for change in changes}
-    assert len({whole, *changed, digest_of(*given[1:])}) == 5
-    assert digest_of(*given[1:], given[0].model_copy(update={"note": "why"})) == whole
+    changed_digests = {
+        digest_of(*all_labels[1:], all_labels[0].model_copy(update=change)) for change in changes
+    }
+    assert len({full_digest, *changed_digests, digest_of(*all_labels[1:])}) == 5
+    assert digest_of(*all_labels[1:], all_labels[0].model_copy(update={"note": "why"})) == full_digest

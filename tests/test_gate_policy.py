@@ -15,29 +15,29 @@ from qaeval.gate.policy import (
 )
 
 
-def policy(tmp_path: Path, text: str) -> Policy:
+def write_and_read_policy(tmp_path: Path, text: str) -> Policy:
     path = tmp_path / "gate.yaml"
     path.write_text(text)
     return read_policy(path)
 
 
 def test_a_policy_is_read_with_its_defaults(tmp_path: Path) -> None:
-    found = policy(
+    policy = write_and_read_policy(
         tmp_path,
         "rules:\n  - {quantity: usable_rate, margin: 0.05}\n  - {quantity: p95_latency, margin: 20%}",
     )
-    assert (found.name, found.alpha, found.inconclusive, found.certificate) == (
+    assert (policy.name, policy.alpha, policy.inconclusive, policy.certificate) == (
         "gate.yaml",
         0.05,
         "fail",
         "off",
     )
-    assert [(rule.id, rule.loss) for rule in found.rules] == [("usable_rate", 0.05), ("p95_latency", 0.2)]
+    assert [(rule.id, rule.loss) for rule in policy.rules] == [("usable_rate", 0.05), ("p95_latency", 0.2)]
 
 
-def test_the_default_policy_asks_for_usable_items_every_flag_and_success() -> None:
-    found = default_policy(("hallucination", "off_topic"))
-    assert [(rule.id, rule.loss) for rule in found.rules] == [
+def test_the_default_policy_has_rules_for_usable_items_every_flag_and_success() -> None:
+    policy = default_policy(("hallucination", "off_topic"))
+    assert [(rule.id, rule.loss) for rule in policy.rules] == [
         ("usable_rate", 0.05),
         ("hallucination_rate", 0.03),
         ("flag_rate.off_topic", 0.03),
@@ -45,32 +45,32 @@ def test_the_default_policy_asks_for_usable_items_every_flag_and_success() -> No
     ]
 
 
-def test_the_margins_of_the_default_policy_are_what_so_many_chunks_can_show() -> None:
+def test_default_margins_depend_on_the_number_of_chunks() -> None:
     # 20 chunks of 3 items: s^2 = 0.03 + 0.26/3, t_.95,21 = 1.721, t_.9,19 = 1.328
     spread = 0.03 + 0.26 / 3
-    shown = 1.721 * sqrt((spread + 2 / 21) / 22) + 1.328 * sqrt(spread / 20)
-    assert shown == pytest.approx(0.2703, abs=1e-4)
+    detectable = 1.721 * sqrt((spread + 2 / 21) / 22) + 1.328 * sqrt(spread / 20)
+    assert detectable == pytest.approx(0.2703, abs=1e-4)
     assert default_margins(20, 3) == (0.28, 0.2)
     assert default_margins(78, 3) == (0.13, 0.08)
     assert default_margins(78, 1) > default_margins(78, 3) > default_margins(200, 3)
     assert default_margins(9, 3) == default_margins(10, 3)
-    enough = chunks_for_smallest_margins(3)
-    assert default_margins(enough, 3) == (0.05, 0.03)
-    assert default_margins(enough - 1, 3) > (0.05, 0.03)
+    n_enough = chunks_for_smallest_margins(3)
+    assert default_margins(n_enough, 3) == (0.05, 0.03)
+    assert default_margins(n_enough - 1, 3) > (0.05, 0.03)
 
 
-def test_two_policies_that_ask_the_same_have_one_digest_and_others_another() -> None:
+def test_equal_policies_have_equal_digests() -> None:
     assert default_policy(("a",)).digest == default_policy(("a",)).digest != default_policy(("b",)).digest
 
 
 @pytest.mark.parametrize("text", ["", "name: x", "rules: []", "rules:"])
 def test_a_gate_without_rules_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gate\.yaml: (no rules|.*mapping)"):
-        policy(tmp_path, text)
+        write_and_read_policy(tmp_path, text)
 
 
 @pytest.mark.parametrize(
-    ("rule", "says"),
+    ("rule", "message"),
     [
         ("{quantity: usable_rat, margin: 0.05}", "no quantity 'usable_rat'. Did you mean 'usable_rate'?"),
         ("{quantity: usable_rate, margn: 0.05}", "unknown key 'rules[1].margn'. Did you mean 'margin'?"),
@@ -98,24 +98,27 @@ def test_a_gate_without_rules_is_refused(text: str, tmp_path: Path) -> None:
         ("{quantity: usable_rate, margin: .nan}", "got '.nan'"),
     ],
 )
-def test_a_rule_that_cannot_be_meant_is_refused_with_its_place(rule: str, says: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=re.escape(says)) as raised:
-        policy(tmp_path, f"rules:\n  - {rule}")
-    assert str(tmp_path / "gate.yaml") in str(raised.value)
-    assert "rules[1]" in str(raised.value)
+def test_an_invalid_rule_is_refused_with_its_location(rule: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=re.escape(message)) as error:
+        write_and_read_policy(tmp_path, f"rules:\n  - {rule}")
+    assert str(tmp_path / "gate.yaml") in str(error.value)
+    assert "rules[1]" in str(error.value)
 
 
 @pytest.mark.parametrize("margin", ["5 points", "5pp", "5%", "5 %", "0.05", '"0.05"'])
 def test_a_margin_may_be_written_in_points_or_percent(margin: str, tmp_path: Path) -> None:
     rule = "rules:\n  - {quantity: usable_rate, margin: %s}"
-    assert policy(tmp_path, rule % margin).digest == policy(tmp_path, rule % 0.05).digest
+    assert (
+        write_and_read_policy(tmp_path, rule % margin).digest
+        == write_and_read_policy(tmp_path, rule % 0.05).digest
+    )
 
 
 def test_a_limit_of_a_share_may_be_a_percentage(tmp_path: Path) -> None:
-    found = policy(tmp_path, "rules:\n  - {quantity: usable_rate, at_least: 70%}")
-    assert found.rules[0].limit == pytest.approx(0.7)
+    policy = write_and_read_policy(tmp_path, "rules:\n  - {quantity: usable_rate, at_least: 70%}")
+    assert policy.rules[0].limit == pytest.approx(0.7)
     with pytest.raises(DataError, match="at_most"):
-        policy(tmp_path, "rules:\n  - {quantity: p95_latency, at_most: 70%}")
+        write_and_read_policy(tmp_path, "rules:\n  - {quantity: p95_latency, at_most: 70%}")
 
 
 def test_all_problems_of_a_policy_are_named_at_once(tmp_path: Path) -> None:
@@ -123,25 +126,25 @@ def test_all_problems_of_a_policy_are_named_at_once(tmp_path: Path) -> None:
         "alpha: 2\nrules:\n  - {quantity: usable_rate, margin: 7, rater: anna}\n"
         "  - {quantity: usabel_rate, margin: 5%}\n  - {quantity: flag_rate, margin: 5%, by: week}\n"
     )
-    with pytest.raises(DataError) as raised:
-        policy(tmp_path, text)
-    first, *problems = str(raised.value).splitlines()
-    assert "gate.yaml: 5 problems" in first
-    for place, named in (
+    with pytest.raises(DataError) as error:
+        write_and_read_policy(tmp_path, text)
+    headline, *problems = str(error.value).splitlines()
+    assert "gate.yaml: 5 problems" in headline
+    for location, detail in (
         ("alpha", "0.5"),
         ("rules[1]", "rater"),
         ("margin of usable_rate", "7 points"),
         ("rules[2].quantity", "usable_rate"),
         ("rules[3].by", "stratum"),
     ):
-        assert any(place in problem and named in problem for problem in problems)
+        assert any(location in problem and detail in problem for problem in problems)
 
 
-def test_all_rules_that_stand_twice_are_named(tmp_path: Path) -> None:
+def test_all_duplicate_rules_are_named(tmp_path: Path) -> None:
     rule = "  - {quantity: usable_rate, margin: 0.05}\n"
-    with pytest.raises(DataError) as raised:
-        policy(tmp_path, f"rules:\n{rule * 3}")
-    assert str(raised.value).count("repeats rules[1]") == 2
+    with pytest.raises(DataError) as error:
+        write_and_read_policy(tmp_path, f"rules:\n{rule * 3}")
+    assert str(error.value).count("repeats rules[1]") == 2
 
 
 @pytest.mark.parametrize(
@@ -149,29 +152,34 @@ def test_all_rules_that_stand_twice_are_named(tmp_path: Path) -> None:
 )
 def test_a_wrong_setting_is_refused(line: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=line.partition(":")[0]):
-        policy(tmp_path, f"{line}\nrules:\n  - {{quantity: usable_rate, margin: 0.05}}")
+        write_and_read_policy(tmp_path, f"{line}\nrules:\n  - {{quantity: usable_rate, margin: 0.05}}")
 
 
-def test_a_rule_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_rule_is_refused(tmp_path: Path) -> None:
     rule = "  - {quantity: usable_rate, margin: 0.05}\n"
     with pytest.raises(DataError, match=r"rules\[2\].*rules\[1\].*usable_rate"):
-        policy(tmp_path, f"rules:\n{rule}{rule}")
+        write_and_read_policy(tmp_path, f"rules:\n{rule}{rule}")
 
 
-def test_every_quantity_can_be_asked_for() -> None:
+def test_every_quantity_can_have_a_margin_and_a_limit() -> None:
     for name, quantity in QUANTITIES.items():
         margin = "10%" if quantity.scale == "ratio" else 0.1
-        of = {quantity.needs: "x"} if quantity.needs else {}
+        parameters = {quantity.needs: "x"} if quantity.needs else {}
         limit = "at_least" if quantity.higher_is_better else "at_most"
-        found = Policy.model_validate(
-            {"rules": [{"quantity": name, "margin": margin, **of}, {"quantity": name, limit: 0.5, **of}]}
+        policy = Policy.model_validate(
+            {
+                "rules": [
+                    {"quantity": name, "margin": margin, **parameters},
+                    {"quantity": name, limit: 0.5, **parameters},
+                ]
+            }
         )
-        assert len({rule.id for rule in found.rules}) == 2
+        assert len({rule.id for rule in policy.rules}) == 2
 
 
-def test_the_policy_of_the_documentation_is_one(tmp_path: Path) -> None:
+def test_the_policy_in_the_documentation_is_valid(tmp_path: Path) -> None:
     text = (Path(__file__).parents[1] / "docs" / "gate.md").read_text()
-    shown = text.split("```yaml\n")[1].split("```")[0]
-    found = policy(tmp_path, shown)
-    assert (found.name, found.certificate, len(found.rules)) == ("release", "off", 11)
+    example = text.split("```yaml\n")[1].split("```")[0]
+    policy = write_and_read_policy(tmp_path, example)
+    assert (policy.name, policy.certificate, len(policy.rules)) == ("release", "off", 11)
     assert {name for name in QUANTITIES if f"`{name}`" not in text} == set()

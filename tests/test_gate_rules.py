@@ -46,26 +46,26 @@ def gate(
     candidates: Mapping[str, str] | None = None,
     **policy: Any,
 ) -> GateReport:
-    asked = Policy.model_validate({"rules": rules or (USABLE,), **policy})
+    parsed_policy = Policy.model_validate({"rules": rules or (USABLE,), **policy})
     return decide(
-        GateInputs(policy=asked, run=run, baseline=baseline, candidates=candidates or {}, today=TODAY)
+        GateInputs(policy=parsed_policy, run=run, baseline=baseline, candidates=candidates or {}, today=TODAY)
     )
 
 
-def one(report: GateReport) -> RuleVerdict:
+def only_rule(report: GateReport) -> RuleVerdict:
     (rule,) = report.rules
     return rule
 
 
-def estimated(value: float, se: float) -> Any:
-    """Return a normal interval with these."""
+def normal_estimate(value: float, se: float) -> Any:
+    """Return a function that makes the normal interval of a level for this value and standard error."""
 
     def interval(level: float) -> Estimate:
-        half = scipy.stats.norm.ppf((1 + level) / 2) * se
+        half_width = scipy.stats.norm.ppf((1 + level) / 2) * se
         return Estimate(
             value=value,
-            low=value - half,
-            high=value + half,
+            low=value - half_width,
+            high=value + half_width,
             level=level,
             method="normal",
             n=100,
@@ -75,15 +75,17 @@ def estimated(value: float, se: float) -> Any:
     return interval
 
 
-# -------------------------------------------------------------------- what is measured
+# -------------------------------------------------------------------- quantities
 
 
-def test_a_run_against_itself_passes_and_says_how_much_was_ruled_out() -> None:
+def test_a_run_against_itself_passes_with_its_interval() -> None:
     run = evidence({"alpha": words(100, 0.8)})
     report = gate(run, run)
-    assert (report.outcome, report.exit_code, one(report).verdict) == ("pass", 0, "pass")
+    assert (report.outcome, report.exit_code, only_rule(report).verdict) == ("pass", 0, "pass")
     # all 100 chunks tie: two chunks of +1 and -1 are added, se = sqrt(2/101/102), t on 99 degrees of freedom
-    assert one(report).change.high == pytest.approx(scipy.stats.t.ppf(0.95, 99) * np.sqrt(2 / 101 / 102))
+    assert only_rule(report).change.high == pytest.approx(
+        scipy.stats.t.ppf(0.95, 99) * np.sqrt(2 / 101 / 102)
+    )
 
 
 @pytest.mark.slow
@@ -91,72 +93,70 @@ def test_a_run_against_itself_passes_and_says_how_much_was_ruled_out() -> None:
     ("n", "margin", "verdict"),
     [(58, 0.05, "inconclusive"), (59, 0.05, "pass"), (98, 0.03, "inconclusive"), (99, 0.03, "pass")],
 )
-def test_two_identical_runs_pass_from_the_size_that_the_documentation_says(
-    n: int, margin: float, verdict: str
-) -> None:
+def test_two_identical_runs_pass_from_the_documented_size(n: int, margin: float, verdict: str) -> None:
     run = evidence({"alpha": ["AB"] * n})
-    assert one(gate(run, run, {**USABLE, "margin": margin})).verdict == verdict
+    assert only_rule(gate(run, run, {**USABLE, "margin": margin})).verdict == verdict
 
 
 def test_a_loss_beyond_the_margin_is_a_regression() -> None:
     report = gate(evidence({"alpha": words(200, 0.65, seed=1)}), evidence({"alpha": words(200, 0.8, seed=2)}))
     assert (report.outcome, report.exit_code) == ("regression", 1)
-    assert one(report).sentence.startswith("alpha: usable rate")
-    assert one(report).change.high < 0
+    assert only_rule(report).sentence.startswith("alpha: usable rate")
+    assert only_rule(report).change.high < 0
     assert "usable_rate" in report.headline
 
 
-def test_the_interval_and_the_p_value_of_equal_chunks_are_those_of_the_paired_test() -> None:
+def test_equal_chunks_give_the_interval_and_p_value_of_the_paired_test() -> None:
     before, after = words(60, 0.8, seed=1), words(60, 0.7, seed=2)
-    rule = one(gate(evidence({"alpha": after}), evidence({"alpha": before})))
-    a, b = ([word.count("A") / 3 for word in own] for own in (before, after))
-    expected = non_inferiority(a, b, margin=0.05)
+    rule = only_rule(gate(evidence({"alpha": after}), evidence({"alpha": before})))
+    baseline_rates, run_rates = ([word.count("A") / 3 for word in letters] for letters in (before, after))
+    expected = non_inferiority(baseline_rates, run_rates, margin=0.05)
     assert (rule.change.low, rule.change.high) == pytest.approx(
         (expected.difference.low, expected.difference.high)
     )
-    assert rule.change.value == pytest.approx(np.mean(b) - np.mean(a))
-    d = np.subtract(b, a)
-    swapped = sign_flip_test(d, alternative="less")
-    assert rule.p_worse == pytest.approx(max(expected.p_worse, swapped), rel=1e-3)
+    assert rule.change.value == pytest.approx(np.mean(run_rates) - np.mean(baseline_rates))
+    differences = np.subtract(run_rates, baseline_rates)
+    sign_flip_p = sign_flip_test(differences, alternative="less")
+    assert rule.p_worse == pytest.approx(max(expected.p_worse, sign_flip_p), rel=1e-3)
 
 
-def test_a_difference_of_ratios_has_the_error_of_the_jackknife() -> None:
+def test_the_error_of_a_difference_of_ratios_matches_the_jackknife() -> None:
     rng = np.random.default_rng(3)
     totals = rng.integers(0, 4, (2, 150)).astype(float)
     hits = rng.binomial(totals.astype(int), [[0.1], [0.2]]).astype(float)
     names = tuple(map(str, range(150)))
-    a, b = (Counts(names, hits[side], totals[side]) for side in (0, 1))
-    found = PairedRates.of(a, b)
+    baseline, run = (Counts(names, hits[side], totals[side]) for side in (0, 1))
+    paired = PairedRates.of(baseline, run)
 
     def difference(keep: np.ndarray) -> float:
         s, t = hits[:, keep].sum(axis=1), totals[:, keep].sum(axis=1)
         return float(s[1] / t[1] - s[0] / t[0])
 
-    left_out = [difference(np.arange(150) != chunk) for chunk in range(150)]
-    jackknife = np.sqrt(149 / 150 * np.sum((left_out - np.mean(left_out)) ** 2))
-    assert found.difference == pytest.approx(difference(np.full(150, fill_value=True)))
-    assert np.std(found.values, ddof=1) / np.sqrt(len(found.values)) == pytest.approx(jackknife, rel=0.03)
+    leave_one_out = [difference(np.arange(150) != chunk) for chunk in range(150)]
+    jackknife = np.sqrt(149 / 150 * np.sum((leave_one_out - np.mean(leave_one_out)) ** 2))
+    assert paired.difference == pytest.approx(difference(np.full(150, fill_value=True)))
+    assert np.std(paired.values, ddof=1) / np.sqrt(len(paired.values)) == pytest.approx(jackknife, rel=0.03)
 
 
-def test_two_independent_rates_are_compared_as_newcombe_does() -> None:
+def test_independent_rates_are_compared_with_newcombes_interval() -> None:
     # Newcombe 1998, method 10: 56/70 against 48/80, difference 0.2, 95 % interval 0.0524 to 0.3339
-    found = independent_difference(
+    estimate = independent_difference(
         lambda level: wilson(48, 80, level=level), lambda level: wilson(56, 70, level=level)
     )(0.95)
-    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
 
 
 @pytest.mark.parametrize(("value", "se"), [(-0.03, 0.02), (-0.1, 0.02), (-0.001, 0.02)])
-def test_the_p_value_of_an_interval_is_that_of_its_test(value: float, se: float) -> None:
-    assert p_beyond(estimated(value, se), 0.0, below=True) == pytest.approx(
+def test_the_p_value_of_an_interval_matches_its_test(value: float, se: float) -> None:
+    assert p_beyond(normal_estimate(value, se), 0.0, below=True) == pytest.approx(
         scipy.stats.norm.cdf(value / se), rel=1e-3
     )
-    assert p_beyond(estimated(-value, se), 0.0, below=False) == pytest.approx(
+    assert p_beyond(normal_estimate(-value, se), 0.0, below=False) == pytest.approx(
         scipy.stats.norm.cdf(value / se), rel=1e-3
     )
 
 
-def test_failed_items_count_against_usable_and_success_and_ungraded_ones_not_against_valid() -> None:
+def test_failed_items_lower_all_rates_and_ungraded_items_do_not_lower_the_valid_rate() -> None:
     run = evidence({"alpha": ["AA", "A-", "x", "AB"] * 5})
     rules = [{"quantity": name, "at_least": 0.1} for name in ("usable_rate", "success_rate", "valid_rate")]
     values = [rule.current.value for rule in gate(run, None, *rules).rules]
@@ -164,74 +164,77 @@ def test_failed_items_count_against_usable_and_success_and_ungraded_ones_not_aga
     assert values == pytest.approx([4 / 8, 5 / 8, 6 / 8])
 
 
-def test_a_flag_is_counted_among_the_graded_items_as_in_the_report() -> None:
+def test_a_flag_rate_is_over_the_graded_items() -> None:
     run = evidence({"alpha": ["A!A", "A-", "x", "AB"] * 5})
-    rule = one(gate(run, None, {"quantity": "hallucination_rate", "at_most": 0.9}))
+    rule = only_rule(gate(run, None, {"quantity": "hallucination_rate", "at_most": 0.9}))
     assert rule.current.value == pytest.approx(1 / 5)
     assert not rule.higher_is_better
 
 
-def test_a_check_is_counted_among_the_items_it_looked_at() -> None:
-    made = evidence({"alpha": ["AA"] * 20})
+def test_a_check_rate_is_over_the_checked_items() -> None:
+    base = evidence({"alpha": ["AA"] * 20})
     items = np.arange(40).reshape(20, 2)
     candidate = replace(
-        made.candidates[0], findings={"short": items % 8 == 0}, unchecked={"short": items % 2 == 1}
+        base.candidates[0], findings={"short": items % 8 == 0}, unchecked={"short": items % 2 == 1}
     )
-    run = replace(made, checks=("short",), candidates=(candidate,))
-    rule = one(gate(run, None, {"quantity": "check_rate", "check": "short", "at_most": 0.5}))
+    run = replace(base, checks=("short",), candidates=(candidate,))
+    rule = only_rule(gate(run, None, {"quantity": "check_rate", "check": "short", "at_most": 0.5}))
     assert rule.current.value == pytest.approx(5 / 20)
 
 
-# -------------------------------------------------------------------- how it is decided
+# -------------------------------------------------------------------- decisions
 
 
-def test_a_loss_within_the_margin_passes_though_it_is_proven_and_is_said() -> None:
+def test_a_proven_loss_within_the_margin_passes_and_is_reported() -> None:
     before, after = ["AAA"] * 400, ["AAA"] * 388 + ["AAB"] * 12
-    rule = one(gate(evidence({"alpha": after}), evidence({"alpha": before})))
+    rule = only_rule(gate(evidence({"alpha": after}), evidence({"alpha": before})))
     assert rule.verdict == "pass"
     assert rule.change.high < 0
     assert "p < 0.001" in rule.sentence
 
 
-def test_too_little_data_is_inconclusive_and_says_how_many_chunks_more_would_decide() -> None:
+def test_too_little_data_is_inconclusive_and_gives_the_chunks_needed() -> None:
     run, baseline = evidence({"alpha": words(40, 0.8, seed=5)}), evidence({"alpha": words(40, 0.8, seed=6)})
-    rule = one(report := gate(run, baseline))
+    rule = only_rule(report := gate(run, baseline))
     assert (report.outcome, report.exit_code) == ("inconclusive", 2)
-    d = [
-        b.count("A") / 3 - a.count("A") / 3
-        for a, b in zip(words(40, 0.8, seed=6), words(40, 0.8, seed=5), strict=True)
+    differences = [
+        after.count("A") / 3 - before.count("A") / 3
+        for before, after in zip(words(40, 0.8, seed=6), words(40, 0.8, seed=5), strict=True)
     ]
-    spread, nearest = np.std(d, ddof=1), max(0.05 + np.mean(d), -np.mean(d))
+    spread, nearest = np.std(differences, ddof=1), max(0.05 + np.mean(differences), -np.mean(differences))
     needed = ((scipy.stats.norm.ppf(0.95) + scipy.stats.norm.ppf(0.8)) * spread / nearest) ** 2
     assert rule.n_more_chunks == pytest.approx(needed - 40, rel=0.15)
-    printed = f"{two_digits_up(rule.n_more_chunks)} more chunks"
-    assert printed in rule.sentence
-    assert printed in report.headline
+    phrase = f"{two_digits_up(rule.n_more_chunks)} more chunks"
+    assert phrase in rule.sentence
+    assert phrase in report.headline
 
 
-def test_the_power_for_an_equal_run_is_that_of_the_usual_formula() -> None:
+def test_the_power_for_an_equal_run_matches_the_standard_formula() -> None:
     rng = np.random.default_rng(0)
     before, after = (["".join(row) for row in rng.choice(["A", "B"], (200, 3))] for _ in range(2))
-    rule = one(gate(evidence({"alpha": after}), evidence({"alpha": before}), {**USABLE, "margin": 0.1}))
-    d = [b.count("A") / 3 - a.count("A") / 3 for a, b in zip(before, after, strict=True)]
+    rule = only_rule(gate(evidence({"alpha": after}), evidence({"alpha": before}), {**USABLE, "margin": 0.1}))
+    differences = [
+        after_letters.count("A") / 3 - before_letters.count("A") / 3
+        for before_letters, after_letters in zip(before, after, strict=True)
+    ]
     assert rule.power_if_equal == pytest.approx(
-        reached_power(float(np.std(d, ddof=1)), 200, 0.1, sides=1), abs=0.01
+        reached_power(float(np.std(differences, ddof=1)), 200, 0.1, sides=1), abs=0.01
     )
 
 
-def test_as_many_chunks_as_were_asked_for_do_decide() -> None:
-    tied = evidence({"alpha": words(30, 0.8)})
-    more = one(gate(tied, tied)).n_more_chunks
-    larger = evidence({"alpha": words(30 + (more or 0), 0.8)})
-    assert more is not None
-    assert one(gate(larger, larger)).verdict == "pass"
+def test_the_requested_number_of_chunks_is_enough_to_decide() -> None:
+    run = evidence({"alpha": words(30, 0.8)})
+    n_more = only_rule(gate(run, run)).n_more_chunks
+    larger_run = evidence({"alpha": words(30 + (n_more or 0), 0.8)})
+    assert n_more is not None
+    assert only_rule(gate(larger_run, larger_run)).verdict == "pass"
 
 
 def test_fewer_than_ten_chunks_decide_nothing() -> None:
     report = gate(evidence({"alpha": ["CCC"] * 9}), evidence({"alpha": ["AAA"] * 9}), inconclusive="warn")
-    assert (report.outcome, report.exit_code, one(report).n_more_chunks) == ("inconclusive", 2, 1)
-    assert "9 chunks" in one(report).sentence
-    assert "1 more chunk" in one(report).sentence
+    assert (report.outcome, report.exit_code, only_rule(report).n_more_chunks) == ("inconclusive", 2, 1)
+    assert "9 chunks" in only_rule(report).sentence
+    assert "1 more chunk" in only_rule(report).sentence
 
 
 def test_a_policy_may_let_too_little_data_pass_with_a_warning() -> None:
@@ -245,10 +248,12 @@ def test_a_policy_may_let_too_little_data_pass_with_a_warning() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("best", "verdict"), [(0.95, "pass"), (0.6, "regression"), (0.83, "inconclusive")])
-def test_a_limit_is_shown_broken_or_open(best: float, verdict: str) -> None:
-    rule = one(
-        gate(evidence({"alpha": words(100, best)}), None, {"quantity": "usable_rate", "at_least": 0.8})
+@pytest.mark.parametrize(
+    ("usable_rate", "verdict"), [(0.95, "pass"), (0.6, "regression"), (0.83, "inconclusive")]
+)
+def test_a_limit_passes_is_broken_or_stays_open(usable_rate: float, verdict: str) -> None:
+    rule = only_rule(
+        gate(evidence({"alpha": words(100, usable_rate)}), None, {"quantity": "usable_rate", "at_least": 0.8})
     )
     assert rule.verdict == verdict
     assert (rule.change, rule.margin, rule.limit) == (None, None, 0.8)
@@ -257,69 +262,75 @@ def test_a_limit_is_shown_broken_or_open(best: float, verdict: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("n_chunks", [100, 150])
 @pytest.mark.parametrize(
-    ("rule", "failed"),
+    ("rule", "failure_letters"),
     [
         ({"quantity": "usable_rate", "at_least": 0.975}, ["BAA", "BBB"]),
         ({"quantity": "hallucination_rate", "at_most": 0.025}, ["B!AA", "B!B!B!"]),
     ],
 )
-def test_a_further_failure_never_helps_to_keep_a_limit(
-    n_chunks: int, rule: dict[str, Any], failed: Sequence[str]
+def test_more_failures_never_improve_the_verdict_on_a_limit(
+    n_chunks: int, rule: dict[str, Any], failure_letters: Sequence[str]
 ) -> None:
-    # on 100 chunks 0 failures were inconclusive and 1 passed; 100 cannot show it (rule of three), 150 can
+    # 0 failures in 100 chunks were once inconclusive and 1 passed; 100 chunks cannot show it (rule of three), 150 can
     verdicts = []
-    for n_failed, word in [(0, failed[0]), (1, failed[0]), (1, failed[1]), (2, failed[1]), (9, failed[1])]:
-        run = evidence({"alpha": ["AAA"] * (n_chunks - n_failed) + [word] * n_failed})
-        verdicts.append(one(gate(run, None, rule)).verdict)
+    for n_failed, letters in [
+        (0, failure_letters[0]),
+        (1, failure_letters[0]),
+        (1, failure_letters[1]),
+        (2, failure_letters[1]),
+        (9, failure_letters[1]),
+    ]:
+        run = evidence({"alpha": ["AAA"] * (n_chunks - n_failed) + [letters] * n_failed})
+        verdicts.append(only_rule(gate(run, None, rule)).verdict)
     assert verdicts == sorted(verdicts, key=["pass", "inconclusive", "regression"].index)
     assert (verdicts[0] == "pass") == (n_chunks == 150)
 
 
-def test_a_number_that_lies_at_its_limit_is_not_sent_for_chunks_that_nobody_has() -> None:
+def test_a_rate_close_to_its_limit_requests_no_unrealistic_number_of_chunks() -> None:
     letters = ["AAA"] * 80 + ["CCC"] * 20
-    rule = one(gate(evidence({"alpha": letters}), None, {"quantity": "usable_rate", "at_least": 0.799}))
+    rule = only_rule(gate(evidence({"alpha": letters}), None, {"quantity": "usable_rate", "at_least": 0.799}))
     assert rule.verdict == "inconclusive"
     assert "realistic size" in rule.sentence
-    rule = one(gate(evidence({"alpha": letters}), None, {"quantity": "usable_rate", "at_least": 0.75}))
+    rule = only_rule(gate(evidence({"alpha": letters}), None, {"quantity": "usable_rate", "at_least": 0.75}))
     assert "no sample" not in rule.sentence
     assert f"{two_digits_up(rule.n_more_chunks)} more chunks" in rule.sentence
 
 
-def verdicts(*cases: tuple[float, float]) -> tuple[RuleVerdict, ...]:
-    """Decide rules of a margin of 5 points from normal estimates of the change."""
+def decide_estimates(*cases: tuple[float, float]) -> tuple[RuleVerdict, ...]:
+    """Decide one rule with a margin of 5 points per (value, standard error) of the change."""
     rule = Rule.model_validate(USABLE)
-    made = [
+    rule_cases = [
         RuleCase(
             rule=rule,
-            id=f"rule {place}",
+            id=f"rule {index}",
             candidate="alpha",
             against="alpha",
             stratum=None,
-            estimate=RuleEstimate(deciding=estimated(value, se)),
-            p_worse=p_beyond(estimated(value, se), 0.0, below=True),
+            estimate=RuleEstimate(deciding=normal_estimate(value, se)),
+            p_worse=p_beyond(normal_estimate(value, se), 0.0, below=True),
         )
-        for place, (value, se) in enumerate(cases)
+        for index, (value, se) in enumerate(cases)
     ]
-    return verdicts_of(made, 0.05)
+    return verdicts_of(rule_cases, 0.05)
 
 
 def test_regressions_are_corrected_for_the_number_of_rules() -> None:
     # one-sided p-values: z = -1.8 gives 0.0359, z = -2.5 gives 0.0062
-    alone = verdicts((-0.18, 0.1))
-    together = verdicts((-0.18, 0.1), (-0.25, 0.1), (0.0, 0.1))
-    assert [rule.verdict for rule in alone] == ["regression"]
+    single_rule = decide_estimates((-0.18, 0.1))
+    three_rules = decide_estimates((-0.18, 0.1), (-0.25, 0.1), (0.0, 0.1))
+    assert [rule.verdict for rule in single_rule] == ["regression"]
     # Holm of three: 3 x 0.0062 = 0.0186, then 2 x 0.0359 = 0.0719
-    assert [rule.verdict for rule in together] == ["inconclusive", "regression", "inconclusive"]
-    assert [rule.alpha for rule in together] == pytest.approx([0.05 / 2, 0.05 / 3, 0.05])
-    assert "correction for 3 rules" in together[0].sentence
+    assert [rule.verdict for rule in three_rules] == ["inconclusive", "regression", "inconclusive"]
+    assert [rule.alpha for rule in three_rules] == pytest.approx([0.05 / 2, 0.05 / 3, 0.05])
+    assert "correction for 3 rules" in three_rules[0].sentence
 
 
 def test_passes_are_not_corrected() -> None:
     # lower end 0.0 - 1.645 x 0.03 = -0.0493
-    assert {rule.verdict for rule in verdicts(*[(0.0, 0.03)] * 20)} == {"pass"}
+    assert {rule.verdict for rule in decide_estimates(*[(0.0, 0.03)] * 20)} == {"pass"}
 
 
-def test_a_regression_counts_more_than_an_open_rule() -> None:
+def test_a_regression_outranks_an_undecided_rule() -> None:
     run, baseline = evidence({"alpha": words(60, 0.4, seed=1)}), evidence({"alpha": words(60, 0.8, seed=2)})
     report = gate(run, baseline, USABLE, {"quantity": "p95_latency", "margin": "10%"})
     assert report.outcome == "regression"
@@ -329,9 +340,9 @@ def test_a_regression_counts_more_than_an_open_rule() -> None:
 # -------------------------------------------------------------------- strata and candidates
 
 
-def test_a_rule_by_stratum_finds_the_loss_that_the_whole_hides() -> None:
+def test_a_rule_by_stratum_finds_a_loss_hidden_in_the_total() -> None:
     # the builder's strata alternate: valves, pumps
-    after = [word if place % 2 == 0 else "ABB" for place, word in enumerate(["AAA"] * 80)]
+    after = [letters if index % 2 == 0 else "ABB" for index, letters in enumerate(["AAA"] * 80)]
     run, baseline = evidence({"alpha": after}), evidence({"alpha": ["AAA"] * 80})
     report = gate(run, baseline, {**USABLE, "margin": 0.1, "by": "stratum"})
     assert {rule.id: rule.verdict for rule in report.rules} == {
@@ -343,7 +354,7 @@ def test_a_rule_by_stratum_finds_the_loss_that_the_whole_hides() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("rule", "says"),
+    ("rule", "message"),
     [
         ({**USABLE, "stratum": "pmps"}, "the run has no 'pmps'. Did you mean 'pumps'?"),
         (
@@ -354,14 +365,14 @@ def test_a_rule_by_stratum_finds_the_loss_that_the_whole_hides() -> None:
         ({**USABLE, "candidates": ["alfa"]}, "Did you mean 'alpha'?"),
     ],
 )
-def test_a_name_that_there_is_not_is_refused(rule: Mapping[str, Any], says: str) -> None:
+def test_an_unknown_name_in_a_rule_is_refused(rule: Mapping[str, Any], message: str) -> None:
     run = evidence({"alpha": words(20, 0.8)})
-    with pytest.raises(DataError) as raised:
+    with pytest.raises(DataError) as error:
         gate(run, run, rule)
-    assert says in str(raised.value)
+    assert message in str(error.value)
 
 
-def test_each_candidate_is_gated_against_its_namesake_and_a_new_one_is_never_green() -> None:
+def test_each_candidate_is_gated_against_its_namesake_and_a_new_one_never_passes() -> None:
     run = evidence({"alpha": words(100, 0.8), "beta": words(100, 0.8)})
     report = gate(run, evidence({"alpha": words(100, 0.8)}))
     assert {rule.id: rule.verdict for rule in report.rules} == {
@@ -372,7 +383,7 @@ def test_each_candidate_is_gated_against_its_namesake_and_a_new_one_is_never_gre
     assert "--candidate beta=NAME" in report.rules[1].sentence
 
 
-def test_a_candidate_is_gated_against_the_one_that_is_named() -> None:
+def test_a_candidate_is_gated_against_the_named_baseline_candidate() -> None:
     run = evidence({"alpha": words(100, 0.8), "beta": words(100, 0.8)})
     report = gate(run, evidence({"old": words(100, 0.8)}), candidates={"beta": "old"})
     assert [(rule.candidate, rule.against, rule.verdict) for rule in report.rules] == [
@@ -383,13 +394,13 @@ def test_a_candidate_is_gated_against_the_one_that_is_named() -> None:
         gate(run, evidence({"old": words(100, 0.8)}), candidates={"beta": "odl"})
 
 
-def test_two_rules_that_would_have_one_name_are_refused() -> None:
+def test_two_rules_with_the_same_name_are_refused() -> None:
     run = evidence({"alpha": words(20, 0.8), "beta": words(20, 0.8)})
     with pytest.raises(DataError, match=r"usable_rate@beta .*two rules"):
         gate(run, run, USABLE, {**USABLE, "margin": 0.1, "candidates": ["beta"]})
 
 
-# -------------------------------------------------------------------- what cannot be evaluated is never green
+# -------------------------------------------------------------------- rules that cannot be evaluated never pass
 
 
 @pytest.mark.slow
@@ -404,23 +415,24 @@ def test_two_rules_that_would_have_one_name_are_refused() -> None:
     ],
 )
 @pytest.mark.parametrize("inconclusive", ["fail", "warn"])
-def test_a_quantity_that_the_run_has_no_data_for_is_inconclusive(
-    rule: Mapping[str, Any], inconclusive: str
-) -> None:
+def test_a_quantity_without_data_is_inconclusive(rule: Mapping[str, Any], inconclusive: str) -> None:
     run = evidence({"alpha": words(50, 0.8)})
     report = gate(run, run, rule, inconclusive=inconclusive)
     assert (report.outcome, report.exit_code) == ("inconclusive", 2)
-    assert "cannot be evaluated" in one(report).sentence
+    assert "cannot be evaluated" in only_rule(report).sentence
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("now", "before"), [("---", "AAA"), ("AAA", "---"), ("x", "x")])
-def test_without_a_graded_item_nothing_passes(now: str, before: str) -> None:
-    run, baseline = (evidence({"alpha": [word] * 30 + ["x"], "beta": ["AAA"] * 31}) for word in (now, before))
-    rules = gate(run, baseline, {**USABLE, "candidates": ["alpha"]}, inconclusive="warn")
-    assert (rules.outcome, rules.exit_code) == ("inconclusive", 2)
-    assert "cannot be evaluated" in one(rules).sentence
-    assert "alpha" in one(rules).sentence
+@pytest.mark.parametrize(("run_letters", "baseline_letters"), [("---", "AAA"), ("AAA", "---"), ("x", "x")])
+def test_nothing_passes_without_a_graded_item(run_letters: str, baseline_letters: str) -> None:
+    run, baseline = (
+        evidence({"alpha": [letters] * 30 + ["x"], "beta": ["AAA"] * 31})
+        for letters in (run_letters, baseline_letters)
+    )
+    report = gate(run, baseline, {**USABLE, "candidates": ["alpha"]}, inconclusive="warn")
+    assert (report.outcome, report.exit_code) == ("inconclusive", 2)
+    assert "cannot be evaluated" in only_rule(report).sentence
+    assert "alpha" in only_rule(report).sentence
 
 
 def test_a_margin_without_a_baseline_is_inconclusive() -> None:
@@ -428,12 +440,12 @@ def test_a_margin_without_a_baseline_is_inconclusive() -> None:
     assert (report.outcome, report.exit_code) == ("inconclusive", 2)
 
 
-# -------------------------------------------------------------------- comparable?
+# -------------------------------------------------------------------- comparability
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("aspect", "says"),
+    ("identity", "message"),
     [
         ({"rubric_digest": "0" * 64}, "the rubric"),
         ({"judge_digest": "0" * 64}, "the judge"),
@@ -441,36 +453,47 @@ def test_a_margin_without_a_baseline_is_inconclusive() -> None:
         ({"samples_digest": "0" * 64}, "the samples"),
     ],
 )
-def test_runs_that_differ_are_not_comparable_and_the_difference_is_named(
-    aspect: Mapping[str, str], says: str
+def test_different_runs_are_not_comparable_and_the_difference_is_named(
+    identity: Mapping[str, str], message: str
 ) -> None:
-    run, baseline = evidence({"alpha": words(50, 0.8)}), evidence({"alpha": words(50, 0.8)}, identity=aspect)
+    run, baseline = (
+        evidence({"alpha": words(50, 0.8)}),
+        evidence({"alpha": words(50, 0.8)}, identity=identity),
+    )
     report = gate(run, baseline)
     assert (report.outcome, report.exit_code, report.rules) == ("not comparable", 4, ())
-    assert says in report.headline
+    assert message in report.headline
 
 
-def test_a_baseline_of_another_eval_is_named_alone() -> None:
-    other = {"eval": "rag_qa", "eval_digest": "0" * 64, "rubric_digest": "0" * 64, "samples_digest": "0" * 64}
-    run, baseline = evidence({"alpha": words(50, 0.8)}), evidence({"alpha": words(50, 0.8)}, identity=other)
-    said = gate(run, baseline).headline
-    assert all(datum in said for datum in ("qa_pairs", "rag_qa", "--baseline"))
-    assert "rubric" not in said
-    assert "--unpaired" not in said
+def test_for_a_baseline_of_another_eval_only_the_eval_is_named() -> None:
+    identity = {
+        "eval": "rag_qa",
+        "eval_digest": "0" * 64,
+        "rubric_digest": "0" * 64,
+        "samples_digest": "0" * 64,
+    }
+    run, baseline = (
+        evidence({"alpha": words(50, 0.8)}),
+        evidence({"alpha": words(50, 0.8)}, identity=identity),
+    )
+    headline = gate(run, baseline).headline
+    assert all(phrase in headline for phrase in ("qa_pairs", "rag_qa", "--baseline"))
+    assert "rubric" not in headline
+    assert "--unpaired" not in headline
 
 
 @pytest.mark.slow
-def test_other_samples_are_compared_without_pairs_where_the_policy_says_so() -> None:
+def test_different_samples_are_compared_unpaired_if_the_policy_allows_it() -> None:
     run = evidence({"alpha": words(300, 0.9, seed=1)})
     baseline = evidence({"alpha": words(300, 0.9, seed=2)}, identity={"samples_digest": "0" * 64})
     report = gate(run, baseline, samples="may differ")
-    assert "unpaired" in one(report).change.method
+    assert "unpaired" in only_rule(report).change.method
     assert any("samples differ" in note for note in report.notes)
     paired = gate(run, evidence({"alpha": words(300, 0.9, seed=2)}))
-    assert one(report).change.value == pytest.approx(one(paired).change.value)
+    assert only_rule(report).change.value == pytest.approx(only_rule(paired).change.value)
 
 
-def test_a_judge_that_gives_the_same_item_another_letter_is_noted() -> None:
+def test_an_inconsistent_judge_is_noted() -> None:
     run, baseline = evidence({"alpha": ["AB"] * 20}), evidence({"alpha": ["AB"] * 19 + ["BB"]})
     assert any("40 items" in note and "2.5 %" in note for note in gate(run, baseline).notes)
 
@@ -491,7 +514,7 @@ def test_p95_latency_is_compared_by_a_paired_bootstrap_with_a_relative_margin() 
     baseline = served(evidence({"alpha": words(200, 0.8)}), latency_s=seconds)
     slower = served(evidence({"alpha": words(200, 0.8)}), latency_s=1.5 * seconds)
     rule = {"quantity": "p95_latency", "margin": "20%"}
-    same, worse = one(gate(baseline, baseline, rule)), one(gate(slower, baseline, rule))
+    same, worse = only_rule(gate(baseline, baseline, rule)), only_rule(gate(slower, baseline, rule))
     p95 = float(np.quantile(seconds, 0.95))
     assert (same.verdict, worse.verdict) == ("pass", "regression")
     assert (same.baseline.value, same.margin, same.unit) == pytest.approx((p95, 0.2 * p95, "s"))
@@ -505,32 +528,32 @@ def test_p95_latency_is_compared_by_a_paired_bootstrap_with_a_relative_margin() 
 def test_the_bootstrap_interval_of_a_quantile_covers_like_the_binomial_one() -> None:
     seconds = np.sort(np.random.default_rng(1).exponential(size=400))
     run = served(evidence({"alpha": words(400, 0.8)}), latency_s=seconds)
-    rule = one(gate(run, None, {"quantity": "p50_latency", "at_most": 2.0}))
+    rule = only_rule(gate(run, None, {"quantity": "p50_latency", "at_most": 2.0}))
     low, high = (seconds[int(scipy.stats.binom.ppf(q, 400, 0.5))] for q in (0.05, 0.95))
     assert (rule.current.low, rule.current.high) == pytest.approx((low, high), rel=0.05)
 
 
-def test_the_first_token_is_read_off_the_histogram_with_binomial_ranks() -> None:
+def test_the_ttft_quantile_is_read_from_the_histogram_with_binomial_ranks() -> None:
     counts = {0.1: 500.0, 0.2: 900.0, 0.4: 1000.0, inf: 1000.0}
     run = served(evidence({"alpha": words(20, 0.8)}), ttft=counts)
-    rule = one(gate(run, None, {"quantity": "p95_ttft", "at_most": 0.4}))
+    rule = only_rule(gate(run, None, {"quantity": "p95_ttft", "at_most": 0.4}))
     # 950 of 1,000 lie half way through the bucket from 0.2 to 0.4; the ranks are 0.95 +- 1.645 sqrt(.95 x .05/1000)
     reach = 1.6448536 * np.sqrt(0.95 * 0.05 / 1000)
     assert rule.current.value == pytest.approx(0.3)
     assert rule.current.high == pytest.approx(0.3 + 0.2 * reach * 1000 / 100)
     assert rule.verdict == "pass"
     few = served(evidence({"alpha": words(20, 0.8)}), ttft={0.1: 50.0, inf: 50.0})
-    assert one(gate(few, None, {"quantity": "p95_ttft", "at_most": 0.4})).verdict == "inconclusive"
+    assert only_rule(gate(few, None, {"quantity": "p95_ttft", "at_most": 0.4})).verdict == "inconclusive"
 
 
-def test_the_first_token_of_run_and_baseline_is_compared_as_of_independent_requests() -> None:
+def test_ttft_of_run_and_baseline_is_compared_as_independent_requests() -> None:
     counts = {0.1: 500.0, 0.2: 900.0, 0.4: 1000.0, inf: 1000.0}
     slower = {2 * bound: n for bound, n in counts.items()}
     baseline, same, worse = (
         served(evidence({"alpha": words(20, 0.8)}), ttft=n) for n in (counts, counts, slower)
     )
     rule = {"quantity": "p50_ttft", "margin": "20%"}
-    equal, regression = (one(gate(run, baseline, rule)) for run in (same, worse))
+    equal, regression = (only_rule(gate(run, baseline, rule)) for run in (same, worse))
     # half of 1,000 requests are below 0.1 s, and of the slower ones below 0.2 s
     assert (equal.baseline.value, equal.current.value, equal.change.value) == approx((0.1, 0.1, 0.0))
     assert (regression.current.value, regression.change.value, regression.margin) == approx((0.2, 0.1, 0.02))
@@ -540,63 +563,66 @@ def test_the_first_token_of_run_and_baseline_is_compared_as_of_independent_reque
     assert equal.current.high == approx(0.1 + 0.1 * reach * 1000 / 400)
 
 
-def test_a_model_behind_a_server_has_times_and_an_embedded_one_none() -> None:
+def test_only_a_model_behind_a_server_has_times() -> None:
     for embedded in (True, False):
         (candidate,) = evidence({"alpha": words(20, 0.8)}, embedded=embedded).candidates
         assert candidate.resources.has_server is not embedded
         assert (candidate.resources.work_s is None) is embedded
 
 
-def test_a_time_above_the_last_bound_of_the_histogram_is_not_known() -> None:
+def test_a_quantile_above_the_last_histogram_bound_is_unknown() -> None:
     counts = {0.1: 500.0, 0.2: 900.0, inf: 1000.0}
     run = served(evidence({"alpha": words(20, 0.8)}), ttft=counts)
-    rule = one(gate(run, run, {"quantity": "p95_ttft", "margin": "20%"}))
+    rule = only_rule(gate(run, run, {"quantity": "p95_ttft", "margin": "20%"}))
     assert (rule.verdict, rule.change) == ("inconclusive", None)
 
 
-@pytest.mark.parametrize("n", [99.0, 100.0])
-def test_the_first_token_needs_a_hundred_requests_on_both_sides(n: float) -> None:
+@pytest.mark.parametrize("n_requests", [99.0, 100.0])
+def test_ttft_needs_a_hundred_requests_on_both_sides(n_requests: float) -> None:
     counts = {0.1: 500.0, 0.2: 1000.0, inf: 1000.0}
     run, few = (
         served(evidence({"alpha": words(20, 0.8)}), ttft=histogram)
-        for histogram in (counts, {bound: n * value / 1000 for bound, value in counts.items()})
+        for histogram in (counts, {bound: n_requests * value / 1000 for bound, value in counts.items()})
     )
     rule = {"quantity": "p50_ttft", "margin": "500%"}
     for current, baseline in ((run, few), (few, run)):
-        assert one(gate(current, baseline, rule)).verdict == ("pass" if n == 100 else "inconclusive")
+        assert only_rule(gate(current, baseline, rule)).verdict == (
+            "pass" if n_requests == 100 else "inconclusive"
+        )
 
 
 def test_cost_is_the_price_of_the_work_over_the_usable_items() -> None:
     run = served(evidence({"alpha": ["AAB"] * 50 + ["ABB"] * 50}), work_s=360.0, price=0.1, currency="EUR")
-    rule = one(gate(run, None, {"quantity": "cost_per_1000_usable", "at_most": 2.0}))
-    # 150 of 300 items are usable: 0.1 EUR / 150 x 1,000
+    rule = only_rule(gate(run, None, {"quantity": "cost_per_1000_usable", "at_most": 2.0}))
+    # 150 of 300 items are usable: 0.1 EUR / 150 × 1,000
     assert (rule.current.value, rule.unit, rule.verdict) == (pytest.approx(0.1 / 150 * 1000), "EUR", "pass")
     dearer = served(evidence({"alpha": ["AAB"] * 50 + ["ABB"] * 50}), work_s=720.0, price=0.2, currency="EUR")
-    worse = one(gate(dearer, run, {"quantity": "cost_per_1000_usable", "margin": "20%"}))
+    worse = only_rule(gate(dearer, run, {"quantity": "cost_per_1000_usable", "margin": "20%"}))
     assert (worse.verdict, worse.change.value) == ("regression", pytest.approx(0.1 / 150 * 1000))
 
 
-def test_prices_in_two_currencies_are_not_compared() -> None:
+def test_costs_in_different_currencies_are_not_compared() -> None:
     euro, dollar = (
         served(evidence({"alpha": words(50, 0.8)}), work_s=360.0, price=0.1, currency=name)
         for name in ("EUR", "USD")
     )
-    rule = one(gate(euro, dollar, {"quantity": "cost_per_1000_usable", "margin": "20%"}))
+    rule = only_rule(gate(euro, dollar, {"quantity": "cost_per_1000_usable", "margin": "20%"}))
     assert (rule.verdict, "EUR" in rule.sentence, "USD" in rule.sentence) == ("inconclusive", True, True)
 
 
-def test_a_run_without_a_price_counts_seconds() -> None:
+def test_a_run_without_a_price_is_gated_by_seconds() -> None:
     run = served(evidence({"alpha": ["AB"] * 60}), work_s=60.0)
     assert (
-        "has no price" in one(gate(run, run, {"quantity": "cost_per_1000_usable", "margin": "5%"})).sentence
+        "has no price"
+        in only_rule(gate(run, run, {"quantity": "cost_per_1000_usable", "margin": "5%"})).sentence
     )
-    rule = one(gate(run, None, {"quantity": "seconds_per_1000_usable", "at_most": 2000}))
+    rule = only_rule(gate(run, None, {"quantity": "seconds_per_1000_usable", "at_most": 2000}))
     assert rule.current.value == pytest.approx(1000.0)
-    speed = one(gate(run, None, {"quantity": "items_per_s", "at_least": 1}))
+    speed = only_rule(gate(run, None, {"quantity": "items_per_s", "at_least": 1}))
     assert speed.current.value == pytest.approx(2.0)
 
 
-def test_a_prices_machine_comes_from_the_registry() -> None:
+def test_the_price_comes_from_the_machine_in_the_registry() -> None:
     machine = MachineFacts(name="l4", price_per_hour=3.6, currency="EUR", as_of="2026-01-01", source="list")
     run = evidence({"alpha": words(50, 0.8)}, embedded=False, machines={"alpha": machine})
     # the builder's stage took 60 seconds
@@ -604,7 +630,7 @@ def test_a_prices_machine_comes_from_the_registry() -> None:
     assert run.candidates[0].resources.latency_s[0] == 1.5
 
 
-def test_the_judges_kappa_is_held_to_a_limit_by_its_bound() -> None:
+def test_the_judges_kappa_is_gated_by_its_interval() -> None:
     rng = np.random.default_rng(0)
     reference = rng.integers(0, 3, 300)
     judged = np.where(rng.random(300) < 0.9, reference, 1)
@@ -619,18 +645,18 @@ def test_the_judges_kappa_is_held_to_a_limit_by_its_bound() -> None:
     report = gate(run, None, *rules)
     assert [rule.verdict for rule in report.rules] == ["pass", "regression"]
     assert (report.rules[0].candidate, report.rules[0].unit) == ("judge-7b", "kappa")
-    kept = one(gate(run, run, {"quantity": "judge_kappa", "margin": 0.15}))
-    assert (kept.verdict, kept.change.value) == ("pass", 0.0)
+    same_kappa = only_rule(gate(run, run, {"quantity": "judge_kappa", "margin": 0.15}))
+    assert (same_kappa.verdict, same_kappa.change.value) == ("pass", 0.0)
 
 
-def test_labels_of_a_run_reach_the_rule() -> None:
+def test_labels_of_a_run_are_used_by_the_rule() -> None:
     letters = {"alpha": words(40, 0.6)}
     grades = [row for row in run_data(letters).rows.grades if row.kind == "grade"]
     labels = [label_of(row, row.letter) for row in grades]
     run = evidence(letters, labels=labels)
     assert run.labels[0].reference.tolist() == run.labels[0].judged.tolist()
     assert run.labels[0].reference.shape == (120,)
-    assert one(gate(run, None, {"quantity": "judge_kappa", "at_least": 0.5})).verdict == "pass"
+    assert only_rule(gate(run, None, {"quantity": "judge_kappa", "at_least": 0.5})).verdict == "pass"
 
 
 # -------------------------------------------------------------------- determinism, and error rates
@@ -640,15 +666,15 @@ def test_the_verdict_does_not_depend_on_the_order_of_the_rows() -> None:
     letters = {"alpha": words(60, 0.7), "beta": words(60, 0.75, seed=1)}
     rows = run_data(letters).rows
     shuffled: dict[str, Sequence[Any]] = {"generations": list(rows.generations), "grades": list(rows.grades)}
-    for own in shuffled.values():
-        random.Random(0).shuffle(own)  # noqa: S311 - no secret
-    run, again = evidence(letters), evidence(letters, **shuffled)
-    assert evidence_digest(run) == evidence_digest(again)
+    for kind_rows in shuffled.values():
+        random.Random(0).shuffle(kind_rows)  # noqa: S311 - no secret
+    run, shuffled_run = evidence(letters), evidence(letters, **shuffled)
+    assert evidence_digest(run) == evidence_digest(shuffled_run)
     baseline = evidence({name: words(60, 0.8, seed=9) for name in letters})
-    assert gate(run, baseline) == gate(again, baseline)
+    assert gate(run, baseline) == gate(shuffled_run, baseline)
 
 
-def test_bootstraps_give_the_same_verdict_twice() -> None:
+def test_bootstraps_are_reproducible() -> None:
     seconds = np.random.default_rng(2).exponential(size=80)
     run = served(evidence({"alpha": words(80, 0.8)}), latency_s=seconds)
     rule = {"quantity": "p95_latency", "at_most": 3.0}
@@ -659,26 +685,29 @@ def test_bootstraps_give_the_same_verdict_twice() -> None:
 
 @pytest.mark.nightly
 @pytest.mark.slow
-def test_error_rates_of_ten_thousand_gates_are_what_they_are_said_to_be() -> None:
-    """Nothing changed: a regression in at most 5 %; a loss of the margin: passes in at most 5 %; of 10 points: found in 90 %."""
+def test_error_rates_of_ten_thousand_gates_match_the_documentation() -> None:
+    """No change: regression in at most 5 %; a loss equal to the margin: pass in at most 5 %; a loss of 10 points: found in 90 %."""
     n_gates, n_chunks, n_items = 10_000, 200, 3
     rng = np.random.default_rng(0)
     ids = tuple(map(str, range(n_chunks)))
     rule = Rule.model_validate(USABLE)
-    found = {}
+    shares = {}
     for loss in (0.0, 0.05, 0.10):
         outcomes = []
         for _ in range(n_gates):
-            own = rng.beta(0.8 * 4, 0.2 * 4, n_chunks)  # items of a chunk correlate with 0.2
-            kept = 1 - loss / 0.8
-            before, after = rng.binomial(n_items, own), rng.binomial(n_items, own * kept)
+            chunk_rates = rng.beta(0.8 * 4, 0.2 * 4, n_chunks)  # items of a chunk correlate with 0.2
+            kept_share = 1 - loss / 0.8
+            before, after = (
+                rng.binomial(n_items, chunk_rates),
+                rng.binomial(n_items, chunk_rates * kept_share),
+            )
             totals = np.full(n_chunks, float(n_items))
             sides = (Counts(ids, hits.astype(float), totals) for hits in (before, after))
-            estimate = PairedRates.of(*(both := tuple(sides)))(0.9)
-            passes = estimate.low > -(rule.loss or 0)
-            worse = estimate.high < 0 and permutation_p_value(*both, below=True) <= 0.05
-            outcomes.append("pass" if passes else "regression" if worse else "inconclusive")
-        found[loss] = {name: outcomes.count(name) / n_gates for name in ("pass", "regression")}
-    assert found[0.0]["regression"] <= 0.05
-    assert found[0.05]["pass"] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / n_gates)
-    assert found[0.10]["regression"] >= 0.9
+            estimate = PairedRates.of(*(before_and_after := tuple(sides)))(0.9)
+            is_pass = estimate.low > -(rule.loss or 0)
+            is_worse = estimate.high < 0 and permutation_p_value(*before_and_after, below=True) <= 0.05
+            outcomes.append("pass" if is_pass else "regression" if is_worse else "inconclusive")
+        shares[loss] = {name: outcomes.count(name) / n_gates for name in ("pass", "regression")}
+    assert shares[0.0]["regression"] <= 0.05
+    assert shares[0.05]["pass"] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / n_gates)
+    assert shares[0.10]["regression"] >= 0.9

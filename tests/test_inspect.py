@@ -1,4 +1,4 @@
-"""Inspect AI: the same letters and failures through both, and logs in both directions."""
+"""Inspect AI: the same letters and failures as in qaeval, and export and import of logs."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 CANDIDATES = ("cand", "other")
 PROBE = 64
-"""Tokens of a probe at most."""
+"""Maximum tokens of a probe."""
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:inspect_ai")
 
@@ -47,9 +47,9 @@ def bridge() -> Any:
 
 
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def graded_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("graded") / "run"
-    words = [
+    argv = [
         "compare",
         "embedded-lead",
         "embedded-salient",
@@ -60,69 +60,71 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--out",
         str(out),
     ]
-    assert run(words) == 0
+    assert run(argv) == 0
     return out
 
 
 @pytest.fixture(scope="module")
-def logs(bridge: Any, graded: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    with RunStore.open(graded) as store:
+def logs(bridge: Any, graded_run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    with RunStore.open(graded_run) as store:
         return bridge.export_logs(store, tmp_path_factory.mktemp("logs"), shard=5)
 
 
-def rows_of(path: Path) -> dict[tuple[str, str], object]:
-    """What became of every candidate's reply to every sample."""
+def read_rows(path: Path) -> dict[tuple[str, str], object]:
+    """Read the outcome of each candidate's reply to each sample."""
     with RunStore.open(path) as store:
         grades = {row.item_id: row for row in store.grades()}
         return {
-            (name_of(row), row.sample_id): ("failed", row.reason)
+            (model_name(row), row.sample_id): ("failed", row.reason)
             if isinstance(row, Failure)
-            else [(item, fate(grades[item.item_id])) for item in row.items]
+            else [(item, grade_outcome(grades[item.item_id])) for item in row.items]
             for row in store.generations()
         }
 
 
-def name_of(row: Generation | Failure) -> str:
+def model_name(row: Generation | Failure) -> str:
     return (row.candidate if isinstance(row, Generation) else row.model).rpartition("/")[2]
 
 
-def fate(row: Grade | Failure) -> object:
+def grade_outcome(row: Grade | Failure) -> object:
     return (row.letter, row.flags, row.reason, row.probabilities) if isinstance(row, Grade) else row.reason
 
 
-def numbers_of(path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+def read_report_numbers(run_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     capsys.readouterr()
-    assert run(["report", str(path), "--json"]) == 0
-    return without(
+    assert run(["report", str(run_path), "--json"]) == 0
+    return drop_keys(
         json.loads(capsys.readouterr().out), {"run", "timing", "path", "cost", "choice", "controls"}
     )
 
 
-def without(value: Any, names: set[str]) -> Any:
+def drop_keys(value: Any, names: set[str]) -> Any:
     if isinstance(value, dict):
-        return {key: without(part, names) for key, part in value.items() if key not in names}
-    return [without(part, names) for part in value] if isinstance(value, list) else value
+        return {key: drop_keys(part, names) for key, part in value.items() if key not in names}
+    return [drop_keys(part, names) for part in value] if isinstance(value, list) else value
 
 
 # ---------------------------------------------------------------- scores
 
 
-def test_inspect_itself_would_read_our_letters_as_other_numbers(bridge: Any) -> None:
+def test_inspect_would_score_the_letters_differently(bridge: Any) -> None:
     from inspect_ai.scorer import SampleScore, Score, accuracy, mean  # noqa: PLC0415
 
     letters = ["A", "A", "B", "B", "B", "C", "A", "A", "A", "B"]  # 5 x 1 + 4 x 0.5 + 1 x 0
-    stock = [SampleScore(score=Score(value=letter)) for letter in letters]
-    table = bridge.scoring.points(["A", "B", "C"])
-    ours = [SampleScore(score=Score(value=table[letter], answer=letter)) for letter in letters]
-    assert accuracy()(stock) == pytest.approx(0.1)  # C is *correct* there, A and B are nothing
-    assert mean()(ours) == pytest.approx(0.7)
+    inspect_scores = [SampleScore(score=Score(value=letter)) for letter in letters]
+    points = bridge.scoring.points(["A", "B", "C"])
+    qaeval_scores = [SampleScore(score=Score(value=points[letter], answer=letter)) for letter in letters]
+    assert accuracy()(inspect_scores) == pytest.approx(
+        0.1
+    )  # Inspect reads C as *correct* and gives A and B nothing
+    assert mean()(qaeval_scores) == pytest.approx(0.7)
 
 
-def test_a_scale_of_four_letters_is_spread_evenly(bridge: Any) -> None:
+def test_four_letters_are_scored_at_even_distances(bridge: Any) -> None:
     assert bridge.scoring.points("ABCD") == pytest.approx({"A": 1, "B": 2 / 3, "C": 1 / 3, "D": 0})
 
 
-def test_the_schema_is_sent_whole_but_for_what_hosted_services_refuse(bridge: Any) -> None:
+def test_the_schema_is_sent_without_what_hosted_services_refuse(bridge: Any) -> None:
     from inspect_ai.model import GenerateConfig, ResponseSchema  # noqa: PLC0415
     from inspect_ai.util import JSONSchema  # noqa: PLC0415
 
@@ -139,10 +141,10 @@ def test_the_schema_is_sent_whole_but_for_what_hosted_services_refuse(bridge: An
     assert "minItems" not in plain.json_schema.model_dump_json()  # why the bridge has a class of its own
 
 
-# ---------------------------------------------------------------- logs out and in
+# ---------------------------------------------------------------- export and import of logs
 
 
-def test_an_export_has_one_log_per_candidate_in_parts(logs: list[Path], graded: Path) -> None:
+def test_an_export_splits_the_log_of_each_candidate_into_parts(logs: list[Path], graded_run: Path) -> None:
     from inspect_ai.log import read_eval_log  # noqa: PLC0415
 
     assert [path.name for path in logs] == [
@@ -157,24 +159,24 @@ def test_an_export_has_one_log_per_candidate_in_parts(logs: list[Path], graded: 
     assert sample.scores is not None
     letters = sample.scores["letters"]
     assert sample.metadata["sample"]["chunk"]["text"] in sample.messages[-2].text
-    row = next(row for (_, sample_id), row in rows_of(graded).items() if sample_id == sample.id)
-    assert letters.answer == " ".join(fate[0] for _, fate in row)  # type: ignore[attr-defined]
+    row = next(row for (_, sample_id), row in read_rows(graded_run).items() if sample_id == sample.id)
+    assert letters.answer == " ".join(outcome[0] for _, outcome in row)  # type: ignore[attr-defined]
     assert letters.metadata is not None
     assert {"item_id", "letter", "flags", "reason", "probabilities", "question", "answer"} <= set(
         letters.metadata["grades"][0] | {"probabilities": None}
     )
 
 
-def test_a_log_s_own_numbers_are_those_of_its_samples(logs: list[Path]) -> None:
+def test_the_metrics_of_a_log_match_its_samples(logs: list[Path]) -> None:
     from inspect_ai.log import read_eval_log  # noqa: PLC0415
 
     log = read_eval_log(str(logs[0]))
     assert log.results is not None
     assert log.samples is not None
-    found = {score.name: score.metrics for score in log.results.scores}
+    metrics = {score.name: score.metrics for score in log.results.scores}
     values = [sample.scores["letters"].value for sample in log.samples if sample.scores]
-    assert found["letters"]["mean"].value == pytest.approx(sum(map(float, values)) / len(values))  # type: ignore[arg-type]
-    assert set(found["usable"]) == {"usable_rate", "stderr", "failed"}
+    assert metrics["letters"]["mean"].value == pytest.approx(sum(map(float, values)) / len(values))  # type: ignore[arg-type]
+    assert set(metrics["usable"]) == {"usable_rate", "stderr", "failed"}
 
 
 @pytest.mark.slow
@@ -191,20 +193,20 @@ def test_inspects_data_frames_read_an_export(logs: list[Path]) -> None:
 
 
 @pytest.mark.slow
-def test_out_and_in_again_is_the_same_run(
-    bridge: Any, logs: list[Path], graded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_export_survives_a_round_trip(
+    bridge: Any, logs: list[Path], graded_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    again = bridge.import_log(logs, tmp_path / "again")
-    assert rows_of(again) == rows_of(graded)
-    assert (again / "samples.jsonl").read_text() == (graded / "samples.jsonl").read_text()
-    assert json.loads((again / "settings.json").read_text()) == json.loads(
-        (graded / "settings.json").read_text()
+    imported_run = bridge.import_log(logs, tmp_path / "again")
+    assert read_rows(imported_run) == read_rows(graded_run)
+    assert (imported_run / "samples.jsonl").read_text() == (graded_run / "samples.jsonl").read_text()
+    assert json.loads((imported_run / "settings.json").read_text()) == json.loads(
+        (graded_run / "settings.json").read_text()
     )
-    assert numbers_of(again, capsys) == numbers_of(graded, capsys)
+    assert read_report_numbers(imported_run, capsys) == read_report_numbers(graded_run, capsys)
 
 
-def test_an_export_does_not_overwrite(bridge: Any, graded: Path, logs: list[Path]) -> None:
-    with RunStore.open(graded) as store, pytest.raises(UsageError, match="exists"):
+def test_an_export_does_not_overwrite(bridge: Any, graded_run: Path, logs: list[Path]) -> None:
+    with RunStore.open(graded_run) as store, pytest.raises(UsageError, match="exists"):
         bridge.export_logs(store, logs[0].parent, shard=5)
 
 
@@ -218,7 +220,7 @@ def test_a_missing_part_is_named(bridge: Any, logs: list[Path], tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (lambda log: log.eval.metadata.clear(), "log of another task"),
         (lambda log: log.eval.metadata["qaeval"].update(format=9), "format 9"),
@@ -234,44 +236,44 @@ def test_a_missing_part_is_named(bridge: Any, logs: list[Path], tmp_path: Path) 
         (lambda log: grades(log)[0].pop("question"), "Item: question: Field required"),
     ],
 )
-def test_a_log_that_lacks_something_is_refused_in_words(
-    bridge: Any, logs: list[Path], change: Any, says: str, tmp_path: Path
+def test_an_incomplete_log_is_refused_with_a_message(
+    bridge: Any, logs: list[Path], change: Any, message: str, tmp_path: Path
 ) -> None:
     from inspect_ai.log import read_eval_log, write_eval_log  # noqa: PLC0415
 
     log = read_eval_log(str(logs[0]))
     change(log)
     write_eval_log(log, str(tmp_path / "changed.eval"))
-    with pytest.raises(DataError, match=r"changed\.eval: ") as raised:
+    with pytest.raises(DataError, match=r"changed\.eval: ") as caught:
         bridge.import_log([tmp_path / "changed.eval"], tmp_path / "run")
-    assert says in str(raised.value)
+    assert message in str(caught.value)
 
 
 def grades(log: Any) -> list[dict[str, Any]]:
-    return next(found for sample in log.samples if (found := sample.scores["letters"].metadata["grades"]))
+    return next(entries for sample in log.samples if (entries := sample.scores["letters"].metadata["grades"]))
 
 
 def settings_of(log: Any) -> Any:
     return log.eval.metadata["qaeval"]["settings"]
 
 
-def rehashed(part: dict[str, Any], key: str, **changes: Any) -> None:
-    """Change a part of the settings, None taking a key away, and write the hash that then belongs to it."""
-    kept = {name: value for name, value in part.items() if name not in {key, *changes}}
-    kept |= {name: value for name, value in changes.items() if value is not None}
-    part.clear()
-    part.update({**kept, key: digest(kept)})
+def update_and_rehash(section: dict[str, Any], key: str, **changes: Any) -> None:
+    """Update a section of the settings and its hash; a value of None removes the key."""
+    content = {name: value for name, value in section.items() if name not in {key, *changes}}
+    content |= {name: value for name, value in changes.items() if value is not None}
+    section.clear()
+    section.update({**content, key: digest(content)})
 
 
 def change_eval(**changes: Any) -> Any:
-    return lambda log: rehashed(settings_of(log)["eval"], "digest", **changes)
+    return lambda log: update_and_rehash(settings_of(log)["eval"], "digest", **changes)
 
 
 def change_rubric(**changes: Any) -> Any:
-    return lambda log: rehashed(settings_of(log)["grading"]["rubric"], "sha", **changes)
+    return lambda log: update_and_rehash(settings_of(log)["grading"]["rubric"], "sha", **changes)
 
 
-def change_drawn(**changes: Any) -> Any:
+def change_sample_set(**changes: Any) -> Any:
     return lambda log: settings_of(log)["sample_set"].update(changes)
 
 
@@ -281,7 +283,7 @@ def change_candidate(**changes: Any) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (change_eval(title=None), "settings.eval: missing key 'title'"),
         (change_eval(name="../../x"), "settings.eval: name: "),
@@ -294,11 +296,11 @@ def change_candidate(**changes: Any) -> Any:
         (change_rubric(scale=5), "settings.grading.rubric: scale: expected a list, got 5"),
         (change_rubric(task=None), "settings.grading.rubric: missing key 'task'"),
         (lambda log: settings_of(log)["grading"]["rubric"].pop("sha"), "rubric: missing key 'sha'"),
-        (change_drawn(n="many"), "settings.sample_set.n: expected a whole number, got 'many'"),
-        (change_drawn(n=True), "settings.sample_set.n: expected a whole number, got True"),
+        (change_sample_set(n="many"), "settings.sample_set.n: expected a whole number, got 'many'"),
+        (change_sample_set(n=True), "settings.sample_set.n: expected a whole number, got True"),
         (change_eval(items_per_sample=5), "expected items at positions [0, 1, 2, 3, 4], got [0, 1, 2]"),
-        (change_drawn(seed="x"), "settings.sample_set.seed: expected a whole number, got 'x'"),
-        (change_drawn(digest=5), "settings.sample_set.digest: expected text"),
+        (change_sample_set(seed="x"), "settings.sample_set.seed: expected a whole number, got 'x'"),
+        (change_sample_set(digest=5), "settings.sample_set.digest: expected text"),
         (lambda log: settings_of(log)["sample_set"].pop("seed"), "missing key 'settings.sample_set.seed'"),
         (
             lambda log: settings_of(log)["candidates"]["embedded-lead"].pop("kind"),
@@ -321,31 +323,31 @@ def change_candidate(**changes: Any) -> Any:
         ),
     ],
 )
-def test_settings_that_qaeval_would_not_write_are_refused_by_key(
-    bridge: Any, whole: Path, change: Any, says: str, tmp_path: Path
+def test_invalid_settings_are_refused_with_their_key(
+    bridge: Any, full_log: Path, change: Any, message: str, tmp_path: Path
 ) -> None:
-    refused = refusal(bridge, whole, change, tmp_path)
-    assert refused.startswith(f"{tmp_path / 'changed.eval'}: ")
-    assert says in refused
+    error_message = refusal(bridge, full_log, change, tmp_path)
+    assert error_message.startswith(f"{tmp_path / 'changed.eval'}: ")
+    assert message in error_message
 
 
 def refusal(bridge: Any, path: Path, change: Any, tmp_path: Path) -> str:
-    """Change a log, import it, and return why it is not taken."""
+    """Change a log, try to import it, and return the error message."""
     from inspect_ai.log import read_eval_log, write_eval_log  # noqa: PLC0415
 
     log = read_eval_log(str(path))
     change(log)
     write_eval_log(log, str(tmp_path / "changed.eval"))
-    with pytest.raises(DataError) as raised:
+    with pytest.raises(DataError) as caught:
         bridge.import_log([tmp_path / "changed.eval"], tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    return str(raised.value)
+    return str(caught.value)
 
 
 @pytest.fixture(scope="module")
-def whole(bridge: Any, graded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One candidate's log, in one part."""
-    with RunStore.open(graded) as store:
+def full_log(bridge: Any, graded_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The log of one candidate, in one part."""
+    with RunStore.open(graded_run) as store:
         return bridge.export_logs(store, tmp_path_factory.mktemp("whole"))[0]  # type: ignore[no-any-return]
 
 
@@ -355,7 +357,7 @@ def first_generation(log: Any) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (lambda log: grades(log)[0].update(answer="Something else."), "grades[1].item_id: expected "),
         (lambda log: grades(log)[1].update(question="What else?"), "grades[2].item_id: expected "),
@@ -369,64 +371,66 @@ def first_generation(log: Any) -> dict[str, Any]:
         (lambda log: first_generation(log).update(task_id="x"), "generation.task_id: expected "),
     ],
 )
-def test_words_that_were_changed_under_their_ids_are_refused(
-    bridge: Any, whole: Path, change: Any, says: str, tmp_path: Path
+def test_content_that_does_not_match_its_id_is_refused(
+    bridge: Any, full_log: Path, change: Any, message: str, tmp_path: Path
 ) -> None:
-    refused = refusal(bridge, whole, change, tmp_path)
-    assert says in refused
-    assert "content was changed" in refused
+    error_message = refusal(bridge, full_log, change, tmp_path)
+    assert message in error_message
+    assert "content was changed" in error_message
 
 
-def test_a_number_of_samples_other_than_the_set_s_is_refused(
-    bridge: Any, whole: Path, tmp_path: Path
-) -> None:
-    refused = refusal(bridge, whole, change_drawn(n=99), tmp_path)
-    assert re.search(r"settings\.sample_set\.n: expected 12.* 99$", refused)
+def test_a_wrong_number_of_samples_is_refused(bridge: Any, full_log: Path, tmp_path: Path) -> None:
+    error_message = refusal(bridge, full_log, change_sample_set(n=99), tmp_path)
+    assert re.search(r"settings\.sample_set\.n: expected 12.* 99$", error_message)
 
 
 @pytest.mark.slow
-def test_keys_that_this_version_would_add_are_filled_in(
-    bridge: Any, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_keys_missing_in_old_logs_are_filled_in(
+    bridge: Any, full_log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from inspect_ai.log import read_eval_log, write_eval_log  # noqa: PLC0415
 
-    log = read_eval_log(str(whole))
+    log = read_eval_log(str(full_log))
     change_eval(enforce_schema=None, item_kind=None)(log)
     write_eval_log(log, str(tmp_path / "old.eval"))
     run_path = bridge.import_log([tmp_path / "old.eval"], tmp_path / "run")
-    written = json.loads((run_path / "settings.json").read_text())["eval"]
-    assert (written["item_kind"], written["enforce_schema"]) == ("qa_pair", True)
-    assert written["digest"] == settings_of(log)["eval"]["digest"]
-    numbers_of(run_path, capsys)
+    eval_settings = json.loads((run_path / "settings.json").read_text())["eval"]
+    assert (eval_settings["item_kind"], eval_settings["enforce_schema"]) == ("qa_pair", True)
+    assert eval_settings["digest"] == settings_of(log)["eval"]["digest"]
+    read_report_numbers(run_path, capsys)
 
 
-def test_items_that_were_graded_apart_go_out_and_in_again(bridge: Any, graded: Path, tmp_path: Path) -> None:
-    twin = two_that_differ(graded, tmp_path / "apart", bridge)
-    with RunStore.open(twin) as store:
+def test_equal_items_with_different_letters_survive_a_round_trip(
+    bridge: Any, graded_run: Path, tmp_path: Path
+) -> None:
+    split_run = make_run_with_split_letters(graded_run, tmp_path / "apart", bridge)
+    with RunStore.open(split_run) as store:
         paths = bridge.export_logs(store, tmp_path / "logs")
-    again = bridge.import_log(paths, tmp_path / "again")
-    assert rows_of(again) == rows_of(twin)
-    assert bridge.import_log(paths[1:], tmp_path / "alone")  # the id apart stands without the other one's
-    ids = [{item.item_id for item, _ in found} for found in replies_by_candidate(bridge, paths)]
+    imported_run = bridge.import_log(paths, tmp_path / "again")
+    assert read_rows(imported_run) == read_rows(split_run)
+    assert bridge.import_log(
+        paths[1:], tmp_path / "alone"
+    )  # the separate id works without the other candidate's log
+    ids = [{item.item_id for item, _ in replies} for replies in replies_by_candidate(bridge, paths)]
     assert ids[0] - ids[1]
 
 
-def two_that_differ(graded: Path, out: Path, bridge: Any) -> Path:
-    """Make a run whose candidates say the same, one item of which has two letters."""
-    with RunStore.open(graded) as store:
+def make_run_with_split_letters(graded_run: Path, out: Path, bridge: Any) -> Path:
+    """Make a run of two candidates with equal replies, where one item has different letters."""
+    with RunStore.open(graded_run) as store:
         settings, samples = store.settings(), list(store.samples())
         grades_by_item = {row.item_id: row for row in store.grades()}
-        mine = [row for row in store.generations() if name_of(row) == "embedded-lead"]
+        lead_rows = [row for row in store.generations() if model_name(row) == "embedded-lead"]
     settings["candidates"] = dict.fromkeys(("one", "twin"), settings["candidates"]["embedded-lead"])
-    item = next(row for row in mine if isinstance(row, Generation)).items[0]
+    item = next(row for row in lead_rows if isinstance(row, Generation)).items[0]
     with RunStore.create(out, settings, samples, resume=False) as store:
         parts = [
             bridge.importing._LogPart(out, settings, name, replies=[
                 (
-                    row.model_copy(update={"candidate": name, "task_id": generating_id(name, row.sample_id)}),
-                    [(one, relettered(grades_by_item[one.item_id], name, one, item)) for one in row.items],
+                    row.model_copy(update={"candidate": name, "task_id": generation_task_id(name, row.sample_id)}),
+                    [(entry, change_letter(grades_by_item[entry.item_id], name, entry, item)) for entry in row.items],
                 )
-                for row in mine
+                for row in lead_rows
             ])
             for name in ("one", "twin")
         ]  # fmt: skip
@@ -434,35 +438,37 @@ def two_that_differ(graded: Path, out: Path, bridge: Any) -> Path:
     return out
 
 
-def generating_id(candidate: str, sample_id: str) -> str:
+def generation_task_id(candidate: str, sample_id: str) -> str:
     return record_id("generate", candidate, sample_id)
 
 
-def relettered(row: Any, name: str, item: Any, changed: Any) -> Any:
-    if name == "one" or item.item_id != changed.item_id:
+def change_letter(row: Any, name: str, item: Any, relabelled: Any) -> Any:
+    if name == "one" or item.item_id != relabelled.item_id:
         return row
-    return row.model_copy(update={"letter": next(one for one in "ABC" if one != row.letter)})
+    return row.model_copy(update={"letter": next(letter for letter in "ABC" if letter != row.letter)})
 
 
 def replies_by_candidate(bridge: Any, paths: list[Path]) -> list[list[Any]]:
-    return [[entry for _, own in bridge.importing._read(path).replies for entry in own] for path in paths]
+    return [
+        [entry for _, entries in bridge.importing._read(path).replies for entry in entries] for path in paths
+    ]
 
 
-# ---------------------------------------------------------------- names and leftovers of an export
+# ---------------------------------------------------------------- file names and failures of an export
 
 
-def renamed_run(graded: Path, out: Path, names: tuple[str, str]) -> Path:
-    """Copy a run, its two candidates under other names."""
-    other = dict(zip(("embedded-lead", "embedded-salient"), names, strict=True))
-    with RunStore.open(graded) as store:
+def copy_with_names(graded_run: Path, out: Path, names: tuple[str, str]) -> Path:
+    """Copy a run with other names for its two candidates."""
+    new_names = dict(zip(("embedded-lead", "embedded-salient"), names, strict=True))
+    with RunStore.open(graded_run) as store:
         settings = store.settings()
-        settings["candidates"] = {other[name]: about for name, about in settings["candidates"].items()}
+        settings["candidates"] = {new_names[name]: facts for name, facts in settings["candidates"].items()}
         with RunStore.create(out, settings, store.samples(), resume=False) as copy:
             with copy.writer("generations.jsonl") as writer:
                 for row in store.generations():
                     assert isinstance(row, Generation)
-                    name = other[row.candidate]
-                    task_id = generating_id(name, row.sample_id)
+                    name = new_names[row.candidate]
+                    task_id = generation_task_id(name, row.sample_id)
                     writer.append(row.model_copy(update={"candidate": name, "task_id": task_id}))
             with copy.writer("grades.jsonl") as writer:
                 for grade in store.grades():
@@ -479,49 +485,49 @@ def renamed_run(graded: Path, out: Path, names: tuple[str, str]) -> Path:
         (("Qwen", "qwen"), ["Qwen", "qwen-2"]),
     ],
 )
-def test_candidates_with_like_names_get_files_of_their_own(
-    bridge: Any, graded: Path, names: tuple[str, str], files: list[str], tmp_path: Path
+def test_candidates_with_similar_names_get_separate_files(
+    bridge: Any, graded_run: Path, names: tuple[str, str], files: list[str], tmp_path: Path
 ) -> None:
-    path = renamed_run(graded, tmp_path / "run", names)
+    path = copy_with_names(graded_run, tmp_path / "run", names)
     with RunStore.open(path) as store:
-        found = bridge.export_logs(store, tmp_path / "logs")
-    assert [one.name for one in found] == [f"qa_pairs-{name}.eval" for name in files]
-    assert rows_of(bridge.import_log(found, tmp_path / "again")) == rows_of(path)
+        paths = bridge.export_logs(store, tmp_path / "logs")
+    assert [log_path.name for log_path in paths] == [f"qa_pairs-{name}.eval" for name in files]
+    assert read_rows(bridge.import_log(paths, tmp_path / "again")) == read_rows(path)
 
 
-def test_a_number_that_is_taken_is_not_given_again(bridge: Any) -> None:
+def test_a_numbered_file_name_in_use_is_skipped(bridge: Any) -> None:
     stems = bridge.exporting._stems(["a/b", "a-b", "a-b-2", "x" * 300])
     assert stems == {"a/b": "a-b-3", "a-b": "a-b", "a-b-2": "a-b-2", "x" * 300: "x" * 120}
 
 
-@pytest.mark.parametrize("fails", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_an_export_that_fails_leaves_nothing(
-    bridge: Any, graded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: BaseException
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failed_export_leaves_no_files(
+    bridge: Any, graded_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
 ) -> None:
-    write, written = bridge.exporting.write_eval_log, []
+    write, paths_written = bridge.exporting.write_eval_log, []
 
     def second_fails(log: Any, path: str) -> None:
-        written.append(path)
-        if len(written) % 2 == 0:
+        paths_written.append(path)
+        if len(paths_written) % 2 == 0:
             Path(path).write_text("half")
-            raise fails
+            raise failure
         write(log, path)
 
     monkeypatch.setattr(bridge.exporting, "write_eval_log", second_fails)
-    kind = StoreError if isinstance(fails, OSError) else KeyboardInterrupt
-    with RunStore.open(graded) as store:
-        with pytest.raises(kind):
+    expected_error = StoreError if isinstance(failure, OSError) else KeyboardInterrupt
+    with RunStore.open(graded_run) as store:
+        with pytest.raises(expected_error):
             bridge.export_logs(store, tmp_path / "new" / "logs")
         assert not (tmp_path / "new").exists()
         (tmp_path / "old").mkdir()
         (tmp_path / "old" / "mine.txt").touch()
-        with pytest.raises(kind):
+        with pytest.raises(expected_error):
             bridge.export_logs(store, tmp_path / "old")
     assert [path.name for path in (tmp_path / "old").iterdir()] == ["mine.txt"]
 
 
-def test_an_unfinished_run_leaves_no_folder(bridge: Any, graded: Path, tmp_path: Path) -> None:
-    path = renamed_run(graded, tmp_path / "run", ("one", "other"))
+def test_an_unfinished_run_leaves_no_folder(bridge: Any, graded_run: Path, tmp_path: Path) -> None:
+    path = copy_with_names(graded_run, tmp_path / "run", ("one", "other"))
     rows = (path / "generations.jsonl").read_text().splitlines(keepends=True)
     (path / "generations.jsonl").write_text("".join(rows[:-1]))
     with RunStore.open(path) as store, pytest.raises(DataError, match="other has no row"):
@@ -529,22 +535,24 @@ def test_an_unfinished_run_leaves_no_folder(bridge: Any, graded: Path, tmp_path:
     assert not (tmp_path / "logs").exists()
 
 
-def test_one_log_that_is_there_stops_the_export_before_it_writes(
-    bridge: Any, graded: Path, tmp_path: Path
+def test_an_existing_log_stops_the_export_before_it_writes(
+    bridge: Any, graded_run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "qa_pairs-embedded-salient.eval").touch()
-    with RunStore.open(graded) as store, pytest.raises(UsageError, match=r"salient\.eval exists"):
+    with RunStore.open(graded_run) as store, pytest.raises(UsageError, match=r"salient\.eval exists"):
         bridge.export_logs(store, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["qa_pairs-embedded-salient.eval"]
 
 
-def test_a_file_that_is_no_log_is_refused(bridge: Any, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_log_is_refused(bridge: Any, tmp_path: Path) -> None:
     (tmp_path / "x.eval").write_text("{}")
     with pytest.raises(DataError, match="not an Inspect log"):
         bridge.import_log([tmp_path / "x.eval"], tmp_path / "run")
 
 
-def test_logs_by_two_rubrics_are_not_put_together(bridge: Any, logs: list[Path], tmp_path: Path) -> None:
+def test_logs_with_different_sample_sets_are_not_combined(
+    bridge: Any, logs: list[Path], tmp_path: Path
+) -> None:
     from inspect_ai.log import read_eval_log, write_eval_log  # noqa: PLC0415
 
     log = read_eval_log(str(logs[0]))
@@ -555,42 +563,47 @@ def test_logs_by_two_rubrics_are_not_put_together(bridge: Any, logs: list[Path],
 
 
 @pytest.mark.parametrize(
-    ("host", "inside"),
+    ("host", "is_internal"),
     [
         ("127.0.0.1", True), ("10.1.2.3", True), ("judge", True), ("gpu.internal", True), ("8.8.8.8", False),
         ("api.openai.com", False), ("", False),
     ],
 )  # fmt: skip
-def test_a_host_that_nobody_knows_counts_as_outside(bridge: Any, host: str, inside: bool) -> None:
-    assert bridge.importing._is_internal_host(host) is inside
+def test_an_unknown_host_counts_as_external(bridge: Any, host: str, is_internal: bool) -> None:
+    assert bridge.importing._is_internal_host(host) is is_internal
 
 
-def test_an_item_that_was_graded_in_two_ways_is_two_items(
-    bridge: Any, logs: list[Path], tmp_path: Path
-) -> None:
-    one, other = (bridge.importing._read(logs[place]) for place in (0, 0))
-    row, entries = next(reply for reply in other.replies if reply[1])
+def test_an_item_with_two_grades_becomes_two_items(bridge: Any, logs: list[Path], tmp_path: Path) -> None:
+    part, twin_part = (bridge.importing._read(logs[index]) for index in (0, 0))
+    row, entries = next(reply for reply in twin_part.replies if reply[1])
     item, grade = entries[0]
-    changed = grade.model_copy(update={"letter": next(name for name in "ABC" if name != grade.letter)})
-    other.candidate, other.replies = "twin", [(row, [(item, changed), *entries[1:]])]
-    with RunStore.create(tmp_path / "run", one.settings, one.samples.values(), resume=False) as store:
-        bridge.importing._write(store, [one, other])
+    other_grade = grade.model_copy(
+        update={"letter": next(letter for letter in "ABC" if letter != grade.letter)}
+    )
+    twin_part.candidate, twin_part.replies = "twin", [(row, [(item, other_grade), *entries[1:]])]
+    with RunStore.create(tmp_path / "run", part.settings, part.samples.values(), resume=False) as store:
+        bridge.importing._write(store, [part, twin_part])
         letters = [row.letter for row in store.grades() if isinstance(row, Grade)]
         ids = {
-            found.item_id for row in store.generations() if isinstance(row, Generation) for found in row.items
+            graded_item.item_id
+            for row in store.generations()
+            if isinstance(row, Generation)
+            for graded_item in row.items
         }
-    assert len(letters) == len({entry[0].item_id for reply in one.replies for entry in reply[1]}) + 1
+    assert len(letters) == len({entry[0].item_id for reply in part.replies for entry in reply[1]}) + 1
     assert record_id("item", item.item_id, "twin") in ids
 
 
-async def test_replies_of_another_solver_are_read_the_same_way(bridge: Any) -> None:
+async def test_replies_of_another_solver_are_read_like_ours(bridge: Any) -> None:
     from inspect_ai.model import ModelOutput  # noqa: PLC0415
 
     request = bridge.tasks.ChatRequest(messages=())
-    said = bridge.tasks._RecordedReply(ModelOutput.from_content("m", "<think>x</think>{}"))
-    assert (await said.complete(request)).text == "{}"
-    cut = bridge.tasks._RecordedReply(ModelOutput.from_content("m", "{", stop_reason="max_tokens"))
-    assert (await cut.complete(request)).finish_reason == "length"
+    complete_reply = bridge.tasks._RecordedReply(ModelOutput.from_content("m", "<think>x</think>{}"))
+    assert (await complete_reply.complete(request)).text == "{}"
+    truncated_reply = bridge.tasks._RecordedReply(
+        ModelOutput.from_content("m", "{", stop_reason="max_tokens")
+    )
+    assert (await truncated_reply.complete(request)).finish_reason == "length"
     with pytest.raises(bridge.tasks.ChatError, match="stopped the reply"):
         await bridge.tasks._RecordedReply(ModelOutput.from_content("m", "{", stop_reason="unknown")).complete(
             request
@@ -601,25 +614,25 @@ async def test_replies_of_another_solver_are_read_the_same_way(bridge: Any) -> N
 
 
 class Provider:
-    """Stands for a model of Inspect: gives outputs, or raises, one after the other."""
+    """Fake Inspect model: returns or raises its outputs in order."""
 
     def __init__(self, *outputs: Any, base_url: str | None = "http://user@judge.lan:8000/v1") -> None:
         self.api = SimpleNamespace(base_url=base_url)
-        self.asked: list[tuple[list[Any], Any]] = []
+        self.requests: list[tuple[list[Any], Any]] = []
         self._outputs = list(outputs)
 
     async def generate(self, turns: list[Any], config: Any) -> Any:
-        self.asked.append((turns, config))
+        self.requests.append((turns, config))
         output = self._outputs.pop(0)
         if isinstance(output, Exception):
             raise output
         return output
 
 
-def output_of(text: str, stop_reason: Any = "stop", **more: Any) -> Any:
+def make_output(text: str, stop_reason: Any = "stop", **fields: Any) -> Any:
     from inspect_ai.model import ModelOutput  # noqa: PLC0415
 
-    return ModelOutput.from_content("m", text, stop_reason=stop_reason).model_copy(update=more)
+    return ModelOutput.from_content("m", text, stop_reason=stop_reason).model_copy(update=fields)
 
 
 class StatusError(Exception):
@@ -628,47 +641,47 @@ class StatusError(Exception):
         self.status_code = status_code
 
 
-ASKED = ChatRequest(
+CHAT_REQUEST = ChatRequest(
     (Message("system", "s"), Message("user", "u")), sampling=Sampling(0.3, 0.9, 33, 5), top_logprobs=4
 )
 
 
-async def test_a_request_reaches_inspect_whole_and_its_output_is_a_completion(bridge: Any) -> None:
+async def test_a_request_reaches_inspect_and_its_output_becomes_a_completion(bridge: Any) -> None:
     from inspect_ai.model import ModelUsage  # noqa: PLC0415
 
     usage = ModelUsage(input_tokens=7, input_tokens_cache_read=5, input_tokens_cache_write=2, output_tokens=3)
-    model = Provider(output_of("{}", usage=usage, time=1.5))
+    model = Provider(make_output("{}", usage=usage, time=1.5))
     chat = bridge.chat.InspectChat(model)
-    completion = await chat.complete(ASKED)
+    completion = await chat.complete(CHAT_REQUEST)
     assert (completion.text, completion.finish_reason, completion.latency_s) == ("{}", "stop", 1.5)
     assert completion.usage == Usage(prompt_tokens=14, completion_tokens=3, cached_tokens=5)
     assert (chat.host, chat.output.completion) == ("judge.lan", "{}")
-    ((turns, config),) = model.asked
+    ((turns, config),) = model.requests
     assert [(turn.role, turn.content) for turn in turns] == [("system", "s"), ("user", "u")]
     assert (config.temperature, config.top_p, config.max_tokens, config.seed) == (0.3, 0.9, 33, 5)
     assert (config.logprobs, config.top_logprobs, config.response_schema) == (True, 4, None)
 
 
-async def test_the_system_turn_is_merged_and_the_schema_sent_as_asked_for(bridge: Any) -> None:
-    request = replace(ASKED, schema={"type": "object"}, top_logprobs=0)
+async def test_options_control_system_merging_and_the_schema(bridge: Any) -> None:
+    request = replace(CHAT_REQUEST, schema={"type": "object"}, top_logprobs=0)
     for structured, merge in ((True, True), (False, False)):
-        model = Provider(output_of("{}"), base_url=None)
+        model = Provider(make_output("{}"), base_url=None)
         chat = bridge.chat.InspectChat(model, structured=structured, merge_system=merge)
         completion = await chat.complete(request)
-        ((turns, config),) = model.asked
+        ((turns, config),) = model.requests
         assert [turn.role for turn in turns] == (["user"] if merge else ["system", "user"])
         assert (config.response_schema is not None) == structured
         assert (config.logprobs, config.top_logprobs, completion.usage, chat.host) == (None, None, None, "")
 
 
-async def test_an_aborted_reply_is_asked_again_and_not_for_ever(bridge: Any) -> None:
-    model = Provider(output_of("", "unknown"), output_of("{}"))
-    assert (await bridge.chat.InspectChat(model).complete(ASKED)).text == "{}"
-    assert len(model.asked) == 2
-    always = Provider(*(output_of("", "unknown") for _ in range(20)))
-    with pytest.raises(ChatError) as raised:
-        await bridge.chat.InspectChat(always).complete(ASKED)
-    assert (raised.value.reason, len(always.asked)) == ("interrupted", bridge.chat._MAX_ATTEMPTS)
+async def test_an_aborted_reply_is_retried_a_limited_number_of_times(bridge: Any) -> None:
+    model = Provider(make_output("", "unknown"), make_output("{}"))
+    assert (await bridge.chat.InspectChat(model).complete(CHAT_REQUEST)).text == "{}"
+    assert len(model.requests) == 2
+    always_aborted = Provider(*(make_output("", "unknown") for _ in range(20)))
+    with pytest.raises(ChatError) as caught:
+        await bridge.chat.InspectChat(always_aborted).complete(CHAT_REQUEST)
+    assert (caught.value.reason, len(always_aborted.requests)) == ("interrupted", bridge.chat._MAX_ATTEMPTS)
 
 
 @pytest.mark.parametrize(
@@ -683,39 +696,41 @@ async def test_an_aborted_reply_is_asked_again_and_not_for_ever(bridge: Any) -> 
         (OSError("gone"), "endpoint"),
     ],
 )
-async def test_what_a_provider_raises_is_a_request_without_a_reply(
-    bridge: Any, fault: Exception, reason: str
-) -> None:
+async def test_provider_exceptions_become_chat_errors(bridge: Any, fault: Exception, reason: str) -> None:
     chat = bridge.chat.InspectChat(Provider(fault))
-    with pytest.raises(ChatError) as raised:
-        await chat.complete(ASKED)
-    assert (raised.value.reason, chat.output) == (reason, None)
-    assert raised.value.detail == f"{type(fault).__name__}: {fault}"
+    with pytest.raises(ChatError) as caught:
+        await chat.complete(CHAT_REQUEST)
+    assert (caught.value.reason, chat.output) == (reason, None)
+    assert caught.value.detail == f"{type(fault).__name__}: {fault}"
     wrapped = RuntimeError("with the whole prompt")
     wrapped.__cause__ = fault
     assert (bridge.chat._chat_error(wrapped).reason, bridge.chat._chat_error(wrapped).detail) == (
         reason,
-        raised.value.detail,
+        caught.value.detail,
     )
 
 
-async def test_an_output_without_a_reply_says_why(bridge: Any) -> None:
+async def test_an_output_without_a_reply_gives_a_reason(bridge: Any) -> None:
     for output, reason in (
-        (output_of("", error="EngineDead"), "endpoint"),
-        (output_of("", choices=[]), "endpoint"),
-        (output_of("too long", "model_length"), "context_overflow"),
+        (make_output("", error="EngineDead"), "endpoint"),
+        (make_output("", choices=[]), "endpoint"),
+        (make_output("too long", "model_length"), "context_overflow"),
     ):
-        with pytest.raises(ChatError) as raised:
-            await bridge.chat.InspectChat(Provider(output)).complete(ASKED)
-        assert raised.value.reason == reason
+        with pytest.raises(ChatError) as caught:
+            await bridge.chat.InspectChat(Provider(output)).complete(CHAT_REQUEST)
+        assert caught.value.reason == reason
 
 
-def test_token_counts_go_to_inspect_and_back(bridge: Any) -> None:
+def test_token_counts_survive_a_round_trip_through_inspect(bridge: Any) -> None:
     usage = Usage(prompt_tokens=14, completion_tokens=3, cached_tokens=5)
-    counted = bridge.chat.from_usage(usage)
-    assert (counted.input_tokens, counted.input_tokens_cache_read, counted.output_tokens) == (9, 5, 3)
-    assert counted.total_tokens == 17
-    assert bridge.chat.as_usage(counted) == usage
+    inspect_usage = bridge.chat.from_usage(usage)
+    assert (
+        inspect_usage.input_tokens,
+        inspect_usage.input_tokens_cache_read,
+        inspect_usage.output_tokens,
+    ) == (9, 5, 3)
+    assert inspect_usage.total_tokens == 17
+    assert bridge.chat.as_usage(inspect_usage) == usage
     assert bridge.chat.from_usage(None) is bridge.chat.as_usage(None) is None
 
 
@@ -723,43 +738,43 @@ KINDS = ("factual", "conceptual", "comparison")
 QA_PAIRS = str(ROOT / "evals" / "qa_pairs")
 
 
-async def scored(
+async def score_reply(
     bridge: Any,
     reply: str,
     letters: str,
     *,
-    solves: bool = True,
+    use_solver: bool = True,
     text: str = " ".join(["The valve opens at 3 bar."] * 5),
 ) -> tuple[Any, Any, Any]:
-    """The state of a sample of Inspect after our solver, and the scores of our scorers; a dot is no letter."""
+    """Run the solver and the scorers on one reply: state, letter score, usable score; a dot in `letters` is a missing letter."""
     from inspect_ai.model import GenerateConfig, ModelName, ModelUsage, get_model  # noqa: PLC0415
     from inspect_ai.model._model import init_active_model, init_model_roles  # noqa: PLC0415
     from inspect_ai.solver import TaskState  # noqa: PLC0415
 
     usage = ModelUsage(input_tokens=40, output_tokens=9, total_tokens=49)  # else Inspect loads a tokenizer
-    candidate = get_model("mockllm/cand", custom_outputs=[output_of(reply, usage=usage)], memoize=False)
-    graded = [
-        output_of(grade_reply(letter) if letter != "." else "no letter", usage=usage) for letter in letters
+    candidate = get_model("mockllm/cand", custom_outputs=[make_output(reply, usage=usage)], memoize=False)
+    grader_outputs = [
+        make_output(grade_reply(letter) if letter != "." else "no letter", usage=usage) for letter in letters
     ]
     init_active_model(candidate, GenerateConfig())
-    init_model_roles({"grader": get_model("mockllm/judge", custom_outputs=graded, memoize=False)})
+    init_model_roles({"grader": get_model("mockllm/judge", custom_outputs=grader_outputs, memoize=False)})
     sample = Sample.of(Chunk(chunk_id="c", text=text, title="Valve"))
     state = TaskState(
         *(ModelName("mockllm/cand"), sample.sample_id, 0, "q", []),
         metadata=bridge.scoring.sample_metadata(sample),
-        output=None if solves else output_of(reply),
+        output=None if use_solver else make_output(reply),
     )
-    if solves:
+    if use_solver:
         state = await bridge.tasks.ask(QA_PAIRS)(state, None)
     score = await bridge.tasks.letters(QA_PAIRS)(state, None)
     state.scores = {"letters": score}
     return state, score, await bridge.tasks.usable(QA_PAIRS)(state, None)
 
 
-@pytest.mark.parametrize("solves", [True, False])
-async def test_every_item_is_graded_and_a_missing_letter_is_not_usable(bridge: Any, solves: bool) -> None:
+@pytest.mark.parametrize("use_solver", [True, False])
+async def test_every_item_is_graded_and_a_missing_letter_is_not_usable(bridge: Any, use_solver: bool) -> None:
     reply = pairs_reply([(kind, f"{kind}?", "At 3 bar.") for kind in KINDS])
-    state, score, usable = await scored(bridge, reply, "AB.", solves=solves)
+    state, score, usable = await score_reply(bridge, reply, "AB.", use_solver=use_solver)
     assert (score.value, score.answer) == (0.75, "A B -")
     assert [(entry["letter"], entry["kind"]) for entry in score.metadata["grades"]] == [
         ("A", "grade"),
@@ -770,13 +785,13 @@ async def test_every_item_is_graded_and_a_missing_letter_is_not_usable(bridge: A
     assert (usable.value, usable.answer) == (1 / 3, "1/3")
     assert usable.metadata == {"n_best": 1, "n_expected": 3, "n_failed": 1}
     assert state.output.completion == reply
-    assert [turn.content for turn in state.messages] == ([reply] if solves else [])
-    assert set(score.metadata["hosts"]) == {"mockllm/judge", *(["mockllm/cand"] if solves else [])}
+    assert [turn.content for turn in state.messages] == ([reply] if use_solver else [])
+    assert set(score.metadata["hosts"]) == {"mockllm/judge", *(["mockllm/cand"] if use_solver else [])}
 
 
-@pytest.mark.parametrize("solves", [True, False])
-async def test_a_reply_without_items_has_no_score_and_its_reason(bridge: Any, solves: bool) -> None:
-    _, score, usable = await scored(bridge, "no JSON", "", solves=solves)
+@pytest.mark.parametrize("use_solver", [True, False])
+async def test_a_reply_without_items_has_a_reason_instead_of_a_score(bridge: Any, use_solver: bool) -> None:
+    _, score, usable = await score_reply(bridge, "no JSON", "", use_solver=use_solver)
     assert math.isnan(score.value)
     assert (score.metadata["failure"], score.metadata["grades"]) == ("invalid_json", [])
     assert (usable.value, usable.metadata["n_failed"]) == (0.0, 3)
@@ -784,32 +799,34 @@ async def test_a_reply_without_items_has_no_score_and_its_reason(bridge: Any, so
 
 async def test_a_reply_about_a_short_chunk_may_have_fewer_items(bridge: Any) -> None:
     reply = pairs_reply([("factual", "When does it open?", "At 3 bar.")])
-    _, _, usable = await scored(bridge, reply, "A", text="The valve opens at 3 bar.")
+    _, _, usable = await score_reply(bridge, reply, "A", text="The valve opens at 3 bar.")
     assert (usable.value, usable.answer) == (1.0, "1/1")
     assert usable.metadata == {"n_best": 1, "n_expected": 1, "n_failed": 0}
 
 
 async def test_a_judge_without_any_letter_has_no_score(bridge: Any) -> None:
     reply = pairs_reply([(kind, f"{kind}?", "At 3 bar.") for kind in KINDS])
-    _, score, usable = await scored(bridge, reply, "...")
+    _, score, usable = await score_reply(bridge, reply, "...")
     assert math.isnan(score.value)
     assert (usable.value, usable.metadata["n_failed"]) == (0.0, 3)
 
 
-def test_a_task_has_a_sample_for_each_chunk_and_says_how_it_asks(bridge: Any) -> None:
+def test_a_task_has_one_sample_per_chunk_and_records_its_options(bridge: Any) -> None:
     task = bridge.tasks.task_of(QA_PAIRS, n=3, lenient=True, merge_system=True, judge_mode="letter")
-    about = task.metadata["qaeval"]
-    assert about["candidate"] == {"structured": False, "merge_system": True}
-    assert about["judge"] == {"structured": True, "judge_mode": "letter"}
+    metadata = task.metadata["qaeval"]
+    assert metadata["candidate"] == {"structured": False, "merge_system": True}
+    assert metadata["judge"] == {"structured": True, "judge_mode": "letter"}
     definition = find_eval(QA_PAIRS)
     assert (task.name, task.version, len(task.dataset)) == ("qa_pairs", definition.digest[:12], 3)
-    assert about["settings"]["sample_set"]["n"] == 3
+    assert metadata["settings"]["sample_set"]["n"] == 3
     assert {len(sample.input) for sample in task.dataset} == {1}
-    separate = bridge.tasks.task_of(QA_PAIRS, n=3)
-    assert {len(sample.input) for sample in separate.dataset} == {1 + bool(definition.prompt.system)}
+    task_with_system_turn = bridge.tasks.task_of(QA_PAIRS, n=3)
+    assert {len(sample.input) for sample in task_with_system_turn.dataset} == {
+        1 + bool(definition.prompt.system)
+    }
 
 
-def test_a_related_grader_is_refused_and_may_be_allowed(bridge: Any) -> None:
+def test_a_grader_of_the_same_family_is_refused_unless_allowed(bridge: Any) -> None:
     from inspect_ai.model import get_model  # noqa: PLC0415
 
     judge = get_model("mockllm/qwen2.5-7b", memoize=False)
@@ -819,15 +836,15 @@ def test_a_related_grader_is_refused_and_may_be_allowed(bridge: Any) -> None:
     bridge.tasks._require_foreign(judge, "vllm/mistral-7b", allowed=False)
 
 
-# ---------------------------------------------------------------- the same letters through both
+# ---------------------------------------------------------------- qaeval and Inspect give the same letters
 
 
-class Moody(LoopbackServer):
-    """Goes wrong by the words of the prompt, so that the same question goes wrong in the same way, whoever asks.
+class FaultyServer(LoopbackServer):
+    """Fails depending on the prompt only, so the same question always fails in the same way.
 
     Args:
-        free: Schema that replies keep where none is sent.
-        worst: Whether it fails in the ways that are asked again.
+        free: Schema of replies to requests without one.
+        worst: Whether it also fails in ways that are retried.
     """
 
     def __init__(self, free: Mapping[str, Any], *, worst: bool) -> None:
@@ -867,15 +884,15 @@ class Moody(LoopbackServer):
         )
 
 
-def command(words: list[str], cwd: Path, env: Mapping[str, str]) -> str:
-    done = subprocess.run(
-        words, cwd=cwd, env=dict(env), capture_output=True, text=True, timeout=240, check=False
+def run_command(argv: list[str], cwd: Path, env: Mapping[str, str]) -> str:
+    process = subprocess.run(
+        argv, cwd=cwd, env=dict(env), capture_output=True, text=True, timeout=240, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
-def environment(server: LoopbackServer, tmp_path: Path) -> dict[str, str]:
+def make_env(server: LoopbackServer, tmp_path: Path) -> dict[str, str]:
     return {
         "PATH": f"{BIN}:/usr/bin:/bin",
         "HOME": str(tmp_path),
@@ -887,29 +904,27 @@ def environment(server: LoopbackServer, tmp_path: Path) -> dict[str, str]:
     }
 
 
-def bodies(requests: list[dict[str, Any]]) -> Counter[str]:
-    """Requests that are more than a probe, without what says nothing, what Inspect's schema cannot hold, and levers of vLLM."""
-    shown = [
-        json.dumps(
-            without_nothing(without_prefix_items({**body, "repetition_detection": None})), sort_keys=True
-        )
+def count_bodies(requests: list[dict[str, Any]]) -> Counter[str]:
+    """Collect the requests other than probes, without nulls, what Inspect's schema cannot hold, and vLLM-only options."""
+    texts = [
+        json.dumps(drop_none(without_prefix_items({**body, "repetition_detection": None})), sort_keys=True)
         for body in requests
         if body.get("max_tokens", 0) > PROBE
     ]
-    return Counter(dict.fromkeys(shown, 1))
+    return Counter(dict.fromkeys(texts, 1))
 
 
-def without_nothing(value: Any) -> Any:
+def drop_none(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: without_nothing(part) for key, part in value.items() if part is not None}
-    return [without_nothing(part) for part in value] if isinstance(value, list) else value
+        return {key: drop_none(part) for key, part in value.items() if part is not None}
+    return [drop_none(part) for part in value] if isinstance(value, list) else value
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("bridge")
 @pytest.mark.parametrize(
-    ("name", "n", "lenient"),
+    ("name", "n_samples", "lenient"),
     [
         pytest.param("qa_pairs", 16, False, marks=pytest.mark.nightly),
         ("qa_pairs", 12, True),
@@ -918,18 +933,18 @@ def without_nothing(value: Any) -> Any:
     ],
 )
 def test_qaeval_and_inspect_give_the_same_letters_and_failures(
-    name: str, n: int, lenient: bool, bridge: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, n_samples: int, lenient: bool, bridge: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     definition = find_eval(str(ROOT / "evals" / name))
     structured = "off" if lenient else "json_schema"
-    with Moody(item_schema(definition), worst=name == "rag_qa") as server:
-        about = f"url: '{server.url}', family: candidates, structured: '{structured}'"
-        entries = "".join(f"  {one}: {{{about}}}\n" for one in CANDIDATES)
+    with FaultyServer(item_schema(definition), worst=name == "rag_qa") as server:
+        options = f"url: '{server.url}', family: candidates, structured: '{structured}'"
+        entries = "".join(f"  {candidate}: {{{options}}}\n" for candidate in CANDIDATES)
         (tmp_path / "qaeval.yaml").write_text(
             f"models:\n{entries}judges:\n  judge: {{url: '{server.url}', family: judges}}\n"
         )
-        env = environment(server, tmp_path)
-        own = [
+        env = make_env(server, tmp_path)
+        qaeval_argv = [
             "compare",
             *CANDIDATES,
             "--judge",
@@ -938,13 +953,21 @@ def test_qaeval_and_inspect_give_the_same_letters_and_failures(
             "--eval",
             str(definition.directory),
             "--n",
-            str(n),
+            str(n_samples),
         ]
-        command([str(BIN / "qaeval"), *own, "--out", "own"], tmp_path, env)
-        asked, server.requests = bodies(server.requests), []
-        models = ",".join(f"openai-api/loop/{one}" for one in CANDIDATES)
-        words = [str(BIN / "inspect"), "eval", f"evals/{name}/task.py", "--model", models, "-T", f"n={n}"]
-        words += [
+        run_command([str(BIN / "qaeval"), *qaeval_argv, "--out", "own"], tmp_path, env)
+        qaeval_requests, server.requests = count_bodies(server.requests), []
+        models = ",".join(f"openai-api/loop/{candidate}" for candidate in CANDIDATES)
+        inspect_argv = [
+            str(BIN / "inspect"),
+            "eval",
+            f"evals/{name}/task.py",
+            "--model",
+            models,
+            "-T",
+            f"n={n_samples}",
+        ]
+        inspect_argv += [
             "--model-role",
             "grader=openai-api/loop/judge",
             "-T",
@@ -952,31 +975,37 @@ def test_qaeval_and_inspect_give_the_same_letters_and_failures(
             "--max-retries",
             "1",
         ]
-        command(words, ROOT, env)
-        assert bodies(server.requests) == asked
-    through = bridge.import_log(sorted((tmp_path / "logs").glob("*.eval")), tmp_path / "through")
-    expected, came = rows_of(tmp_path / "own"), rows_of(through)
-    assert {key[1] for key in came} == {key[1] for key in expected}
-    assert came == expected
-    seen = Counter(fate[1] if isinstance(fate, tuple) else "items" for fate in expected.values())
-    assert len(seen) >= 3, seen
-    assert same_rates(numbers_of(through, capsys)) == same_rates(numbers_of(tmp_path / "own", capsys))
+        run_command(inspect_argv, ROOT, env)
+        assert count_bodies(server.requests) == qaeval_requests
+    imported_run = bridge.import_log(sorted((tmp_path / "logs").glob("*.eval")), tmp_path / "through")
+    expected, actual = read_rows(tmp_path / "own"), read_rows(imported_run)
+    assert {key[1] for key in actual} == {key[1] for key in expected}
+    assert actual == expected
+    outcome_counts = Counter(
+        outcome[1] if isinstance(outcome, tuple) else "items" for outcome in expected.values()
+    )
+    assert len(outcome_counts) >= 3, outcome_counts
+    assert rates_by_candidate(read_report_numbers(imported_run, capsys)) == rates_by_candidate(
+        read_report_numbers(tmp_path / "own", capsys)
+    )
 
 
-def same_rates(report: Any) -> list[Any]:
-    """Candidates by name, whatever the order of the logs."""
-    named = {one["facts"].pop("name").rpartition("/")[2]: one for one in report["candidates"]}
-    return [{**named[name], "facts": None} for name in sorted(named)]
+def rates_by_candidate(report: Any) -> list[Any]:
+    """Return the candidates sorted by name, whatever the order of the logs."""
+    candidates_by_name = {
+        candidate["facts"].pop("name").rpartition("/")[2]: candidate for candidate in report["candidates"]
+    }
+    return [{**candidates_by_name[name], "facts": None} for name in sorted(candidates_by_name)]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("bridge")
-def test_the_entry_point_runs_and_without_a_grader_nobody_grades(tmp_path: Path) -> None:
+def test_the_entry_point_runs_only_with_an_unrelated_grader(tmp_path: Path) -> None:
     from inspect_ai.log import read_eval_log  # noqa: PLC0415
 
     with LoopbackServer(models=("cand", "judge")) as server:
-        env = environment(server, tmp_path)
-        words = [
+        env = make_env(server, tmp_path)
+        argv = [
             str(BIN / "inspect"),
             "eval",
             "qaeval/qa_pairs",
@@ -985,12 +1014,12 @@ def test_the_entry_point_runs_and_without_a_grader_nobody_grades(tmp_path: Path)
             "-T",
             "n=2",
         ]
-        said = command(words, tmp_path, env)  # Inspect exits with 0 whatever happens
-        assert "no usable grader" in " ".join(said.split())
-        said = command([*words, "--model-role", "grader=openai-api/loop/cand"], tmp_path, env)
-        assert "allow_same_family=true" in " ".join(said.split())
+        stdout = run_command(argv, tmp_path, env)  # Inspect exits with 0 whatever happens
+        assert "no usable grader" in " ".join(stdout.split())
+        stdout = run_command([*argv, "--model-role", "grader=openai-api/loop/cand"], tmp_path, env)
+        assert "allow_same_family=true" in " ".join(stdout.split())
         assert not server.requests
-        command([*words, "--model-role", "grader=openai-api/loop/judge"], tmp_path, env)
+        run_command([*argv, "--model-role", "grader=openai-api/loop/judge"], tmp_path, env)
     logs = [read_eval_log(str(path)) for path in sorted((tmp_path / "logs").glob("*.eval"))]
     assert [log.status for log in logs] == ["error", "error", "success"]
     results = logs[2].results

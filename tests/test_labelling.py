@@ -1,4 +1,4 @@
-"""A sitting: what a rater is shown, what is on the disk when, and what becomes of interruptions, second tabs and edited files."""
+"""Labelling sittings: questions, durability, and recovery from interruptions, second tabs and edited files."""
 
 import json
 import os
@@ -26,21 +26,23 @@ from qaeval.testing import make_run
 from report_builders import RUBRIC, case, items_of, label_of
 
 N_CHUNKS = 12
-BETTER, WORSE = ["AAA"] * N_CHUNKS, ["AAC", "ABC"] * (N_CHUNKS // 2)
+BETTER_LETTERS, WORSE_LETTERS = ["AAA"] * N_CHUNKS, ["AAC", "ABC"] * (N_CHUNKS // 2)
 
 
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("runs") / "run", {"alpha": BETTER, "beta": WORSE}).path
+def graded_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(
+        tmp_path_factory.mktemp("runs") / "run", {"alpha": BETTER_LETTERS, "beta": WORSE_LETTERS}
+    ).path
 
 
 @pytest.fixture
-def run(graded: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(graded, tmp_path / "run"))
+def run(graded_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(graded_run, tmp_path / "run"))
 
 
-def questions(sitting: Sitting, letter: str | Callable[[Question], str] = "A") -> Iterator[Question]:
-    """Answer every question; yield it after its answer."""
+def answer_all(sitting: Sitting, letter: str | Callable[[Question], str] = "A") -> Iterator[Question]:
+    """Answer every question and yield it afterwards."""
     while (question := sitting.current()) is not None:
         sitting.record(
             question.assignment, letter if isinstance(letter, str) else letter(question), seconds=2.0
@@ -48,40 +50,44 @@ def questions(sitting: Sitting, letter: str | Callable[[Question], str] = "A") -
         yield question
 
 
-def answer(sitting: Sitting, n: int, letter: str | Callable[[Question], str] = "A") -> list[Question]:
-    return list(islice(questions(sitting, letter), n))
+def answer_n(sitting: Sitting, n: int, letter: str | Callable[[Question], str] = "A") -> list[Question]:
+    return list(islice(answer_all(sitting, letter), n))
 
 
-def judged(question: Question) -> str:
-    """Give the judge's letters: those of alpha are all A, of beta only the first one."""
+def judge_letter(question: Question) -> str:
+    """Return the judge's letter: always A for alpha, only A for the first item of beta."""
     return "A" if question.question.startswith(("alpha", "beta, factual")) else "C"
 
 
-def lines(run: Path, rater: str = "anna") -> list[dict[str, Any]]:
+def read_rows(run: Path, rater: str = "anna") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "labels" / f"{rater}.jsonl").read_text().splitlines()]
 
 
-def chunks(asked: Iterable[Question]) -> list[str]:
-    return [question.text.split(".")[0] for question in asked]
+def chunks(questions: Iterable[Question]) -> list[str]:
+    return [question.text.split(".")[0] for question in questions]
 
 
-# ------------------------------------------------------------------------------ what is asked
+# ------------------------------------------------------------------------------ questions
 
 
-def test_all_items_of_a_chunk_follow_each_other_and_repeats_come_in_the_second_half(run: Path) -> None:
+def test_items_of_a_chunk_are_consecutive_and_repeats_are_in_the_second_half(run: Path) -> None:
     with Sitting.open(run, "anna", n=36) as sitting:
         notes = sitting.notes
-        asked = list(questions(sitting))
+        questions = list(answer_all(sitting))
     assert notes == ["41 questions for --n 36: 5 shown twice, to measure how consistent the labels are"]
-    rows = lines(run)[1:]
-    first = [row["chunk_id"] for row in rows if "repeat" not in row]
-    assert len(first) == 36
-    assert len(dict.fromkeys(first)) == sum(a != b for a, b in zip(first, ["", *first[:-1]], strict=True))
-    assert {first.count(chunk) for chunk in first} == {6}  # both candidates, three items each
-    again = [index for index, row in enumerate(rows) if row.get("repeat")]
-    assert len(again) == 5
-    assert min(again) >= 18
-    assert len(asked) == 41
+    rows = read_rows(run)[1:]
+    first_chunk_ids = [row["chunk_id"] for row in rows if "repeat" not in row]
+    assert len(first_chunk_ids) == 36
+    assert len(dict.fromkeys(first_chunk_ids)) == sum(
+        a != b for a, b in zip(first_chunk_ids, ["", *first_chunk_ids[:-1]], strict=True)
+    )
+    assert {first_chunk_ids.count(chunk) for chunk in first_chunk_ids} == {
+        6
+    }  # both candidates, three items each
+    repeat_indices = [index for index, row in enumerate(rows) if row.get("repeat")]
+    assert len(repeat_indices) == 5
+    assert min(repeat_indices) >= 18
+    assert len(questions) == 41
 
 
 def test_more_items_than_asked_for_are_explained(run: Path) -> None:
@@ -92,14 +98,14 @@ def test_more_items_than_asked_for_are_explained(run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_raters_get_orders_of_their_own_and_the_same_one_at_every_start(run: Path) -> None:
+def test_each_rater_has_a_different_but_stable_order(run: Path) -> None:
     orders = {}
     for rater in ("anna", "bert", "anna"):
         with Sitting.open(run, rater, n=72) as sitting:
-            asked = [sitting.current()]
-            orders.setdefault(rater, []).append(asked[0])
+            first_questions = [sitting.current()]
+            orders.setdefault(rater, []).append(first_questions[0])
     assert orders["anna"][0] == orders["anna"][1]
-    assert lines(run, "anna")[0]["items"] != lines(run, "bert")[0]["items"]
+    assert read_rows(run, "anna")[0]["items"] != read_rows(run, "bert")[0]["items"]
 
 
 @pytest.mark.slow
@@ -119,30 +125,30 @@ def test_a_question_names_neither_candidate_nor_letter_nor_item(run: Path) -> No
     ]
 
 
-def test_a_second_rater_gets_a_fifth_of_the_first_ones_items(run: Path) -> None:
+def test_a_second_rater_gets_a_fifth_of_the_first_raters_items(run: Path) -> None:
     for rater in ("anna", "bert"):
         with Sitting.open(run, rater, n=30) as sitting:  # 5 of 12 chunks
-            list(questions(sitting))
-    anna, bert = ({row["chunk_id"] for row in lines(run, rater)[1:]} for rater in ("anna", "bert"))
+            list(answer_all(sitting))
+    anna, bert = ({row["chunk_id"] for row in read_rows(run, rater)[1:]} for rater in ("anna", "bert"))
     assert (len(anna), len(bert), len(anna & bert)) == (5, 5, 1)
 
 
-def test_raters_on_two_machines_share_a_fifth_too(graded: Path, tmp_path: Path) -> None:
+def test_raters_on_different_machines_share_items(graded_run: Path, tmp_path: Path) -> None:
     drawn = []
     for rater in ("anna", "bert", "cleo", "dirk"):
-        own = Path(shutil.copytree(graded, tmp_path / rater))
-        with Sitting.open(own, rater, n=6) as sitting:
-            list(questions(sitting))
-        drawn.append({row["chunk_id"] for row in lines(own, rater)[1:]})
+        run_copy = Path(shutil.copytree(graded_run, tmp_path / rater))
+        with Sitting.open(run_copy, rater, n=6) as sitting:
+            list(answer_all(sitting))
+        drawn.append({row["chunk_id"] for row in read_rows(run_copy, rater)[1:]})
     assert set.intersection(*drawn)
 
 
-def test_a_further_sitting_asks_what_is_left_until_nothing_is(run: Path) -> None:
-    asked = []
+def test_further_sittings_ask_the_remaining_items_until_none_is_left(run: Path) -> None:
+    question_texts = []
     for _ in range(2):
         with Sitting.open(run, "anna", n=36) as sitting:
-            asked += [question.question for question in questions(sitting)]
-    assert len(set(asked)) == 72
+            question_texts += [question.question for question in answer_all(sitting)]
+    assert len(set(question_texts)) == 72
     with pytest.raises(UsageError, match="every item"):
         Sitting.open(run, "anna")
 
@@ -150,14 +156,14 @@ def test_a_further_sitting_asks_what_is_left_until_nothing_is(run: Path) -> None
 @pytest.mark.parametrize("by", ["chunks", "random", "stratified"])
 def test_every_plan_stores_the_probability_of_its_items(run: Path, by: Any) -> None:
     with Sitting.open(run, "anna", n=24, by=by) as sitting:
-        list(questions(sitting))
+        list(answer_all(sitting))
     labels = read_labels(run / "labels" / "anna.jsonl")
     assert len(labels) == pytest.approx(24, abs=2)
     assert all(label.inclusion is not None for label in labels)
     assert {label.chunk_inclusion is not None for label in labels} == {by == "chunks"}
 
 
-def test_plans_that_go_by_what_the_run_lacks_are_refused(run: Path) -> None:
+def test_plans_that_need_missing_data_are_refused(run: Path) -> None:
     with pytest.raises(UsageError, match="no probabilities"):
         Sitting.open(run, "anna", by="uncertain")
     with pytest.raises(UsageError, match="two different letters"):
@@ -165,41 +171,41 @@ def test_plans_that_go_by_what_the_run_lacks_are_refused(run: Path) -> None:
     assert not (run / "labels" / "anna.jsonl").exists()
 
 
-def test_items_in_dispute_are_drawn_before_others(run: Path) -> None:
+def test_disputed_items_are_more_likely_to_be_drawn(run: Path) -> None:
     with Sitting.open(run, "anna", n=12) as sitting:
-        list(questions(sitting, "B"))  # the judge gave A or C to nearly all
+        list(answer_all(sitting, "B"))  # the judge gave A or C to nearly all
     with Sitting.open(run, "bert", n=12, by="disagree") as sitting:
-        list(questions(sitting))
-    probabilities = lines(run, "bert")[0]["probabilities"]
-    labelled = {row["item_id"] for row in lines(run)[1:]}
+        list(answer_all(sitting))
+    probabilities = read_rows(run, "bert")[0]["probabilities"]
+    labelled = {row["item_id"] for row in read_rows(run)[1:]}
     disputed = [p for item_id, p in probabilities.items() if item_id in labelled]
     assert disputed
-    assert min(disputed) > lines(run, "bert")[0]["probability"]
+    assert min(disputed) > read_rows(run, "bert")[0]["probability"]
 
 
-# ------------------------------------------------------------------------------ what is on the disk
+# ------------------------------------------------------------------------------ durability
 
 
 def test_a_label_is_on_the_disk_before_record_returns(run: Path) -> None:
-    seen = []
+    synced_rows = []
 
     def sync(descriptor: int) -> None:
         os.fsync(descriptor)
-        seen.append(lines(run)[-1])
+        synced_rows.append(read_rows(run)[-1])
 
     with Sitting.open(run, "anna", n=6, sync=sync) as sitting:
         question = sitting.current()
         assert question is not None
         sitting.record(question.assignment, "B", ["hallucination"], "why", 3.5)
-        row = seen[-1]
+        row = synced_rows[-1]
         sitting.skip(sitting.current().assignment, "unclear")  # type: ignore[union-attr]
         sitting.undo()
     assert (row["letter"], row["flags"], row["note"], row["seconds"]) == ("B", ["hallucination"], "why", 3.5)
-    assert [row.get("kind", "label") for row in seen] == ["draw", "label", "skip", "undo"]
-    assert (seen[2]["reason"], row["rater_kind"]) == ("unclear", "human")
+    assert [row.get("kind", "label") for row in synced_rows] == ["draw", "label", "skip", "undo"]
+    assert (synced_rows[2]["reason"], row["rater_kind"]) == ("unclear", "human")
 
 
-def test_killed_between_write_and_reply_nothing_is_lost_and_the_retry_doubles_nothing(run: Path) -> None:
+def test_a_kill_between_write_and_reply_loses_nothing_and_a_retry_adds_no_row(run: Path) -> None:
     class KilledError(BaseException):
         pass
 
@@ -211,22 +217,22 @@ def test_killed_between_write_and_reply_nothing_is_lost_and_the_retry_doubles_no
             raise KilledError
 
     sitting = Sitting.open(run, "anna", n=6, sync=sync)
-    (done,) = answer(sitting, 1)
+    (first,) = answer_n(sitting, 1)
     second = sitting.current()
     assert second is not None
     is_armed.append(True)
     with pytest.raises(KilledError):
         sitting.record(second.assignment, "C")
     sitting.close()  # the lock of a killed process is released by the system
-    with Sitting.open(run, "anna") as again:
-        before = lines(run)
-        again.record(second.assignment, "C")  # the browser sends again what was not confirmed
-        assert lines(run) == before
-        assert again.progress().labelled == 2
-        assert again.current() not in (None, done, second)
+    with Sitting.open(run, "anna") as resumed:
+        before = read_rows(run)
+        resumed.record(second.assignment, "C")  # the browser resends an unconfirmed answer
+        assert read_rows(run) == before
+        assert resumed.progress().labelled == 2
+        assert resumed.current() not in (None, first, second)
 
 
-def test_a_full_disk_leaves_the_file_as_it_was(run: Path) -> None:
+def test_a_full_disk_leaves_the_file_unchanged(run: Path) -> None:
     is_full = []
 
     def sync(_: int) -> None:
@@ -234,7 +240,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(run: Path) -> None:
             raise OSError(28, "No space left on device")
 
     with Sitting.open(run, "anna", n=6, sync=sync) as sitting:
-        answer(sitting, 2)
+        answer_n(sitting, 2)
         before, question = (run / "labels" / "anna.jsonl").read_bytes(), sitting.current()
         assert question is not None
         is_full.append(True)
@@ -247,28 +253,28 @@ def test_a_full_disk_leaves_the_file_as_it_was(run: Path) -> None:
         assert sitting.progress().labelled == 3
 
 
-def test_a_torn_last_line_is_cut_off_and_its_item_asked_again(
+def test_an_incomplete_last_line_is_dropped_and_its_item_asked_again(
     run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Sitting.open(run, "anna", n=6) as sitting:
-        answer(sitting, 3)
+        answer_n(sitting, 3)
     path = run / "labels" / "anna.jsonl"
     path.write_bytes(path.read_bytes()[:-40])
     assert len(read_labels(path)) == 2
     assert "incomplete" in caplog.text
     with Sitting.open(run, "anna") as sitting:
         assert sitting.progress().labelled == 2
-        answer(sitting, 9)
+        answer_n(sitting, 9)
     assert len(read_labels(path)) == 6
 
 
 def test_a_last_line_without_its_newline_is_kept(run: Path) -> None:
     with Sitting.open(run, "anna", n=6) as sitting:
-        answer(sitting, 3)
+        answer_n(sitting, 3)
     path = run / "labels" / "anna.jsonl"
     path.write_bytes(path.read_bytes()[:-1])
     with Sitting.open(run, "anna") as sitting:
-        answer(sitting, 1)
+        answer_n(sitting, 1)
         assert sitting.progress().labelled == 4
     assert len(read_labels(path)) == 4
 
@@ -276,26 +282,26 @@ def test_a_last_line_without_its_newline_is_kept(run: Path) -> None:
 # ------------------------------------------------------------------------------ answers
 
 
-def test_the_same_answer_again_adds_no_row_and_another_one_counts_instead(run: Path) -> None:
+def test_a_repeated_answer_adds_no_row_and_a_different_answer_replaces_it(run: Path) -> None:
     with Sitting.open(run, "anna", n=6) as sitting:
-        (question,) = answer(sitting, 1)
-        n = len(lines(run))
+        (question,) = answer_n(sitting, 1)
+        n_rows = len(read_rows(run))
         sitting.record(question.assignment, "A")
-        assert len(lines(run)) == n
+        assert len(read_rows(run)) == n_rows
         sitting.record(question.assignment, "B")  # from a second tab
         assert sitting.progress().labelled == 1
     assert [label.letter for label in read_labels(run / "labels" / "anna.jsonl")] == ["B"]
 
 
-def test_undo_opens_the_last_answer_again_and_with_an_id_only_once(run: Path) -> None:
+def test_undo_reopens_the_last_answer_and_is_idempotent_for_an_id(run: Path) -> None:
     with Sitting.open(run, "anna", n=6) as sitting:
-        first, second = answer(sitting, 2)
+        first, second = answer_n(sitting, 2)
         assert sitting.undo(second.assignment) == second
         assert sitting.undo(second.assignment) == second  # sent twice
         assert sitting.current() == second
         assert sitting.undo() == first
         assert sitting.undo() is None
-        answer(sitting, 1, "C")
+        answer_n(sitting, 1, "C")
     assert [label.letter for label in read_labels(run / "labels" / "anna.jsonl")] == ["C"]
 
 
@@ -304,7 +310,7 @@ def test_a_skipped_item_is_not_asked_again_and_has_no_label(run: Path) -> None:
         skipped = sitting.current()
         assert skipped is not None
         sitting.skip(skipped.assignment, "unclear")
-        assert skipped not in list(questions(sitting))
+        assert skipped not in list(answer_all(sitting))
         progress = sitting.progress()
     assert (progress.skipped, progress.labelled, progress.remaining) == (1, progress.total - 1, 0)
     (row,) = read_rater_rows(run / "labels" / "anna.jsonl").skipped
@@ -314,7 +320,7 @@ def test_a_skipped_item_is_not_asked_again_and_has_no_label(run: Path) -> None:
 @pytest.mark.parametrize(
     ("letter", "flags", "message"), [("D", (), "'D'"), ("", (), "''"), ("A", ("no_such",), "no_such")]
 )
-def test_answers_off_the_scale_are_refused(
+def test_answers_outside_the_scale_are_refused(
     run: Path, letter: str, flags: tuple[str, ...], message: str
 ) -> None:
     with Sitting.open(run, "anna", n=6) as sitting:
@@ -324,10 +330,10 @@ def test_answers_off_the_scale_are_refused(
             sitting.record(question.assignment, letter, flags)
         with pytest.raises(UsageError, match="of this sitting"):
             sitting.record("0" * 16, "A")
-    assert len(lines(run)) == 1
+    assert len(read_rows(run)) == 1
 
 
-def test_half_characters_and_control_characters_in_a_note_are_stored(run: Path) -> None:
+def test_lone_surrogates_and_control_characters_in_a_note_are_stored(run: Path) -> None:
     with Sitting.open(run, "anna", n=6) as sitting:
         question = sitting.current()
         assert question is not None
@@ -336,10 +342,10 @@ def test_half_characters_and_control_characters_in_a_note_are_stored(run: Path) 
 
 
 @pytest.mark.slow
-def test_a_clock_that_is_turned_back_changes_no_order_and_no_time(run: Path) -> None:
+def test_a_clock_running_backwards_changes_neither_order_nor_times(run: Path) -> None:
     times = (f"20{99 - index}-01-01T00:00:00+00:00" for index in range(99))
     with Sitting.open(run, "anna", n=20, clock=lambda: next(times)) as sitting:
-        for number, question in enumerate(questions(sitting)):
+        for number, question in enumerate(answer_all(sitting)):
             sitting.record(question.assignment, "A", seconds=-5.0 if number == 0 else 2.0 + number, note="x")
         progress = sitting.progress()
         quality = sitting.summary().agreement.quality  # type: ignore[union-attr]
@@ -351,11 +357,11 @@ def test_a_clock_that_is_turned_back_changes_no_order_and_no_time(run: Path) -> 
     assert quality.seconds_first < quality.seconds_last
 
 
-# ------------------------------------------------------------------------------ others beside it
+# ------------------------------------------------------------------------------ concurrent sittings and edited files
 
 
 @pytest.mark.slow
-def test_a_second_process_of_the_same_rater_is_refused_and_another_rater_is_not(run: Path) -> None:
+def test_a_second_sitting_of_the_same_rater_is_refused_but_another_rater_is_allowed(run: Path) -> None:
     with Sitting.open(run, "anna", n=6):
         with pytest.raises(InUseError, match="anna"):
             Sitting.open(run, "anna", n=6)
@@ -364,43 +370,43 @@ def test_a_second_process_of_the_same_rater_is_refused_and_another_rater_is_not(
     Sitting.open(run, "anna").close()
 
 
-def test_a_file_that_was_edited_meanwhile_is_read_again(run: Path) -> None:
+def test_a_file_edited_during_a_sitting_is_read_again(run: Path) -> None:
     path = run / "labels" / "anna.jsonl"
     with Sitting.open(run, "anna", n=6) as sitting:
-        first, second = answer(sitting, 2)
+        first, second = answer_n(sitting, 2)
         path.write_text(path.read_text().replace('"letter":"A"', '"letter":"B"'))
         third = sitting.current()
         assert third not in (first, second, None)
-        answer(sitting, 1, "C")
+        answer_n(sitting, 1, "C")
     assert [label.letter for label in read_labels(path)] == ["B", "B", "C"]
 
 
-def test_a_file_that_was_broken_meanwhile_is_named_and_loses_nothing(run: Path) -> None:
+def test_a_file_corrupted_during_a_sitting_is_named_and_loses_nothing(run: Path) -> None:
     path = run / "labels" / "anna.jsonl"
     with Sitting.open(run, "anna", n=6) as sitting:
-        answer(sitting, 2)
-        whole = path.read_bytes()
-        path.write_bytes(whole + b"{broken}\n")
+        answer_n(sitting, 2)
+        content = path.read_bytes()
+        path.write_bytes(content + b"{broken}\n")
         with pytest.raises(DataError, match=r"anna\.jsonl:4"):
             sitting.current()
-        path.write_bytes(whole)
-        answer(sitting, 1)
+        path.write_bytes(content)
+        answer_n(sitting, 1)
         assert sitting.progress().labelled == 3
-        path.unlink()  # deleted: what it held is written again
-        answer(sitting, 1)
+        path.unlink()  # a deleted file is written again
+        answer_n(sitting, 1)
     assert len(read_labels(path)) == 4
 
 
 @pytest.mark.parametrize(
     "name", ["a/b", "../anna", "", "  ", ".anna", "a\0b", "a\nb", "x" * 65, "a:b", "anna."]
 )
-def test_names_that_are_no_file_are_refused(run: Path, name: str) -> None:
+def test_rater_names_that_are_invalid_file_names_are_refused(run: Path, name: str) -> None:
     with pytest.raises(UsageError, match="rater"):
         Sitting.open(run, name)
     assert not (run / "labels").exists()
 
 
-def test_a_run_that_is_still_being_written_is_refused_with_what_is_missing(run: Path) -> None:
+def test_an_unfinished_run_is_refused_with_what_is_missing(run: Path) -> None:
     rows = (run / "grades.jsonl").read_text().splitlines(keepends=True)
     (run / "grades.jsonl").write_text("".join(rows[:-1]))
     with pytest.raises(DataError, match=r"1 grades are missing.*--resume"):
@@ -414,9 +420,9 @@ def test_a_directory_that_cannot_be_written_is_named(run: Path) -> None:
         Sitting.open(run, "anna")
 
 
-def test_labels_of_another_rubric_version_count_as_none(run: Path) -> None:
+def test_labels_of_another_rubric_version_do_not_count(run: Path) -> None:
     with Sitting.open(run, "anna", n=72) as sitting:
-        list(questions(sitting))
+        list(answer_all(sitting))
     path = run / "labels" / "anna.jsonl"
     path.write_text(
         path.read_text()
@@ -429,7 +435,7 @@ def test_labels_of_another_rubric_version_count_as_none(run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_labels_of_one_rater_for_one_item_are_named(run: Path) -> None:
+def test_conflicting_labels_of_one_rater_are_refused(run: Path) -> None:
     table = api.load_run(run).letters
     item = table["item_id"][0]
     folder = run / "labels"
@@ -440,13 +446,13 @@ def test_two_labels_of_one_rater_for_one_item_are_named(run: Path) -> None:
         Sitting.open(run, "anna")
 
 
-# ------------------------------------------------------------------------------ the loop closes
+# ------------------------------------------------------------------------------ effects of the labels
 
 
 @pytest.mark.slow
-def test_the_labels_are_in_agreement_report_and_gate_at_once(run: Path) -> None:
+def test_new_labels_are_used_by_agreement_report_and_gate(run: Path) -> None:
     with Sitting.open(run, "anna", n=72) as sitting:
-        list(questions(sitting, judged))
+        list(answer_all(sitting, judge_letter))
         summary = sitting.summary()
     loaded = api.load_run(run)
     rater, *_ = loaded.agreement().agreement
@@ -457,16 +463,16 @@ def test_the_labels_are_in_agreement_report_and_gate_at_once(run: Path) -> None:
     assert pair.deciding is not None
     assert (pair.deciding.rater, pair.deciding.n_chunks) == ("anna", N_CHUNKS)
     assert summary.agreement == loaded.report.agreement[0]
-    assert not summary.is_decided  # 12 chunks are fewer than lift the condition
+    assert not summary.is_decided  # 12 chunks are too few to lift the condition
     policy = {"rules": [{"quantity": "usable_rate", "margin": 0.1, "corrected": True}]}
     verdicts = api.gate(loaded, baseline=run, policy=policy).rules
     assert {rule.labelled_by for rule in verdicts} == {"anna"}
 
 
 @pytest.mark.slow
-def test_the_rater_is_told_of_repeats_drift_and_labels_too_fast_to_have_read(run: Path) -> None:
+def test_the_summary_reports_repeats_drift_and_labels_given_too_fast(run: Path) -> None:
     with Sitting.open(run, "anna", n=36) as sitting:
-        for number, question in enumerate(questions(sitting, judged)):
+        for number, question in enumerate(answer_all(sitting, judge_letter)):
             sitting.record(
                 question.assignment, "A" if number < 18 else "C", seconds=0.1 if number % 2 else 30
             )
@@ -475,7 +481,7 @@ def test_the_rater_is_told_of_repeats_drift_and_labels_too_fast_to_have_read(run
     assert (quality.n_timed, quality.n_readable) == (36, 36)
     assert (quality.best_first, quality.best_last) == (1.0, 0.0)
     assert (quality.n_repeats, quality.n_repeats_same) == (5, 0)
-    fast = [row for row in lines(run)[1:] if row.get("seconds") == 0.1 and "repeat" not in row]
+    fast = [row for row in read_rows(run)[1:] if row.get("seconds") == 0.1 and "repeat" not in row]
     counted = {row["assignment"] for row in fast}
     assert quality.n_too_fast == len(counted)
 
@@ -483,66 +489,66 @@ def test_the_rater_is_told_of_repeats_drift_and_labels_too_fast_to_have_read(run
 @pytest.mark.slow
 def test_a_sitting_ends_as_soon_as_the_labels_decide(run: Path) -> None:
     with Sitting.open(run, "anna", n=72, until_decided=True) as sitting:
-        asked = list(questions(sitting, judged))
+        questions = list(answer_all(sitting, judge_letter))
         progress, summary = sitting.progress(), sitting.summary()
         assert summary.decision is not None
         assert (summary.decision.outcome, summary.decision.leaders) == ("best", ("alpha",))
         assert summary.decision.estimand == "pool"
         assert (progress.is_decided, progress.remaining) == (True, 0)
-        assert len(asked) < 72
+        assert len(questions) < 72
         assert summary.decision.n_labelled == summary.differences[0].labelled[0].n_chunks
         reopened = sitting.undo()
         assert reopened is not None
-        assert sitting.current() == reopened  # without its last chunk nothing is decided
-        answer(sitting, 1, judged)
+        assert sitting.current() == reopened  # nothing is decided without the last chunk
+        answer_n(sitting, 1, judge_letter)
         assert sitting.current() is None
     with Sitting.open(run, "anna", until_decided=True) as sitting:
         assert sitting.current() is None
     with Sitting.open(run, "anna") as sitting:  # the rest is asked on request
-        assert len(list(questions(sitting, judged))) == 77 - len(asked)
+        assert len(list(answer_all(sitting, judge_letter))) == 77 - len(questions)
 
 
 @pytest.mark.slow
-def test_a_sitting_that_decides_about_future_documents_asks_at_planned_looks(run: Path) -> None:
+def test_a_sitting_about_future_documents_decides_at_planned_looks(run: Path) -> None:
     with Sitting.open(run, "anna", n=72, until_decided=True, estimand="future") as sitting:
-        asked = list(questions(sitting, judged))
+        questions = list(answer_all(sitting, judge_letter))
         decision = sitting.summary().decision
     assert decision is not None
     assert (decision.estimand, decision.outcome) == ("future", "best")
     assert decision.n_labelled >= 10
-    assert len(asked) >= 60
+    assert len(questions) >= 60
 
 
 @pytest.mark.slow
-def test_until_decided_needs_candidates_and_whole_chunks(run: Path, tmp_path: Path) -> None:
+def test_until_decided_needs_two_candidates_and_whole_chunks(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="whole chunks"):
         Sitting.open(run, "anna", by="random", until_decided=True)
-    alone = make_run(tmp_path / "alone", {"alpha": ["AAB"] * 3}).path
+    single_candidate_run = make_run(tmp_path / "alone", {"alpha": ["AAB"] * 3}).path
     with pytest.raises(UsageError, match="has one"):
-        Sitting.open(alone, "anna", until_decided=True)
-    with Sitting.open(alone, "anna", n=5) as sitting:
-        assert len(list(questions(sitting))) == 6  # one of them a repeat
+        Sitting.open(single_candidate_run, "anna", until_decided=True)
+    with Sitting.open(single_candidate_run, "anna", n=5) as sitting:
+        assert len(list(answer_all(sitting))) == 6  # one of them a repeat
         summary = sitting.summary()
     assert summary.differences == ()
     assert [(rate.candidate, rate.n_items, rate.rate.value) for rate in summary.rates] == [("alpha", 5, 1.0)]
 
 
-# ------------------------------------------------------------------------------ differences settled
+# ------------------------------------------------------------------------------ adjudication
 
 
-def two_raters(run: Path) -> None:
+def label_with_two_raters(run: Path) -> None:
     for rater, letter in (("anna", "A"), ("bert", "B")):
         with Sitting.open(run, rater, n=72) as sitting:
             list(
-                questions(
+                answer_all(
                     sitting, lambda question, letter=letter: letter if "beta" in question.question else "A"
                 )
             )  # type: ignore[misc]
 
 
 @pytest.mark.slow
-def test_a_third_person_settles_what_two_differ_on_and_agreement_takes_that_letter(run: Path) -> None:
-    two_raters(run)
+def test_a_third_rater_settles_disputes_and_agreement_uses_the_settled_letter(run: Path) -> None:
+    label_with_two_raters(run)
     before = api.load_run(run).report.agreement
     assert len(open_disputes(run)) == 36
     with pytest.raises(UsageError, match="third person"):
@@ -563,7 +569,7 @@ def test_a_third_person_settles_what_two_differ_on_and_agreement_takes_that_lett
         ("bert", 35, ("cleo",)),
     ]
     assert report.agreement[0].coefficients != before[0].coefficients
-    assert report.raters[0].coefficients.confusion[0][1] == 36  # what the two said of each other stays
+    assert report.raters[0].coefficients.confusion[0][1] == 36  # the agreement between the two is unchanged
     status = label_status(run)
     assert (status.n_disputed, status.n_settled) == (1, 35)
 
@@ -572,37 +578,41 @@ def settled_letters(*labels: Label) -> list[str]:
     return [label.letter for label in with_settled(labels)]
 
 
-def test_a_settling_label_that_names_no_rubric_is_of_every_rubric() -> None:
+def test_a_settling_label_without_a_rubric_applies_to_every_rubric() -> None:
     anna = Label(item_id="i", rater="anna", rater_kind="human", letter="A", rubric="r/1")
     bert = anna.model_copy(update={"rater": "bert", "letter": "B", "rubric": ""})
     cleo = anna.model_copy(update={"rater": "cleo", "letter": "C", "rubric": "", "settles": True})
     assert settled_letters(anna, bert, cleo) == ["C", "C"]
-    # one of the same rubric comes first, one of another rubric settles nothing
-    same, other = (cleo.model_copy(update={"rubric": name, "letter": "D"}) for name in ("r/1", "s/1"))
-    assert settled_letters(anna, same, cleo) == ["D"]
-    assert settled_letters(anna, other, cleo) == ["C"]
-    assert settled_letters(anna, other) == ["A"]
-    assert settled_letters(bert, cleo, same) == ["D"]  # the last one, where the rater names no rubric
+    # a label of the same rubric takes precedence, one of another rubric settles nothing
+    same_rubric, other_rubric = (
+        cleo.model_copy(update={"rubric": name, "letter": "D"}) for name in ("r/1", "s/1")
+    )
+    assert settled_letters(anna, same_rubric, cleo) == ["D"]
+    assert settled_letters(anna, other_rubric, cleo) == ["C"]
+    assert settled_letters(anna, other_rubric) == ["A"]
+    assert settled_letters(bert, cleo, same_rubric) == ["D"]  # the last one, where the rater names no rubric
 
 
 @pytest.mark.parametrize(
     ("settler", "n_settled", "letter"), [("", 12, "C"), ("qa_quality/1", 12, "C"), ("qa_quality/0", 0, "A")]
 )
-def test_letters_are_settled_where_they_are_replaced(settler: str, n_settled: int, letter: str) -> None:
-    run = case({"alpha": ["AB"] * 12}, items_per_sample=2)
-    run = replace(run, rubric=RUBRIC.model_copy(update={"labels_from": (0,)}))
-    items = items_of(run, "alpha")
+def test_settled_letters_replace_labels_of_compatible_rubrics(
+    settler: str, n_settled: int, letter: str
+) -> None:
+    judged_case = case({"alpha": ["AB"] * 12}, items_per_sample=2)
+    judged_case = replace(judged_case, rubric=RUBRIC.model_copy(update={"labels_from": (0,)}))
+    items = items_of(judged_case, "alpha")
     rubric = f"{RUBRIC.name}/{RUBRIC.version}"
     labels = [label_of(item, "A", rubric=rubric) for item in items]
     labels += [label_of(item, "C", rater="cleo", rubric=settler, settles=True) for item in items[:12]]
-    (anna,) = run.with_rows(labels=tuple(labels)).report().agreement
+    (anna,) = judged_case.with_rows(labels=tuple(labels)).report().agreement
     assert (anna.n_settled, anna.settled_by) == (n_settled, ("cleo",) if n_settled else ())
     assert anna.coefficients is not None
-    given = dict(zip("ABC", map(sum, anna.coefficients.confusion), strict=True))
-    assert given[letter] == (12 if n_settled else 24)
+    letter_counts = dict(zip("ABC", map(sum, anna.coefficients.confusion), strict=True))
+    assert letter_counts[letter] == (12 if n_settled else 24)
 
 
-def test_nothing_to_settle_is_an_error_of_use(run: Path) -> None:
+def test_adjudication_without_disputes_is_a_usage_error(run: Path) -> None:
     with pytest.raises(UsageError, match="nothing to settle"):
         Adjudication.open(run, "cleo")
 
@@ -610,11 +620,11 @@ def test_nothing_to_settle_is_an_error_of_use(run: Path) -> None:
 # ------------------------------------------------------------------------------ the table of raters
 
 
-def work_of(rater: str, n_labels: int) -> RaterWork:
+def make_work(rater: str, n_labels: int) -> RaterWork:
     return RaterWork(rater=rater, rater_kind="human", n_labels=n_labels, n_chunks=12, n_skipped=3, n_open=0)
 
 
-def agreement_of(rater: str, **quality: float) -> RaterAgreement:
+def make_agreement(rater: str, **quality: float) -> RaterAgreement:
     names = ("median_seconds", "seconds_first", "seconds_last", "best_first", "best_last")
     counts = dict.fromkeys(("n_timed", "n_too_fast", "n_readable", "n_repeats", "n_repeats_same"), 0)
     return RaterAgreement(
@@ -631,15 +641,15 @@ def agreement_of(rater: str, **quality: float) -> RaterAgreement:
     )
 
 
-def test_the_table_of_raters_has_work_and_quality_of_each_and_a_dash_for_what_is_not_known() -> None:
+def test_the_table_of_raters_shows_work_and_quality_with_dashes_for_unknown_values() -> None:
     status = LabelStatus(
         source="run",
         judge="selene",
         letters=("A", "B", "C"),
-        raters=(work_of("anna", 1234), work_of("bert", 5), work_of("cleo", 0)),
+        raters=(make_work("anna", 1234), make_work("bert", 5), make_work("cleo", 0)),
         agreement=(
-            agreement_of("bert", n_repeats=0, n_readable=0),
-            agreement_of(
+            make_agreement("bert", n_repeats=0, n_readable=0),
+            make_agreement(
                 "anna", median_seconds=12.0, n_repeats=5, n_repeats_same=4, n_readable=30, n_too_fast=2
             ),
         ),
@@ -661,5 +671,5 @@ def test_the_table_of_raters_has_work_and_quality_of_each_and_a_dash_for_what_is
     assert [row[7:] for row in table.rows] == [("4 of 5", "2 of 30"), ("–", "–"), ("–", "–")]
     assert [row[6][:2] for row in table.rows] == ["12", "–", "–"]
     assert (labels.paragraphs, table.words) == (("Labelled.",), frozenset({1}))
-    (alone,) = write_status(status.model_copy(update={"raters": ()}))
-    assert alone.anchor == "labels"
+    (only_section,) = write_status(status.model_copy(update={"raters": ()}))
+    assert only_section.anchor == "labels"

@@ -1,4 +1,4 @@
-"""`qaeval labels`: status, import from several machines, export, and items to settle."""
+"""`qaeval labels`: status, import from several machines, export, and adjudication."""
 
 import csv
 import io
@@ -21,41 +21,41 @@ LETTERS = {"alpha": ["AAA"] * N_CHUNKS, "beta": ["AAC", "ABC"] * (N_CHUNKS // 2)
 
 
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def graded_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("runs") / "run", LETTERS).path
 
 
 @pytest.fixture
-def run(graded: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(graded, tmp_path / "run"))
+def run(graded_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(graded_run, tmp_path / "run"))
 
 
-def sit(
-    run: Path, rater: str, letter: str | Callable[[Question], str] = "A", n: int = 72, stop: int = 99
+def label_items(
+    run: Path, rater: str, letter: str | Callable[[Question], str] = "A", n: int = 72, n_answers: int = 99
 ) -> None:
     with Sitting.open(run, rater, n=n) as sitting:
-        while (question := sitting.current()) is not None and sitting.progress().answered < stop:
-            given = letter if isinstance(letter, str) else letter(question)
-            sitting.record(question.assignment, given, note=f"={rater}", seconds=4.0)
+        while (question := sitting.current()) is not None and sitting.progress().answered < n_answers:
+            answer = letter if isinstance(letter, str) else letter(question)
+            sitting.record(question.assignment, answer, note=f"={rater}", seconds=4.0)
 
 
-def of_beta(letter: str) -> Callable[[Question], str]:
+def letter_for_beta(letter: str) -> Callable[[Question], str]:
     return lambda question: letter if question.question.startswith("beta, factual") else "A"
 
 
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def run_labels(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     capsys.readouterr()
     assert qaeval(["labels", *arguments]) == 0
     return capsys.readouterr().out
 
 
-def refused(capsys: pytest.CaptureFixture[str], code: int, *arguments: str) -> str:
+def run_labels_refused(capsys: pytest.CaptureFixture[str], code: int, *arguments: str) -> str:
     capsys.readouterr()
     assert qaeval(["labels", *arguments]) == code
     return capsys.readouterr().err
 
 
-def letters(run: Path) -> dict[tuple[str, str], str]:
+def read_letters(run: Path) -> dict[tuple[str, str], str]:
     return {
         (label.rater, label.item_id): label.letter
         for path in sorted((run / "labels").glob("*.jsonl"))
@@ -67,112 +67,112 @@ def letters(run: Path) -> dict[tuple[str, str], str]:
 
 
 @pytest.mark.slow
-def test_status_without_labels_says_how_to_label(
+def test_status_without_labels_names_the_command(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qaeval.labelling.status.labels_of_run", lambda *_: [])  # an eval without labels
-    status = json.loads(printed(capsys, "status", str(run), "--json"))
+    status = json.loads(run_labels(capsys, "status", str(run), "--json"))
     assert (status["raters"], status.get("several")) == ([], None)
-    assert f"qaeval label {run}" in printed(capsys, "status", str(run)).replace("\n", "")
+    assert f"qaeval label {run}" in run_labels(capsys, "status", str(run)).replace("\n", "")
 
 
 @pytest.mark.slow
-def test_status_has_each_rater_their_agreement_and_what_more_labels_buy(
+def test_status_shows_raters_agreement_and_the_gain_from_more_labels(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sit(run, "anna", of_beta("C"), n=60)
-    sit(run, "bert", "A", n=36, stop=8)
-    status = json.loads(printed(capsys, "status", str(run), "--json"))
+    label_items(run, "anna", letter_for_beta("C"), n=60)
+    label_items(run, "bert", "A", n=36, n_answers=8)
+    status = json.loads(run_labels(capsys, "status", str(run), "--json"))
     anna, bert = status["raters"]
     assert (anna["n_labels"], anna["n_chunks"], anna["n_open"]) == (60, 10, 0)
     assert (bert["n_labels"], bert["n_open"]) == (8, 28)
-    (more,) = [own for own in status["more"] if own["rater"] == "anna"]
-    assert (more["n_chunks"], more["n_chunks_then"]) == (10, N_CHUNKS)
-    assert 0 < more["width_then"] < more["width"]
+    (gain,) = [entry for entry in status["more"] if entry["rater"] == "anna"]
+    assert (gain["n_chunks"], gain["n_chunks_then"]) == (10, N_CHUNKS)
+    assert 0 < gain["width_then"] < gain["width"]
     people = [pair for pair in status["pairs"] if {pair["a"], pair["b"]} == {"anna", "bert"}]
     assert len(people) == 1
     assert all(1 <= pair["coefficients"]["n"] <= 8 for pair in people)
     report = api.load_run(run).report
     assert status["verdict"] == report.verdict.model_dump(mode="json")
     assert api.label_status(run).model_dump(mode="json") == status
-    table = printed(capsys, "status", str(run))
+    table = run_labels(capsys, "status", str(run))
     assert "60" in table
     assert "4.0 s" in table
 
 
 @pytest.mark.slow
-def test_status_of_a_run_without_labels_by_people_names_the_command(
+def test_status_of_a_run_without_human_labels_lists_no_human_rater(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = json.loads(printed(capsys, "status", str(run), "--json"))
-    assert not [own for own in status["raters"] if own["rater_kind"] == "human"]
+    status = json.loads(run_labels(capsys, "status", str(run), "--json"))
+    assert not [rater for rater in status["raters"] if rater["rater_kind"] == "human"]
     assert status["more"] == []
-    refused(capsys, 65, "status", str(run / "no"))
+    run_labels_refused(capsys, 65, "status", str(run / "no"))
 
 
 # ------------------------------------------------------------------------------ import
 
 
 @pytest.mark.slow
-def test_files_of_several_machines_are_merged_and_a_second_import_adds_nothing(
-    graded: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_label_files_are_merged_and_a_second_import_adds_nothing(
+    graded_run: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = Path(shutil.copytree(graded, tmp_path / "other"))
-    sit(run, "anna", n=36)
-    sit(other, "bert", of_beta("B"), n=36)
-    file = str(other / "labels" / "bert.jsonl")
-    printed(capsys, "import", str(run), file)
+    other_run = Path(shutil.copytree(graded_run, tmp_path / "other"))
+    label_items(run, "anna", n=36)
+    label_items(other_run, "bert", letter_for_beta("B"), n=36)
+    label_file = str(other_run / "labels" / "bert.jsonl")
+    run_labels(capsys, "import", str(run), label_file)
     merged = (run / "labels" / "bert.jsonl").read_bytes()
-    assert merged == (other / "labels" / "bert.jsonl").read_bytes()
-    printed(capsys, "import", str(run), file)
+    assert merged == (other_run / "labels" / "bert.jsonl").read_bytes()
+    run_labels(capsys, "import", str(run), label_file)
     assert (run / "labels" / "bert.jsonl").read_bytes() == merged
     assert {rater.rater for rater in api.load_run(run).report.agreement} >= {"anna", "bert"}
     assert all(label.inclusion is not None for label in read_labels(run / "labels" / "bert.jsonl"))
 
 
-def test_a_sitting_that_went_on_elsewhere_is_taken_over_with_its_corrections(
+def test_a_sitting_continued_on_another_machine_is_imported_with_its_corrections(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sit(run, "anna", n=36, stop=10)
-    other = Path(shutil.copytree(run, tmp_path / "other"))
-    with Sitting.open(other, "anna") as sitting:
+    label_items(run, "anna", n=36, n_answers=10)
+    other_run = Path(shutil.copytree(run, tmp_path / "other"))
+    with Sitting.open(other_run, "anna") as sitting:
         reopened = sitting.undo()
         assert reopened is not None
         sitting.record(reopened.assignment, "C")
-    sit(other, "anna", "B")
-    printed(capsys, "import", str(run), str(other / "labels" / "anna.jsonl"))
-    assert letters(run) == letters(other)
+    label_items(other_run, "anna", "B")
+    run_labels(capsys, "import", str(run), str(other_run / "labels" / "anna.jsonl"))
+    assert read_letters(run) == read_letters(other_run)
     with Sitting.open(run, "anna", n=36) as sitting:
-        assert sitting.progress().answered == 0  # a new sitting: that one is finished
+        assert sitting.progress().answered == 0  # a new sitting, because the imported one is finished
 
 
-def test_a_rater_with_different_letters_on_two_machines_is_named_and_nothing_is_imported(
-    graded: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_conflicting_labels_of_a_rater_are_refused_and_nothing_is_imported(
+    graded_run: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = Path(shutil.copytree(graded, tmp_path / "other"))
-    sit(run, "anna", "A", n=36)
-    sit(other, "anna", of_beta("C"), n=36)
-    sit(other, "bert", "A", n=6)
-    before = letters(run)
-    files = [str(other / "labels" / f"{rater}.jsonl") for rater in ("anna", "bert")]
-    error = refused(capsys, 65, "import", str(run), *files)
-    differing = [item for (rater, item), letter in letters(other).items() if letter == "C"]
+    other_run = Path(shutil.copytree(graded_run, tmp_path / "other"))
+    label_items(run, "anna", "A", n=36)
+    label_items(other_run, "anna", letter_for_beta("C"), n=36)
+    label_items(other_run, "bert", "A", n=6)
+    before = read_letters(run)
+    files = [str(other_run / "labels" / f"{rater}.jsonl") for rater in ("anna", "bert")]
+    error = run_labels_refused(capsys, 65, "import", str(run), *files)
+    differing = [item for (rater, item), letter in read_letters(other_run).items() if letter == "C"]
     assert differing
     assert sum(item in error for item in differing) == min(5, len(differing))
     assert "A and C" in error
-    assert letters(run) == before
-    printed(capsys, "import", str(run), files[0], "--rater", "anna-2")
-    assert ("anna-2", differing[0]) in letters(run)
+    assert read_letters(run) == before
+    run_labels(capsys, "import", str(run), files[0], "--rater", "anna-2")
+    assert ("anna-2", differing[0]) in read_letters(run)
 
 
-def test_a_sitting_asks_for_no_label_that_would_not_count(run: Path) -> None:
+def test_a_sitting_skips_items_whose_labels_would_not_count(run: Path) -> None:
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     for number, sample in enumerate(samples):
         sample["chunk"]["split"] = ("tuning", "held-out")[number % 2]
     (run / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
 
     def splits(rater: str) -> set[str]:
-        sit(run, rater, n=72)
+        label_items(run, rater, n=72)
         return {label.split for label in read_labels(run / "labels" / f"{rater}.jsonl")}
 
     assert splits("anna") == {"tuning", "held-out"}
@@ -182,7 +182,7 @@ def test_a_sitting_asks_for_no_label_that_would_not_count(run: Path) -> None:
     assert splits("bert") == {"held-out"}
 
 
-def test_an_imported_label_has_the_split_of_its_chunk_whatever_the_file_says(
+def test_an_imported_label_gets_the_split_of_its_chunk(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
@@ -191,14 +191,14 @@ def test_an_imported_label_has_the_split_of_its_chunk_whatever_the_file_says(
     (run / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
     splits = {sample["sample_id"]: sample["chunk"]["split"] for sample in samples}
     replies = [json.loads(line) for line in (run / "generations.jsonl").read_text().splitlines()]
-    of_items = {item["item_id"]: splits[row["sample_id"]] for row in replies for item in row["items"]}
-    (tmp_path / "anna.csv").write_text("item_id,label\n" + "".join(f"{item},B\n" for item in of_items))
-    printed(capsys, "import", str(run), str(tmp_path / "anna.csv"))
+    split_by_item = {item["item_id"]: splits[row["sample_id"]] for row in replies for item in row["items"]}
+    (tmp_path / "anna.csv").write_text("item_id,label\n" + "".join(f"{item},B\n" for item in split_by_item))
+    run_labels(capsys, "import", str(run), str(tmp_path / "anna.csv"))
     labels = read_labels(run / "labels" / "anna.jsonl")
-    assert {label.item_id: label.split for label in labels} == of_items
+    assert {label.item_id: label.split for label in labels} == split_by_item
 
 
-def test_a_filled_in_sheet_is_imported_with_its_draw_and_flags(
+def test_a_completed_sheet_is_imported_with_its_draw_and_flags(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "sheet"
@@ -213,13 +213,13 @@ def test_a_filled_in_sheet_is_imported_with_its_draw_and_flags(
         writer = csv.DictWriter(file, list(rows[0]), delimiter=";")
         writer.writeheader()
         writer.writerows(rows)
-    assert "without the probability" not in printed(capsys, "import", str(run), str(path))
-    counted = read_rater_rows(run / "labels" / "anna.jsonl")
-    assert [(label.rater, label.letter, label.flags) for label in counted.labels] == [
+    assert "without the probability" not in run_labels(capsys, "import", str(run), str(path))
+    imported = read_rater_rows(run / "labels" / "anna.jsonl")
+    assert [(label.rater, label.letter, label.flags) for label in imported.labels] == [
         ("anna", "C", ("hallucination",))
     ] * 12
-    assert [draw.rater for draw in counted.draws] == ["anna"]
-    assert all(label.inclusion for label in counted.labels)
+    assert [draw.rater for draw in imported.draws] == ["anna"]
+    assert all(label.inclusion for label in imported.labels)
     with Sitting.open(run, "anna", n=72) as sitting:
         assert sitting.progress().total == 72 - 12 + 5
 
@@ -236,7 +236,7 @@ def test_a_filled_in_sheet_is_imported_with_its_draw_and_flags(
         ({"rater_kind": "cat"}, 65, "rater_kind"),
     ],
 )
-def test_rows_that_do_not_fit_are_refused(
+def test_invalid_rows_are_refused(
     run: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -249,17 +249,17 @@ def test_rows_that_do_not_fit_are_refused(
     path.write_text(
         json.dumps({"item_id": item, "rater": "anna", "rater_kind": "human", "letter": "A", **row}) + "\n"
     )
-    assert message in refused(capsys, code, "import", str(run), str(path))
+    assert message in run_labels_refused(capsys, code, "import", str(run), str(path))
     assert not (run / "labels" / "anna.jsonl").exists()
 
 
-def test_an_open_sitting_is_not_written_into(
+def test_an_import_into_an_open_sitting_is_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sit(run, "anna", n=6)
+    label_items(run, "anna", n=6)
     copied = Path(shutil.copy(run / "labels" / "anna.jsonl", tmp_path))
     with Sitting.open(run, "anna", n=6):
-        assert "in use" in refused(capsys, 74, "import", str(run), str(copied))
+        assert "in use" in run_labels_refused(capsys, 74, "import", str(run), str(copied))
 
 
 # ------------------------------------------------------------------------------ export
@@ -267,46 +267,50 @@ def test_an_open_sitting_is_not_written_into(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl"])
-def test_the_labels_of_a_run_in_one_file_are_read_back_with_their_probabilities(
+def test_exported_labels_survive_a_round_trip_with_their_probabilities(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    sit(run, "anna", of_beta("B"), n=36)
-    sit(run, "bert", "A", n=36)
+    label_items(run, "anna", letter_for_beta("B"), n=36)
+    label_items(run, "bert", "A", n=36)
     out = tmp_path / name
-    printed(capsys, "export", str(run), "--out", str(out), "--rater", "anna", "--rater", "bert")
-    read = {(label.rater, label.item_id): label for label in read_labels(out)}
-    assert {key: label.letter for key, label in read.items()} == letters(run)
-    everyone = tmp_path / f"all-{name}"
-    printed(
-        capsys, "export", str(run), "--out", str(everyone)
+    run_labels(capsys, "export", str(run), "--out", str(out), "--rater", "anna", "--rater", "bert")
+    exported = {(label.rater, label.item_id): label for label in read_labels(out)}
+    assert {key: label.letter for key, label in exported.items()} == read_letters(run)
+    all_path = tmp_path / f"all-{name}"
+    run_labels(
+        capsys, "export", str(run), "--out", str(all_path)
     )  # labels of the eval's other items are not of the run
-    assert {label.item_id for label in read_labels(everyone)} <= set(api.load_run(run).letters["item_id"])
-    given = [label for path in sorted((run / "labels").glob("*.jsonl")) for label in read_labels(path)]
-    assert len(given) == len(read) > 0
-    for label in given:
-        same = read[label.rater, label.item_id]
-        assert (same.inclusion, same.chunk_inclusion) == pytest.approx(
+    assert {label.item_id for label in read_labels(all_path)} <= set(api.load_run(run).letters["item_id"])
+    labels = [label for path in sorted((run / "labels").glob("*.jsonl")) for label in read_labels(path)]
+    assert len(labels) == len(exported) > 0
+    for label in labels:
+        match = exported[label.rater, label.item_id]
+        assert (match.inclusion, match.chunk_inclusion) == pytest.approx(
             (label.inclusion, label.chunk_inclusion)
         )
-        assert same.note.lstrip("'") == label.note
-    printed(capsys, "import", str(run), str(out))
-    assert {key: label.letter for key, label in read.items()} == letters(run)
+        assert match.note.lstrip("'") == label.note
+    run_labels(capsys, "import", str(run), str(out))
+    assert {key: label.letter for key, label in exported.items()} == read_letters(run)
 
 
-def test_text_of_an_export_is_no_formula_and_knows_its_languages(
+def test_an_export_escapes_formulas_and_validates_its_options(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sit(run, "anna", n=6)
+    label_items(run, "anna", n=6)
     out = tmp_path / "labels.csv"
-    printed(capsys, "export", str(run), "--out", str(out), "--spreadsheet", "de", "--rater", "anna")
+    run_labels(capsys, "export", str(run), "--out", str(out), "--spreadsheet", "de", "--rater", "anna")
     raw = out.read_bytes()
     assert raw.startswith(b"\xef\xbb\xbfitem_id;label;flag hallucination;note")
     assert b";'=anna;" in raw
-    assert "expected a language" in refused(
+    assert "expected a language" in run_labels_refused(
         capsys, 64, "export", str(run), "--out", str(out), "--spreadsheet", "xx"
     )
-    assert "unknown rater" in refused(capsys, 64, "export", str(run), "--out", str(out), "--rater", "zoe")
-    assert ".csv or .jsonl" in refused(capsys, 64, "export", str(run), "--out", str(tmp_path / "labels.xls"))
+    assert "unknown rater" in run_labels_refused(
+        capsys, 64, "export", str(run), "--out", str(out), "--rater", "zoe"
+    )
+    assert ".csv or .jsonl" in run_labels_refused(
+        capsys, 64, "export", str(run), "--out", str(tmp_path / "labels.xls")
+    )
     assert raw == out.read_bytes()
 
 
@@ -314,35 +318,37 @@ def test_text_of_an_export_is_no_formula_and_knows_its_languages(
 
 
 @pytest.mark.slow
-def test_items_in_dispute_are_listed_and_settled_from_the_command_line(
+def test_disputed_items_are_listed_and_settled_on_the_command_line(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sit(run, "anna", "A")
-    sit(run, "bert", of_beta("C"))
-    disputes = json.loads(printed(capsys, "adjudicate", str(run), "--json"))
+    label_items(run, "anna", "A")
+    label_items(run, "bert", letter_for_beta("C"))
+    disputes = json.loads(run_labels(capsys, "adjudicate", str(run), "--json"))
     assert len(disputes) == N_CHUNKS
     assert [(label["rater"], label["letter"], label["note"]) for label in disputes[0]["labels"]] == [
         ("anna", "A", "=anna"),
         ("bert", "C", "=bert"),
     ]
-    listed = printed(capsys, "adjudicate", str(run)).splitlines()
+    listing = run_labels(capsys, "adjudicate", str(run)).splitlines()
     first = disputes[0]
-    assert listed[:4] == [
+    assert listing[:4] == [
         f"{first['item_id']}  {first['question']}",
         f"  {first['answer']}",
         "  anna: A  =anna",
         "  bert: C  =bert",
     ]
-    settle = [f"{dispute['item_id']}=B" for dispute in disputes[:2]]
-    out = printed(
-        capsys, "adjudicate", str(run), "--rater", "cleo", "--settle", settle[0], "--settle", settle[1]
+    decisions = [f"{dispute['item_id']}=B" for dispute in disputes[:2]]
+    stdout = run_labels(
+        capsys, "adjudicate", str(run), "--rater", "cleo", "--settle", decisions[0], "--settle", decisions[1]
     )
-    assert "2 of 12" in out
-    assert len(json.loads(printed(capsys, "adjudicate", str(run), "--json"))) == N_CHUNKS - 2
-    assert "--rater" in refused(capsys, 64, "adjudicate", str(run), "--settle", settle[0])
-    assert "ITEM=LETTER" in refused(capsys, 64, "adjudicate", str(run), "--rater", "cleo", "--settle", "B")
-    assert "'Z'" in refused(
+    assert "2 of 12" in stdout
+    assert len(json.loads(run_labels(capsys, "adjudicate", str(run), "--json"))) == N_CHUNKS - 2
+    assert "--rater" in run_labels_refused(capsys, 64, "adjudicate", str(run), "--settle", decisions[0])
+    assert "ITEM=LETTER" in run_labels_refused(
+        capsys, 64, "adjudicate", str(run), "--rater", "cleo", "--settle", "B"
+    )
+    assert "'Z'" in run_labels_refused(
         capsys, 64, "adjudicate", str(run), "--rater", "cleo", "--settle", f"{disputes[2]['item_id']}=Z"
     )
-    status = json.loads(printed(capsys, "status", str(run), "--json"))
+    status = json.loads(run_labels(capsys, "status", str(run), "--json"))
     assert (status["n_disputed"], status["n_settled"]) == (N_CHUNKS - 2, 2)

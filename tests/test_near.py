@@ -1,4 +1,4 @@
-"""The search for overlapping sets of words: where the threshold lies, and which pairs are never compared."""
+"""The search for overlapping word sets: the threshold, and which pairs are never compared."""
 
 from itertools import combinations
 
@@ -9,51 +9,51 @@ from hypothesis import strategies as st
 from qaeval.text.near import NearIndex
 
 
-def words(text: str) -> frozenset[str]:
+def letters_of(text: str) -> frozenset[str]:
     return frozenset(text)
 
 
-def index_of(*sets: frozenset[str], tenths: int = 9) -> NearIndex:
+def make_index(*sets: frozenset[str], tenths: int = 9) -> NearIndex:
     index = NearIndex(sets, tenths)
-    for each in sets:
-        index.add(each)
+    for word_set in sets:
+        index.add(word_set)
     return index
 
 
 def test_sets_at_the_threshold_are_near_and_below_it_are_not() -> None:
-    ten, nine = words("abcdefghij"), words("abcdefghi")
+    ten, nine = letters_of("abcdefghij"), letters_of("abcdefghi")
     assert NearIndex((), 9).is_near(ten, nine)  # 9 of 10 words
-    assert not NearIndex((), 9).is_near(nine, words("abcdefgh"))  # 8 of 9
-    assert NearIndex((), 5).is_near(words("abc"), words("bcd"))  # 2 of 4
-    assert not NearIndex((), 6).is_near(words("abc"), words("bcd"))
-    assert not NearIndex((), 1).is_near(words("abc"), words("def"))
+    assert not NearIndex((), 9).is_near(nine, letters_of("abcdefgh"))  # 8 of 9
+    assert NearIndex((), 5).is_near(letters_of("abc"), letters_of("bcd"))  # 2 of 4
+    assert not NearIndex((), 6).is_near(letters_of("abc"), letters_of("bcd"))
+    assert not NearIndex((), 1).is_near(letters_of("abc"), letters_of("def"))
 
 
-def test_sets_that_share_frequent_words_alone_are_never_compared() -> None:
+def test_sets_that_share_only_frequent_words_are_never_compared() -> None:
     frequent = "abcdefgh"  # in each set, and first in the alphabet
-    one, other = words(frequent + "wx"), words(frequent + "yz")
-    assert index_of(one, other).candidates(one) == {one}
+    first, second = letters_of(frequent + "wx"), letters_of(frequent + "yz")
+    assert make_index(first, second).candidates(first) == {first}
 
 
 def test_sets_that_share_one_of_their_two_rarest_words_are_compared() -> None:
-    one, other = words("abcdefghij"), words("abcdefghix")
-    index = index_of(one, other, words("abcdefgh"))
-    assert index.candidates(one) == {one, other}
+    first, second = letters_of("abcdefghij"), letters_of("abcdefghix")
+    index = make_index(first, second, letters_of("abcdefgh"))
+    assert index.candidates(first) == {first, second}
 
 
 def test_sets_of_other_groups_are_not_candidates() -> None:
-    one = words("abc")
-    index = NearIndex([one], 9)
-    index.add(one, "g")
-    assert index.candidates(one, "g") == {one}
-    assert index.candidates(one, "h") == index.candidates(one) == set()
+    word_set = letters_of("abc")
+    index = NearIndex([word_set], 9)
+    index.add(word_set, "g")
+    assert index.candidates(word_set, "g") == {word_set}
+    assert index.candidates(word_set, "h") == index.candidates(word_set) == set()
 
 
 @pytest.mark.slow
 @given(st.lists(st.frozensets(st.sampled_from("abcdefghijkl"), min_size=1), max_size=12), st.integers(1, 9))
 def test_no_near_pair_is_missed(sets: list[frozenset[str]], tenths: int) -> None:
-    index = index_of(*sets, tenths=tenths)
-    for one, other in combinations(sets, 2):
-        if 10 * len(one & other) >= tenths * len(one | other):
-            assert index.is_near(one, other)
-            assert other in index.candidates(one)
+    index = make_index(*sets, tenths=tenths)
+    for first, second in combinations(sets, 2):
+        if 10 * len(first & second) >= tenths * len(first | second):
+            assert index.is_near(first, second)
+            assert second in index.candidates(first)

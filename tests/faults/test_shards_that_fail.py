@@ -1,6 +1,6 @@
-"""A run in four processes, some of them killed: the rows are those of one process, none lost, none twice.
+"""Sharded runs with killed processes: the rows equal those of a single process, without losses or duplicates.
 
-The servers' replies depend on the request alone. What was asked twice is counted: requests are sent at least once, rows count once.
+The replies of the server depend only on the request. Requests are sent at least once, rows count once.
 """
 
 import json
@@ -27,10 +27,10 @@ pytestmark = pytest.mark.timeout(600)
 QAEVAL = str(Path(sys.executable).with_name("qaeval"))
 N, SHARDS = 40, 4
 PROBE = 600
-"""Letters of the longest question by which a server is looked at; a prompt with a chunk is longer."""
+"""Length of the longest probe of a server; a prompt with a chunk is longer."""
 MODELS = ("mistral", "qwen", "selene")
 
-Keep = Callable[..., None]
+KeepFigures = Callable[..., None]
 
 
 @pytest.fixture(scope="module")
@@ -40,35 +40,37 @@ def server() -> Iterator[LoopbackServer]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(server: LoopbackServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]:
-    whole = tmp_path_factory.mktemp("whole") / "run"
-    with started(server, whole, concurrency=16) as process:
-        assert ended(process) == (0, "")
-    return in_order(rows_of(whole))
+def reference_rows(
+    server: LoopbackServer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[bytes]]:
+    run_path = tmp_path_factory.mktemp("whole") / "run"
+    with start_shard(server, run_path, concurrency=16) as process:
+        assert wait_for_end(process) == (0, "")
+    return in_order(rows_of(run_path))
 
 
 @pytest.fixture(params=["a folder", "an S3 store"])
 def location(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[str, Path]]:
-    """Where shards are kept, and the local folder in which they are made."""
+    """Location of the shards, and the local working folder."""
     if request.param == "a folder":
         yield str(tmp_path / "shards"), tmp_path / "shards"
         return
     with s3_server() as url:
-        store(monkeypatch, url, tmp_path)
+        configure_store(monkeypatch, url, tmp_path)
         yield (
             f"s3://results/{tmp_path.name}",
             tmp_path / "work",
-        )  # all servers of a process share what is in them
+        )  # all S3 servers of a process share their content
 
 
-def store(monkeypatch: pytest.MonkeyPatch, url: str, folder: Path) -> None:
+def configure_store(monkeypatch: pytest.MonkeyPatch, url: str, folder: Path) -> None:
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": url, "QAEVAL_SHARDS": str(folder / "work")}.items():
         monkeypatch.setenv(name, value)
 
 
-def started(
+def start_shard(
     server: LoopbackServer, out: object, *options: str, concurrency: int = 4
 ) -> "subprocess.Popen[str]":
     endpoints = [f"--endpoint={name}={server.url}" for name in MODELS]
@@ -79,19 +81,19 @@ def started(
     )
 
 
-def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    """Exit code, and what went wrong."""
+def wait_for_end(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Wait for a process; return its exit code and, on failure, its output."""
     out, err = process.communicate(timeout=300)
     return process.returncode, "" if process.returncode == 0 else out + err
 
 
-def kill(process: "subprocess.Popen[str]", work: Path, index: int, file: str, n: int) -> None:
-    """Kill a process with SIGKILL when its shard has so many rows in a file."""
+def kill(process: "subprocess.Popen[str]", work: Path, index: int, file: str, n_rows: int) -> None:
+    """Kill a process with SIGKILL once its shard has `n_rows` rows in a file."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         files = work.rglob(f"shard={index:04}/attempt-*/{file}")
-        if sum(path.read_bytes().count(b"\n") for path in files) >= n:
+        if sum(path.read_bytes().count(b"\n") for path in files) >= n_rows:
             break
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -99,7 +101,7 @@ def kill(process: "subprocess.Popen[str]", work: Path, index: int, file: str, n:
     assert process.returncode == -signal.SIGKILL
 
 
-def merged(location: str, out: Path) -> "subprocess.CompletedProcess[str]":
+def run_merge(location: str, out: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [QAEVAL, "merge", location, "--out", str(out)],
         capture_output=True,
@@ -109,145 +111,149 @@ def merged(location: str, out: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def compared(merged_rows: dict[str, list[bytes]], expected: dict[str, list[bytes]]) -> tuple[int, int, int]:
-    """Rows lost, rows doubled, rows that differ."""
+def compare_rows(
+    merged_rows: dict[str, list[bytes]], expected: dict[str, list[bytes]]
+) -> tuple[int, int, int]:
+    """Count lost, duplicate and different rows."""
 
     def tasks(rows: dict[str, list[bytes]]) -> list[tuple[str, bytes]]:
         lines = [*rows["generations.jsonl"], *rows["grades.jsonl"]]
         return [(json.loads(line)["task_id"], line) for line in lines]
 
-    ours, theirs = dict(tasks(merged_rows)), dict(tasks(expected))
-    doubled = sum(n - 1 for n in Counter(task for task, _ in tasks(merged_rows)).values())
+    actual, reference = dict(tasks(merged_rows)), dict(tasks(expected))
+    n_doubled = sum(n - 1 for n in Counter(task for task, _ in tasks(merged_rows)).values())
     return (
-        len(theirs.keys() - ours.keys()),
-        doubled,
-        sum(ours.get(task) != row for task, row in theirs.items()),
+        len(reference.keys() - actual.keys()),
+        n_doubled,
+        sum(actual.get(task) != row for task, row in reference.items()),
     )
 
 
-def asked(server: LoopbackServer, since: int) -> tuple[int, int]:
-    """Different requests for items and letters, and how many were sent again; a probe is short."""
-    sent = [json.dumps(body["messages"]) + body["model"] for body in server.requests[since:]]
-    bodies = Counter(body for body in sent if len(body) > PROBE)
+def count_requests(server: LoopbackServer, start: int) -> tuple[int, int]:
+    """Count distinct requests (without probes, which are short) and repeated ones."""
+    requests = [json.dumps(body["messages"]) + body["model"] for body in server.requests[start:]]
+    bodies = Counter(body for body in requests if len(body) > PROBE)
     return len(bodies), sum(bodies.values()) - len(bodies)
 
 
-def test_four_processes_of_which_two_are_killed_and_started_again(
+def test_two_of_four_shards_are_killed_and_restarted(
     location: tuple[str, Path],
     server: LoopbackServer,
-    undisturbed: dict[str, list[bytes]],
+    reference_rows: dict[str, list[bytes]],
     tmp_path: Path,
-    figures: Keep,
+    figures: KeepFigures,
 ) -> None:
-    where, work = location
+    shards_location, work = location
     before = len(server.requests)
-    running = [started(server, where, "--shard", f"{index}/{SHARDS}") for index in range(SHARDS)]
+    running = [
+        start_shard(server, shards_location, "--shard", f"{index}/{SHARDS}") for index in range(SHARDS)
+    ]
     kill(running[2], work, 2, "generations.jsonl", 6)
     kill(running[3], work, 3, "grades.jsonl", 10)
     for index in (0, 1):
-        assert ended(running[index]) == (0, "")
-    early = merged(where, tmp_path / "merged")
-    assert (early.returncode, "2/4, 3/4" in early.stderr) == (65, True), early.stderr
+        assert wait_for_end(running[index]) == (0, "")
+    early_merge = run_merge(shards_location, tmp_path / "merged")
+    assert (early_merge.returncode, "2/4, 3/4" in early_merge.stderr) == (65, True), early_merge.stderr
     for index in (2, 3):
-        assert ended(started(server, where, "--shard", f"{index}/{SHARDS}")) == (0, "")
-    done = merged(where, tmp_path / "merged")
-    assert done.returncode == 0, done.stderr
+        assert wait_for_end(start_shard(server, shards_location, "--shard", f"{index}/{SHARDS}")) == (0, "")
+    final_merge = run_merge(shards_location, tmp_path / "merged")
+    assert final_merge.returncode == 0, final_merge.stderr
     merged_rows = rows_of(tmp_path / "merged")
-    result = compared(merged_rows, undisturbed)
-    n_requests, n_again = asked(server, before)
+    result = compare_rows(merged_rows, reference_rows)
+    n_requests, n_repeated = count_requests(server, before)
     figures(
-        f"4 shards in {'a store' if where.startswith('s3:') else 'a folder'}, 2 killed",
+        f"4 shards in {'a store' if shards_location.startswith('s3:') else 'a folder'}, 2 killed",
         2,
         len(merged_rows["grades.jsonl"]),
         *result,
     )
     assert result == (0, 0, 0)
-    assert merged_rows == undisturbed
-    # of a killed process what was in flight is asked again, no more
+    assert merged_rows == reference_rows
+    # only requests in flight in a killed process are sent again
     assert n_requests == 2 * N + len(merged_rows["grades.jsonl"]) + N_CONTROLS
-    assert n_again <= 2 * 2 * 4
+    assert n_repeated <= 2 * 2 * 4
 
 
-def test_a_shard_that_is_killed_again_and_again_ends_with_the_same_rows(
-    server: LoopbackServer, undisturbed: dict[str, list[bytes]], tmp_path: Path, figures: Keep
+def test_a_repeatedly_killed_shard_ends_with_the_same_rows(
+    server: LoopbackServer, reference_rows: dict[str, list[bytes]], tmp_path: Path, figures: KeepFigures
 ) -> None:
-    draw, kills = random.Random(8), 8  # noqa: S311 - when to kill
-    for n in sorted(draw.sample(range(1, 200), kills)):
-        process = started(server, tmp_path / "shards", "--shard", "0/1", concurrency=2)
-        kill(process, tmp_path / "shards", 0, "grades.jsonl" if n > 60 else "generations.jsonl", n)
-    assert ended(started(server, tmp_path / "shards", "--shard", "0/1", concurrency=16)) == (0, "")
+    rng, kills = random.Random(8), 8  # noqa: S311 - when to kill
+    for n_rows in sorted(rng.sample(range(1, 200), kills)):
+        process = start_shard(server, tmp_path / "shards", "--shard", "0/1", concurrency=2)
+        kill(process, tmp_path / "shards", 0, "grades.jsonl" if n_rows > 60 else "generations.jsonl", n_rows)
+    assert wait_for_end(start_shard(server, tmp_path / "shards", "--shard", "0/1", concurrency=16)) == (0, "")
     assert len(list((tmp_path / "shards" / "shard=0000").iterdir())) == 1, "always the same attempt"
-    assert merged(str(tmp_path / "shards"), tmp_path / "merged").returncode == 0
+    assert run_merge(str(tmp_path / "shards"), tmp_path / "merged").returncode == 0
     merged_rows = rows_of(tmp_path / "merged")
-    result = compared(merged_rows, undisturbed)
+    result = compare_rows(merged_rows, reference_rows)
     figures("a shard killed at random moments", kills, len(merged_rows["grades.jsonl"]), *result)
     assert result == (0, 0, 0)
-    assert merged_rows == undisturbed
+    assert merged_rows == reference_rows
 
 
 def test_two_processes_on_the_same_shard_at_once(
     location: tuple[str, Path],
     server: LoopbackServer,
-    undisturbed: dict[str, list[bytes]],
+    reference_rows: dict[str, list[bytes]],
     tmp_path: Path,
-    figures: Keep,
+    figures: KeepFigures,
 ) -> None:
-    where, _ = location
-    processes = [started(server, where, "--shard", "0/1", concurrency=16) for _ in range(2)]
+    shards_location, _ = location
+    processes = [start_shard(server, shards_location, "--shard", "0/1", concurrency=16) for _ in range(2)]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sum("40 of 40 samples" in output for output in outputs) == 1, outputs
     assert sum("another process first" in output or "nothing to do" in output for output in outputs) == 1, (
         outputs
     )
-    assert merged(where, tmp_path / "merged").returncode == 0
+    assert run_merge(shards_location, tmp_path / "merged").returncode == 0
     merged_rows = rows_of(tmp_path / "merged")
-    result = compared(merged_rows, undisturbed)
+    result = compare_rows(merged_rows, reference_rows)
     figures(
-        f"two processes on one shard, {'a store' if where.startswith('s3:') else 'a folder'}",
+        f"two processes on one shard, {'a store' if shards_location.startswith('s3:') else 'a folder'}",
         1,
         len(merged_rows["grades.jsonl"]),
         *result,
     )
-    assert merged_rows == undisturbed
+    assert merged_rows == reference_rows
 
 
-def test_a_process_that_is_killed_in_the_middle_of_its_upload(
+def test_a_process_killed_during_its_upload(
     server: LoopbackServer,
-    undisturbed: dict[str, list[bytes]],
+    reference_rows: dict[str, list[bytes]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    figures: Keep,
+    figures: KeepFigures,
 ) -> None:
-    uploading, over = Event(), Event()
-    where = f"s3://results/{tmp_path.name}"
+    is_uploading, is_killed = Event(), Event()
+    shards_location = f"s3://results/{tmp_path.name}"
 
     def hold(request: Asked) -> Answer | None:
-        if request.method == "PUT" and "grades.jsonl" in request.path and not over.is_set():
-            uploading.set()
-            over.wait(120)
+        if request.method == "PUT" and "grades.jsonl" in request.path and not is_killed.is_set():
+            is_uploading.set()
+            is_killed.wait(120)
             return Answer.error(503, "SlowDown")
         return None
 
     with ExitStack() as stack:
         url = stack.enter_context(s3_server())
-        spoilt = stack.enter_context(in_front_of(url, hold))
-        store(monkeypatch, spoilt, tmp_path)
-        process = started(server, where, "--shard", "0/1", concurrency=16)
-        assert uploading.wait(120), process.poll()
+        proxy_url = stack.enter_context(in_front_of(url, hold))
+        configure_store(monkeypatch, proxy_url, tmp_path)
+        process = start_shard(server, shards_location, "--shard", "0/1", concurrency=16)
+        assert is_uploading.wait(120), process.poll()
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        over.set()
-        assert merged(where, tmp_path / "merged").returncode == 65
+        is_killed.set()
+        assert run_merge(shards_location, tmp_path / "merged").returncode == 65
         before = len(server.requests)
-        assert ended(started(server, where, "--shard", "0/1")) == (0, "")
-        assert asked(server, before)[0] == 0, "all of it was made before, and is only sent"
-        assert merged(where, tmp_path / "merged").returncode == 0
+        assert wait_for_end(start_shard(server, shards_location, "--shard", "0/1")) == (0, "")
+        assert count_requests(server, before)[0] == 0, "all of it was made before, and is only sent"
+        assert run_merge(shards_location, tmp_path / "merged").returncode == 0
     merged_rows = rows_of(tmp_path / "merged")
     figures(
         "killed in the middle of an upload",
         1,
         len(merged_rows["grades.jsonl"]),
-        *compared(merged_rows, undisturbed),
+        *compare_rows(merged_rows, reference_rows),
     )
-    assert merged_rows == undisturbed
+    assert merged_rows == reference_rows

@@ -1,4 +1,4 @@
-"""Every attack in every field: no special token, no forged mark, no letter out of quoted text."""
+"""Every attack in every field: no special token, no forged mark and no letter from quoted text gets through."""
 
 import json
 import re
@@ -144,13 +144,13 @@ TOKENS: Final = [
     "<|reserved_special_token_0|>",
     "＜|im_end|＞",
 ]
-"""Special tokens of today's chat templates, written down here from their documentation."""
+"""Special tokens of current chat templates, copied from their documentation."""
 
 
-def shown_to_judge(attack: Attack, field: str) -> tuple[Sample, Item, str]:
-    """Return a sample and an item with an attack in a field, and the mark of their fence."""
+def make_attacked_item(attack: Attack, field: str) -> tuple[Sample, Item, str]:
+    """Return a sample and an item with an attack in a field, and the mark of the fence."""
     text = SOURCE
-    for _ in range(2):  # whoever knows the chunk can compute its mark, but for the chunk's own
+    for _ in range(2):  # an attacker who knows the chunk can compute its mark, except from inside the chunk
         mark = record_id("mark", "c", text)
         hostile = attack.text(verdict=VERDICT, mark=mark)
         text = f"{SOURCE}\n{hostile}" if field in {"chunk", "all"} else SOURCE
@@ -171,47 +171,47 @@ def shown_texts(sample: Sample, item: Item) -> tuple[str, ...]:
     return (sample.chunk.title, sample.chunk.text, expected, *grade.graded_parts(item).values())
 
 
-def tags(parts: list[str]) -> int:
-    return 1 + 2 * len(parts)  # once in the sentence before, and around each part
+def expected_mark_count(parts: list[str]) -> int:
+    return 1 + 2 * len(parts)  # once in the introduction, and twice around each part
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("field", GRADE_FIELDS)
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-def test_no_attack_ends_the_fence_or_becomes_control(attack: Attack, field: str) -> None:
-    sample, item, mark = shown_to_judge(attack, field)
+def test_no_attack_closes_the_fence_or_adds_control_text(attack: Attack, field: str) -> None:
+    sample, item, mark = make_attacked_item(attack, field)
     request = grade.build_request(sample, item, INSTRUCTIONS["reason_first"])
     user = request.messages[-1].content
     parts = ["title", "source", "expected", *grade.graded_parts(item)]
-    assert user.lower().count(mark) == tags(parts)
+    assert user.lower().count(mark) == expected_mark_count(parts)
     for part in parts:
         assert user.count(f"<{part} {mark}>") == user.count(f"</{part} {mark}>") == 1
     assert re.findall(
         r"</?\s*(?:title|source|expected|question|answer|prompt|chosen|rejected)\s+\w{16}", user
     ) == [f"<{close}{part} {mark}" for part in parts for close in ("", "/")]
     assert [token for token in TOKENS if token in user] == []
-    # the system message is the rubric alone, and stored texts are as they were
+    # the system message is only the rubric, and stored texts are unchanged
     assert request.messages[0].content == prompt_text(RUBRIC)
     assert (request.inputs["chunk"], request.inputs["answer"]) == (sample.chunk.text, item.answer)
     assert item.item_id == record_id("item", sample.sample_id, *grade.graded_parts(item).values())
-    counted = request.escaped
+    escaped_counts = request.escaped
     texts = (*shown_texts(sample, item), *request.inputs.values())
     hostile = [token for token in TOKENS if any(token in text for text in texts)]
-    assert bool(counted.get("special token")) == bool(hostile)
+    assert bool(escaped_counts.get("special token")) == bool(hostile)
     if attack.kind == "fence" and field != "chunk":
-        assert counted["mark"] >= 1
+        assert escaped_counts["mark"] >= 1
 
 
 @pytest.mark.parametrize("field", CANDIDATE_FIELDS)
 @pytest.mark.parametrize("name", ["qa_pairs", "rag_qa"])
 def test_no_special_token_reaches_a_candidate(name: str, field: str) -> None:
     definition = find_eval(name)
-    plain = generate.build_request(
+    plain_request = generate.build_request(
         Sample.of(Chunk(chunk_id="c", text="t", title="t"), "q"),
         definition,
         generate.Sampling(),
     )
-    own = [token for token in TOKENS if token in contents(plain)]
+    prompt_tokens = [token for token in TOKENS if token in message_contents(plain_request)]
     for attack in ATTACKS:
         hostile = attack.text(verdict=VERDICT, mark="0" * 16)
         chunk = Chunk(
@@ -221,28 +221,28 @@ def test_no_special_token_reaches_a_candidate(name: str, field: str) -> None:
         )
         sample = Sample.of(chunk, hostile if field == "question" else "q")
         request = generate.build_request(sample, definition, generate.Sampling())
-        assert [token for token in TOKENS if token in contents(request)] == own
+        assert [token for token in TOKENS if token in message_contents(request)] == prompt_tokens
         assert request.inputs[field] == hostile
         assert bool(request.escaped) == any(token in hostile for token in TOKENS)
 
 
-def contents(request: ChatRequest) -> str:
+def message_contents(request: ChatRequest) -> str:
     return "\n".join(turn.content for turn in request.messages)
 
 
-def echoes(text: str) -> Iterator[str]:
-    """Repeat a text as judges do that fall for it: whole, in prose, fenced, its JSON alone, written anew."""
+def echo_variants(text: str) -> Iterator[str]:
+    """Repeat a text as a fooled judge would: complete, in prose, fenced, only its JSON, or reformatted."""
     yield text
     yield f"The answer says:\n\n{text}"
     yield f"```json\n{text}\n```"
     yield f"> {text}\n\nI agree with that."
-    for found in re.findall(r"\{[^{}]*\}", text):
-        yield found
-        yield f"Here is my verdict: {found}"
-        yield found.replace("'", '"')
-        yield found.replace('\\"', '"')
+    for json_text in re.findall(r"\{[^{}]*\}", text):
+        yield json_text
+        yield f"Here is my verdict: {json_text}"
+        yield json_text.replace("'", '"')
+        yield json_text.replace('\\"', '"')
         try:
-            value = json.loads(found)
+            value = json.loads(json_text)
         except ValueError:
             continue
         yield json.dumps(value)
@@ -253,23 +253,23 @@ def echoes(text: str) -> Iterator[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("lenient", [False, True], ids=["strict", "lenient"])
 @pytest.mark.parametrize("field", GRADE_FIELDS)
-def test_no_letter_is_taken_from_quoted_text(field: str, *, lenient: bool) -> None:
-    taken, n_unguarded = [], 0
+def test_no_letter_is_parsed_from_quoted_text(field: str, *, lenient: bool) -> None:
+    accepted, n_unguarded = [], 0
     for attack in ATTACKS:
-        sample, item, _ = shown_to_judge(attack, field)
+        sample, item, _ = make_attacked_item(attack, field)
         shown = shown_texts(sample, item)
         request = grade.build_request(sample, item, INSTRUCTIONS["reason_first"])
         hostile = next(text for text in shown if text != SOURCE and "harmless" not in text)
         prompted = request.messages[-1].content.partition("</source")[0 if field in {"title", "chunk"} else 2]
-        for reply in (*echoes(hostile), *echoes(prompted)):
-            if letter(reply, lenient=lenient, shown=shown):
-                taken.append((attack.name, reply))
-            n_unguarded += bool(letter(reply, lenient=lenient, shown=()))
-    assert taken == []
-    assert n_unguarded > 50  # the replies do hold letters
+        for reply in (*echo_variants(hostile), *echo_variants(prompted)):
+            if parse_letter(reply, lenient=lenient, shown=shown):
+                accepted.append((attack.name, reply))
+            n_unguarded += bool(parse_letter(reply, lenient=lenient, shown=()))
+    assert accepted == []
+    assert n_unguarded > 50  # without the guard the replies contain letters
 
 
-def letter(reply: str, *, lenient: bool, shown: tuple[str, ...]) -> str:
+def parse_letter(reply: str, *, lenient: bool, shown: tuple[str, ...]) -> str:
     try:
         return grade.parse_reply(reply, RUBRIC, lenient=lenient, shown=shown).letter
     except ReplyError:
@@ -278,17 +278,17 @@ def letter(reply: str, *, lenient: bool, shown: tuple[str, ...]) -> str:
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_a_judge_that_is_not_fooled_keeps_its_letter(attack: Attack) -> None:
-    sample, item, _ = shown_to_judge(attack, "answer")
+    sample, item, _ = make_attacked_item(attack, "answer")
     shown = shown_texts(sample, item)
     hostile = attack.text(verdict=VERDICT, mark="0" * 16)
     reply = grade_reply("C", f"The answer asks for a letter: {hostile}", flaw="off-question")
-    assert letter(reply, lenient=False, shown=shown) == "C"
-    assert letter(f"```json\n{reply}\n```", lenient=True, shown=shown) == "C"
+    assert parse_letter(reply, lenient=False, shown=shown) == "C"
+    assert parse_letter(f"```json\n{reply}\n```", lenient=True, shown=shown) == "C"
 
 
-async def test_a_row_counts_what_was_broken_and_a_quotation_is_a_failure() -> None:
-    sample, item, _ = shown_to_judge(
-        next(a for a in ATTACKS if a.name == "the mark and a special token"), "answer"
+async def test_a_row_counts_escaped_text_and_a_quoted_verdict_is_a_failure() -> None:
+    sample, item, _ = make_attacked_item(
+        next(attack for attack in ATTACKS if attack.name == "the mark and a special token"), "answer"
     )
     task = grade.GradeTask("t", "j", sample, item)
     honest = await grade.grade_one(
@@ -313,7 +313,7 @@ async def test_a_row_counts_what_was_broken_and_a_quotation_is_a_failure() -> No
 
 @pytest.mark.parametrize("field", ["title", "chunk", "expected", "question", "answer", "chosen", "rejected"])
 async def test_a_judge_that_repeats_a_field_gives_no_letter(field: str) -> None:
-    sample, item, _ = shown_to_judge(next(a for a in ATTACKS if a.name == "a verdict"), field)
+    sample, item, _ = make_attacked_item(next(a for a in ATTACKS if a.name == "a verdict"), field)
     judge = ScriptedModel([VERDICT])
     row = await grade.grade_one(
         judge, grade.GradeTask("t", "j", sample, item), INSTRUCTIONS["reason_first"], lenient=False
@@ -322,7 +322,7 @@ async def test_a_judge_that_repeats_a_field_gives_no_letter(field: str) -> None:
     assert row.reason == "unparseable"
 
 
-def test_there_are_as_many_attacks_as_the_suite_promises() -> None:
+def test_the_suite_has_enough_distinct_attacks() -> None:
     assert len(ATTACKS) >= 81
     assert (
         len({attack.name for attack in ATTACKS})
@@ -331,6 +331,6 @@ def test_there_are_as_many_attacks_as_the_suite_promises() -> None:
     )
 
 
-def test_another_prompt_of_the_judge_has_another_digest() -> None:
+def test_the_prompt_digest_is_stable_and_well_formed() -> None:
     assert grade.prompt_digest() == grade.prompt_digest()
     assert re.fullmatch("[0-9a-f]{64}", grade.prompt_digest())

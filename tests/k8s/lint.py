@@ -1,4 +1,4 @@
-"""What a schema cannot say: rules over the objects of one overlay, each with a name."""
+"""Named rules for the objects of one overlay, beyond what a schema can express."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -10,13 +10,13 @@ from k8s.render import Object, containers, lifted, pod_labels, pod_spec
 
 GPU = "nvidia.com/gpu"
 UID = 2000
-USERS = {"workflow": 8737}
-"""By account, where it is another: Argo's executor has an image of its own."""
-UNNAMED = ["workflowtaskresults"]
-"""How a step ended: made by Argo's executor under a name that nobody knows before."""
-NODE = {"cpu": Decimal("3.9"), "memory": Decimal("14.5") * 2**30}
-"""What a g6.xlarge (4 vCPU, 16 GiB) has left for pods, about."""
-OFFLINE = {
+UID_BY_ACCOUNT = {"workflow": 8737}
+"""UIDs of accounts that differ from UID: Argo's executor has its own image."""
+UNNAMED_RESOURCES = ["workflowtaskresults"]
+"""Results of steps: Argo's executor creates them under names unknown in advance."""
+NODE_CAPACITY = {"cpu": Decimal("3.9"), "memory": Decimal("14.5") * 2**30}
+"""Approximate capacity of a g6.xlarge (4 vCPU, 16 GiB) for pods."""
+OFFLINE_ENV = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -24,7 +24,7 @@ OFFLINE = {
     "DO_NOT_TRACK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-WRITABLE = (
+WRITABLE_VARIABLES = (
     "HOME",
     "XDG_CACHE_HOME",
     "HF_HOME",
@@ -32,8 +32,8 @@ WRITABLE = (
     "TORCHINDUCTOR_CACHE_DIR",
     "TRITON_CACHE_DIR",
 )
-MAY_GO_OUT = "stage-models"
-NEEDED = ("/cache", "/tmp", "/dev/shm")  # noqa: S108 - volumes of the pod
+EGRESS_ROLE = "stage-models"
+NEEDED_MOUNTS = ("/cache", "/tmp", "/dev/shm")  # noqa: S108 - volumes of the pod
 _UNITS = {"": 0, "Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40}
 _LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 _IMAGE = re.compile(r"[\w./-]+(:(?!latest\b)v?\d[\w.-]*(@sha256:[0-9a-f]{64})?|@sha256:[0-9a-f]{64})")
@@ -45,19 +45,19 @@ RULES: dict[str, Rule] = {}
 
 
 def lint(objects: list[Object]) -> set[str]:
-    """Return ``rule: what is wrong``, of all rules."""
+    """Return the problems found by all rules, as ``rule: problem``."""
     objects = lifted(objects)
-    return {f"{name}: {said}" for name, rule in RULES.items() for said in rule(objects)}
+    return {f"{name}: {problem}" for name, rule in RULES.items() for problem in rule(objects)}
 
 
-def rule(found: Rule) -> Rule:
-    """Add a rule under its function's name."""
-    RULES[found.__name__] = found
-    return found
+def rule(check: Rule) -> Rule:
+    """Register a rule under the name of its function."""
+    RULES[check.__name__] = check
+    return check
 
 
 def quantity(text: object) -> Decimal | None:
-    """Return a Kubernetes quantity as a number; None where it is none."""
+    """Return a Kubernetes quantity as a number, or None if it is invalid."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(m|Ki|Mi|Gi|Ti|)", str(text))
     if match is None:
         return None
@@ -66,14 +66,14 @@ def quantity(text: object) -> Decimal | None:
 
 
 def workloads(objects: list[Object]) -> Iterator[tuple[str, Object, Object]]:
-    """Yield name, object and pod of everything that makes pods."""
+    """Yield name, object and pod spec of every workload."""
     for entry in objects:
         if pod := pod_spec(entry):
             yield f"{entry['kind']}/{entry['metadata']['name']}", entry, pod
 
 
 def each_container(objects: list[Object]) -> Iterator[tuple[str, Object, Object]]:
-    """Yield name, container and pod of every container."""
+    """Yield name, container and pod spec of every container."""
     for name, _, pod in workloads(objects):
         for container in containers(pod):
             yield f"{name}/{container['name']}", container, pod
@@ -85,7 +85,7 @@ def of_kind(objects: list[Object], kind: str) -> list[Object]:
 
 
 def env(container: Object) -> dict[str, Any]:
-    """Return the environment that a container is given in clear."""
+    """Return the environment variables with literal values of a container."""
     return {entry["name"]: entry["value"] for entry in container.get("env", ()) if "value" in entry}
 
 
@@ -110,9 +110,9 @@ def gpu_request_is_limit(objects: list[Object]) -> Iterator[str]:
 def resources_are_stated(objects: list[Object]) -> Iterator[str]:
     for name, container, _ in each_container(objects):
         resources = container.get("resources", {})
-        for what in ("cpu", "memory"):
-            if not all(what in resources.get(side, {}) for side in ("requests", "limits")):
-                yield f"{name}: {what}"
+        for resource in ("cpu", "memory"):
+            if not all(resource in resources.get(side, {}) for side in ("requests", "limits")):
+                yield f"{name}: {resource}"
 
 
 @rule
@@ -135,10 +135,10 @@ def quantities_are_quantities(objects: list[Object]) -> Iterator[str]:
 def limits_are_not_below_requests(objects: list[Object]) -> Iterator[str]:
     for name, container, _ in each_container(objects):
         resources = container.get("resources", {})
-        for what, asked in resources.get("requests", {}).items():
-            low, high = quantity(asked), quantity(resources.get("limits", {}).get(what))
-            if low is not None and high is not None and high < low:
-                yield f"{name}: {what}"
+        for resource, request in resources.get("requests", {}).items():
+            requested, limit = quantity(request), quantity(resources.get("limits", {}).get(resource))
+            if requested is not None and limit is not None and limit < requested:
+                yield f"{name}: {resource}"
 
 
 @rule
@@ -146,14 +146,19 @@ def pods_fit_the_node(objects: list[Object]) -> Iterator[str]:
     for name, _, pod in workloads(objects):
         running = [
             *pod["containers"],
-            *(c for c in pod.get("initContainers", ()) if c.get("restartPolicy") == "Always"),
+            *(
+                container
+                for container in pod.get("initContainers", ())
+                if container.get("restartPolicy") == "Always"
+            ),
         ]
-        for what, there in NODE.items():
-            wanted = sum(
-                quantity(c.get("resources", {}).get("requests", {}).get(what, 0)) or 0 for c in running
+        for resource, capacity in NODE_CAPACITY.items():
+            requested = sum(
+                quantity(container.get("resources", {}).get("requests", {}).get(resource, 0)) or 0
+                for container in running
             )
-            if wanted > there:
-                yield f"{name}: {what}"
+            if requested > capacity:
+                yield f"{name}: {resource}"
 
 
 @rule
@@ -176,19 +181,21 @@ def mounts_do_not_collide(objects: list[Object]) -> Iterator[str]:
 @rule
 def references_exist(objects: list[Object]) -> Iterator[str]:
     for name, _, pod in workloads(objects):
-        wanted = {("ServiceAccount", pod.get("serviceAccountName", "default"))}
+        references = {("ServiceAccount", pod.get("serviceAccountName", "default"))}
         for volume in pod.get("volumes", ()):
             if "configMap" in volume:
-                wanted.add(("ConfigMap", volume["configMap"]["name"]))
+                references.add(("ConfigMap", volume["configMap"]["name"]))
             if "persistentVolumeClaim" in volume:
-                wanted.add(("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]))
+                references.add(("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]))
         for container in containers(pod):
-            wanted |= {
-                ("ConfigMap", e["configMapRef"]["name"])
-                for e in container.get("envFrom", ())
-                if "configMapRef" in e
+            references |= {
+                ("ConfigMap", source["configMapRef"]["name"])
+                for source in container.get("envFrom", ())
+                if "configMapRef" in source
             }
-        yield from (f"{name}: {kind} {what}" for kind, what in wanted if what not in _names(objects, kind))
+        yield from (
+            f"{name}: {kind} {target}" for kind, target in references if target not in _names(objects, kind)
+        )
 
 
 @rule
@@ -198,10 +205,10 @@ def mounted_scripts_exist(objects: list[Object]) -> Iterator[str]:
         volumes = {volume["name"]: volume for volume in pod.get("volumes", ())}
         for mount in container.get("volumeMounts", ()):
             data = maps.get(volumes.get(mount["name"], {}).get("configMap", {}).get("name"))
-            for word in container.get("command", ()) if data is not None else ():
-                folder, _, file = word.rpartition("/")
+            for argument in container.get("command", ()) if data is not None else ():
+                folder, _, file = argument.rpartition("/")
                 if folder == mount["mountPath"] and file not in data:
-                    yield f"{name}: {word}"
+                    yield f"{name}: {argument}"
 
 
 @rule
@@ -210,7 +217,7 @@ def not_root(objects: list[Object]) -> Iterator[str]:
         security = {**pod.get("securityContext", {}), **container.get("securityContext", {})}
         if (
             security.get("runAsNonRoot") is not True
-            or security.get("runAsUser") != USERS.get(pod.get("serviceAccountName", ""), UID)
+            or security.get("runAsUser") != UID_BY_ACCOUNT.get(pod.get("serviceAccountName", ""), UID)
             or not security.get("runAsGroup")
         ):
             yield name
@@ -219,15 +226,15 @@ def not_root(objects: list[Object]) -> Iterator[str]:
 @rule
 def confined(objects: list[Object]) -> Iterator[str]:
     for name, container, pod in each_container(objects):
-        own = container.get("securityContext", {})
-        fine = (
-            own.get("readOnlyRootFilesystem") is True
-            and own.get("allowPrivilegeEscalation") is False
-            and own.get("privileged", False) is False
-            and own.get("capabilities") == {"drop": ["ALL"]}
+        security = container.get("securityContext", {})
+        is_confined = (
+            security.get("readOnlyRootFilesystem") is True
+            and security.get("allowPrivilegeEscalation") is False
+            and security.get("privileged", False) is False
+            and security.get("capabilities") == {"drop": ["ALL"]}
             and pod.get("securityContext", {}).get("seccompProfile", {}).get("type") == "RuntimeDefault"
         )
-        if not fine:
+        if not is_confined:
             yield name
 
 
@@ -268,12 +275,12 @@ def no_token_without_a_role(objects: list[Object]) -> Iterator[str]:
 @rule
 def roles_name_what_they_touch(objects: list[Object]) -> Iterator[str]:
     for role in (*of_kind(objects, "Role"), *of_kind(objects, "ClusterRole")):
-        for part in role["rules"]:
-            is_named = bool(part.get("resourceNames")) or part["resources"] == UNNAMED
+        for role_rule in role["rules"]:
+            is_named = bool(role_rule.get("resourceNames")) or role_rule["resources"] == UNNAMED_RESOURCES
             if not is_named or "*" in [
-                *part["verbs"],
-                *part["resources"],
-                *part["apiGroups"],
+                *role_rule["verbs"],
+                *role_rule["resources"],
+                *role_rule["apiGroups"],
             ]:
                 yield role["metadata"]["name"]
     yield from (
@@ -288,7 +295,7 @@ def no_secret_in_clear(objects: list[Object]) -> Iterator[str]:
     for name, container, _ in each_container(objects):
         yield from (f"{name}: {key}" for key in env(container) if _SECRET.search(key))
     for entry in of_kind(objects, "ConfigMap"):
-        # of a file's content only what looks like a setting: a script may name the variable that it reads
+        # only keys are checked, not file contents: a script may name the variable that it reads
         yield from (f"{entry['metadata']['name']}: {key}" for key in entry["data"] if _SECRET.search(key))
     yield from (f"Secret/{entry['metadata']['name']}" for entry in of_kind(objects, "Secret"))
 
@@ -310,24 +317,26 @@ def servers_have_probes(objects: list[Object]) -> Iterator[str]:
 def ports_are_there(objects: list[Object]) -> Iterator[str]:
     for name, container, _ in each_container(objects):
         ports = container.get("ports", ())
-        yield from (f"{name}: {p['containerPort']}" for p in ports if not 0 < p["containerPort"] < 65536)
-        known = {p.get("name") for p in ports} | {p["containerPort"] for p in ports}
+        yield from (
+            f"{name}: {port['containerPort']}" for port in ports if not 0 < port["containerPort"] < 65536
+        )
+        declared = {port.get("name") for port in ports} | {port["containerPort"] for port in ports}
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-            wanted = container.get(probe, {}).get("httpGet", {}).get("port")
-            if wanted is not None and wanted not in known:
-                yield f"{name}: {probe} {wanted}"
+            probe_port = container.get(probe, {}).get("httpGet", {}).get("port")
+            if probe_port is not None and probe_port not in declared:
+                yield f"{name}: {probe} {probe_port}"
     for service in of_kind(objects, "Service"):
         yield from (
-            f"{service['metadata']['name']}: {p['port']}"
-            for p in service["spec"]["ports"]
-            if not 0 < p["port"] < 65536
+            f"{service['metadata']['name']}: {port['port']}"
+            for port in service["spec"]["ports"]
+            if not 0 < port["port"] < 65536
         )
     for policy in of_kind(objects, "NetworkPolicy"):
         for part in (*policy["spec"].get("ingress", ()), *policy["spec"].get("egress", ())):
             yield from (
-                f"{policy['metadata']['name']}: {p['port']}"
-                for p in part.get("ports", ())
-                if not 0 < p["port"] < 65536
+                f"{policy['metadata']['name']}: {port['port']}"
+                for port in part.get("ports", ())
+                if not 0 < port["port"] < 65536
             )
 
 
@@ -353,32 +362,33 @@ def jobs_end(objects: list[Object]) -> Iterator[str]:
             yield f"{name}: podFailurePolicy needs restartPolicy Never"
         if not spec.get("activeDeadlineSeconds") or not spec.get("ttlSecondsAfterFinished"):
             yield f"{name}: no deadline, or never cleaned up"
-        for part in spec.get("podFailurePolicy", {}).get("rules", ()):
-            named = part.get("onExitCodes", {}).get("containerName")
-            if named and named not in {container["name"] for container in containers(pod)}:
-                yield f"{name}: podFailurePolicy names {named}"
+        for policy_rule in spec.get("podFailurePolicy", {}).get("rules", ()):
+            container_name = policy_rule.get("onExitCodes", {}).get("containerName")
+            if container_name and container_name not in {container["name"] for container in containers(pod)}:
+                yield f"{name}: podFailurePolicy names {container_name}"
 
 
 @rule
 def a_lost_node_costs_no_attempt(objects: list[Object]) -> Iterator[str]:
     for name, entry, _ in workloads(objects):
-        asks = pod_labels(entry).get("qaeval.io/role") in {"stage", "run"}
-        if entry["kind"] != "Job" or not asks:
+        is_client = pod_labels(entry).get("qaeval.io/role") in {"stage", "run"}
+        if entry["kind"] != "Job" or not is_client:
             continue
         rules = entry["spec"].get("podFailurePolicy", {}).get("rules", ())
         if not any(
-            part["action"] == "Ignore"
-            and {"type": "DisruptionTarget", "status": "True"} in part.get("onPodConditions", ())
-            for part in rules
+            policy_rule["action"] == "Ignore"
+            and {"type": "DisruptionTarget", "status": "True"} in policy_rule.get("onPodConditions", ())
+            for policy_rule in rules
         ):
             yield f"{name}: a node that is taken away counts as an attempt"
-        ends = {
+        fatal_codes = {
             code
-            for part in rules
-            if part["action"] == "FailJob" and part.get("onExitCodes", {}).get("containerName") == "qaeval"
-            for code in part["onExitCodes"]["values"]
+            for policy_rule in rules
+            if policy_rule["action"] == "FailJob"
+            and policy_rule.get("onExitCodes", {}).get("containerName") == "qaeval"
+            for code in policy_rule["onExitCodes"]["values"]
         }
-        if not {4, 64, 65} <= ends:
+        if not {4, 64, 65} <= fatal_codes:
             yield f"{name}: what would end the same way is tried again"
 
 
@@ -420,16 +430,23 @@ def models_are_checked_before_they_are_served(objects: list[Object]) -> Iterator
 @rule
 def what_is_checked_is_what_is_served(objects: list[Object]) -> Iterator[str]:
     for name, _, pod in workloads(objects):
-        of = {container["name"]: container for container in containers(pod)}
-        if "vllm" in of and "check-models" in of:
-            checked = {env(of["check-models"]).get("MODEL"), *of["check-models"]["command"][5:]}
-            adapters = [a.partition("=")[2] for a in of["vllm"]["args"] if a.startswith("--lora-modules=")]
-            served = {
-                env(of["vllm"]).get("MODEL"),
-                *(a.partition("=")[2].removeprefix("/models/") for a in adapters),
+        by_name = {container["name"]: container for container in containers(pod)}
+        if "vllm" in by_name and "check-models" in by_name:
+            checked_models = {
+                env(by_name["check-models"]).get("MODEL"),
+                *by_name["check-models"]["command"][5:],
             }
-            if not served <= checked or served & {None, "none"}:
-                yield f"{name}: {served} is served, {checked} is checked"
+            adapters = [
+                argument.partition("=")[2]
+                for argument in by_name["vllm"]["args"]
+                if argument.startswith("--lora-modules=")
+            ]
+            served_models = {
+                env(by_name["vllm"]).get("MODEL"),
+                *(argument.partition("=")[2].removeprefix("/models/") for argument in adapters),
+            }
+            if not served_models <= checked_models or served_models & {None, "none"}:
+                yield f"{name}: {served_models} is served, {checked_models} is checked"
 
 
 @rule
@@ -437,17 +454,17 @@ def servers_are_offline(objects: list[Object]) -> Iterator[str]:
     for name, container, _ in each_container(objects):
         if not _wants_gpu(container):
             continue
-        given = env(container)
-        yield from (f"{name}: {key}" for key, value in OFFLINE.items() if given.get(key) != value)
-        if "USER" not in given:
+        variables = env(container)
+        yield from (f"{name}: {key}" for key, value in OFFLINE_ENV.items() if variables.get(key) != value)
+        if "USER" not in variables:
             yield f"{name}: USER"
         mounts = tuple(mount["mountPath"] for mount in container["volumeMounts"])
         yield from (
             f"{name}: {key} is not writable"
-            for key in WRITABLE
-            if not str(given.get(key, "")).startswith("/cache")
+            for key in WRITABLE_VARIABLES
+            if not str(variables.get(key, "")).startswith("/cache")
         )
-        yield from (f"{name}: {path} is not mounted" for path in NEEDED if path not in mounts)
+        yield from (f"{name}: {path} is not mounted" for path in NEEDED_MOUNTS if path not in mounts)
 
 
 @rule
@@ -473,12 +490,12 @@ def labels_are_labels(objects: list[Object]) -> Iterator[str]:
 
 @rule
 def selectors_select(objects: list[Object]) -> Iterator[str]:
-    made = [pod_labels(entry) for _, entry, _ in workloads(objects)]
+    label_sets = [pod_labels(entry) for _, entry, _ in workloads(objects)]
     for entry in of_kind(objects, "Deployment"):
         if not selects(entry["spec"]["selector"], pod_labels(entry)):
             yield f"Deployment/{entry['metadata']['name']}"
     for service in of_kind(objects, "Service"):
-        if not any(selects({"matchLabels": service["spec"]["selector"]}, labels) for labels in made):
+        if not any(selects({"matchLabels": service["spec"]["selector"]}, labels) for labels in label_sets):
             yield f"Service/{service['metadata']['name']}"
     for kind, key in (
         ("PodDisruptionBudget", "selector"),
@@ -486,7 +503,7 @@ def selectors_select(objects: list[Object]) -> Iterator[str]:
         ("PodMonitor", "selector"),
     ):
         for entry in of_kind(objects, kind):
-            if entry["spec"][key] and not any(selects(entry["spec"][key], labels) for labels in made):
+            if entry["spec"][key] and not any(selects(entry["spec"][key], labels) for labels in label_sets):
                 yield f"{kind}/{entry['metadata']['name']}"
 
 
@@ -494,18 +511,18 @@ def selectors_select(objects: list[Object]) -> Iterator[str]:
 def deployments_do_not_share_pods(objects: list[Object]) -> Iterator[str]:
     for kind in ("Deployment", "PodDisruptionBudget", "Service"):
         for _, entry, _ in workloads(objects):
-            choosing = [
-                other["metadata"]["name"]
-                for other in of_kind(objects, kind)
+            matching = [
+                candidate["metadata"]["name"]
+                for candidate in of_kind(objects, kind)
                 if selects(
-                    {"matchLabels": other["spec"]["selector"]}
+                    {"matchLabels": candidate["spec"]["selector"]}
                     if kind == "Service"
-                    else other["spec"]["selector"],
+                    else candidate["spec"]["selector"],
                     pod_labels(entry),
                 )
             ]
-            if len(choosing) > 1:
-                yield f"{entry['metadata']['name']}: {kind} {choosing}"
+            if len(matching) > 1:
+                yield f"{entry['metadata']['name']}: {kind} {matching}"
 
 
 @rule
@@ -542,17 +559,17 @@ def everything_is_denied_by_default(objects: list[Object]) -> Iterator[str]:
 def policies_say_what_they_mean(objects: list[Object]) -> Iterator[str]:
     for policy in of_kind(objects, "NetworkPolicy"):
         name, spec = policy["metadata"]["name"], policy["spec"]
-        stated = set(spec.get("policyTypes", ()))
-        if not stated or not stated <= {"Ingress", "Egress"}:
-            yield f"{name}: policyTypes {sorted(stated)}"
+        policy_types = set(spec.get("policyTypes", ()))
+        if not policy_types or not policy_types <= {"Ingress", "Egress"}:
+            yield f"{name}: policyTypes {sorted(policy_types)}"
         yield from (
             f"{name}: {key} is not in policyTypes"
             for key in ("ingress", "egress")
-            if key in spec and key.capitalize() not in stated
+            if key in spec and key.capitalize() not in policy_types
         )
-        for part in (*(spec.get("ingress") or ()), *(spec.get("egress") or ())):
-            peers = part.get("to", part.get("from")) or ()
-            if not peers or not part.get("ports"):
+        for policy_rule in (*(spec.get("ingress") or ()), *(spec.get("egress") or ())):
+            peers = policy_rule.get("to", policy_rule.get("from")) or ()
+            if not peers or not policy_rule.get("ports"):
                 yield f"{name}: a rule without peers or ports allows all"
             if any(peer.get("namespaceSelector") == {} for peer in peers):
                 yield f"{name}: an empty namespaceSelector is every pod of the cluster, and never the internet"
@@ -564,12 +581,12 @@ def nobody_else_goes_out(objects: list[Object]) -> Iterator[str]:
         role = policy["spec"]["podSelector"].get("matchLabels", {}).get("qaeval.io/role")
         blocks = [
             p["ipBlock"]
-            for part in policy["spec"].get("egress") or ()
-            for p in part.get("to", ())
+            for egress_rule in policy["spec"].get("egress") or ()
+            for p in egress_rule.get("to", ())
             if "ipBlock" in p
         ]
         for block in blocks:
-            if block["cidr"] in _PUBLIC and role != MAY_GO_OUT:
+            if block["cidr"] in _PUBLIC and role != EGRESS_ROLE:
                 yield policy["metadata"]["name"]
             if block["cidr"] in _PUBLIC and "169.254.0.0/16" not in block.get("except", ()):
                 yield f"{policy['metadata']['name']}: the cloud's credentials can be asked for"
@@ -577,7 +594,7 @@ def nobody_else_goes_out(objects: list[Object]) -> Iterator[str]:
 
 @rule
 def the_namespace_is_restricted(objects: list[Object]) -> Iterator[str]:
-    known = {
+    namespace_labels = {
         entry["metadata"]["name"]: entry["metadata"].get("labels", {})
         for entry in of_kind(objects, "Namespace")
     }
@@ -585,5 +602,8 @@ def the_namespace_is_restricted(objects: list[Object]) -> Iterator[str]:
         space = entry["metadata"].get("namespace")
         if space is None and entry["kind"] != "Namespace":
             yield f"{entry['kind']}/{entry['metadata']['name']}: no namespace"
-        elif space and known.get(space, {}).get("pod-security.kubernetes.io/enforce") != "restricted":
+        elif (
+            space
+            and namespace_labels.get(space, {}).get("pod-security.kubernetes.io/enforce") != "restricted"
+        ):
             yield f"{entry['kind']}/{entry['metadata']['name']}: {space}"

@@ -1,4 +1,4 @@
-"""The scripts that run in the pods, against servers on loopback and folders of the test."""
+"""The scripts that run in the pods, against loopback servers and temporary folders."""
 
 import hashlib
 import json
@@ -23,12 +23,12 @@ import pytest
 from k8s.render import K8S
 
 SCRIPTS = K8S / "base" / "scripts"
-POWER = K8S / "overlays" / "l4-pair" / "power.py"
+POWER_SCRIPT = K8S / "overlays" / "l4-pair" / "power.py"
 
 
-def python(script: Path, *words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+def run_script(script: Path, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, script, *words],
+        [sys.executable, script, *arguments],
         env={"PATH": os.environ["PATH"], **env},
         capture_output=True,
         text=True,
@@ -38,8 +38,8 @@ def python(script: Path, *words: str | Path, **env: str) -> subprocess.Completed
 
 
 @contextmanager
-def serving(answer: Any) -> Iterator[str]:
-    """A server whose replies `answer(method, path, body)` gives as (status, bytes)."""
+def serve(answer: Any) -> Iterator[str]:
+    """Run a server that replies with `answer(method, path, body)`, a (status, bytes) pair."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -68,12 +68,12 @@ def serving(answer: Any) -> Iterator[str]:
 
 
 @contextmanager
-def recording(seen: list[str | None]) -> Iterator[str]:
-    """A server elsewhere that notes what login it is shown."""
+def record_logins(logins: list[str | None]) -> Iterator[str]:
+    """Run a server on another host name that records the login of each request."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            seen.append(self.headers.get("Authorization"))
+            logins.append(self.headers.get("Authorization"))
             self.send_response(404)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -91,17 +91,17 @@ def recording(seen: list[str | None]) -> Iterator[str]:
         server.server_close()
 
 
-def closed_port() -> int:
+def find_closed_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-# ---------------------------------------------------------------- the way out
+# ---------------------------------------------------------------- egress
 
 
-def selftest(targets: str, name: str = "") -> subprocess.CompletedProcess[str]:
-    return python(
+def run_selftest(targets: str, name: str = "") -> subprocess.CompletedProcess[str]:
+    return run_script(
         SCRIPTS / "egress_selftest.py",
         EGRESS_TARGETS=targets,
         EGRESS_NAME=name,
@@ -110,29 +110,34 @@ def selftest(targets: str, name: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_selftest_passes_where_nothing_opens() -> None:
-    assert selftest(f"127.0.0.1:{closed_port()} 127.0.0.1:{closed_port()}", "name.invalid").returncode == 0
+def test_the_selftest_passes_when_no_target_is_reachable() -> None:
+    assert (
+        run_selftest(
+            f"127.0.0.1:{find_closed_port()} 127.0.0.1:{find_closed_port()}", "name.invalid"
+        ).returncode
+        == 0
+    )
 
 
-def test_the_selftest_fails_where_one_way_is_open() -> None:
-    with serving(lambda *_: (200, b"")) as url:
-        run = selftest(f"127.0.0.1:{closed_port()} {url.removeprefix('http://')}")
+def test_the_selftest_fails_when_one_target_is_reachable() -> None:
+    with serve(lambda *_: (200, b"")) as url:
+        run = run_selftest(f"127.0.0.1:{find_closed_port()} {url.removeprefix('http://')}")
     assert run.returncode == 1
     assert "can be reached from this pod" in run.stderr
 
 
-def test_the_selftest_fails_where_a_name_can_be_looked_up() -> None:
-    assert selftest(f"127.0.0.1:{closed_port()}", "localhost").returncode == 1
+def test_the_selftest_fails_when_a_name_resolves() -> None:
+    assert run_selftest(f"127.0.0.1:{find_closed_port()}", "localhost").returncode == 1
 
 
-def test_waiting_ends_when_all_servers_are_healthy() -> None:
-    with serving(lambda *_: (200, b"")) as url:
-        assert python(SCRIPTS / "wait_for_servers.py", "5", f"{url}/health").returncode == 0
-    run = python(SCRIPTS / "wait_for_servers.py", "0", f"{url}/health")
+def test_wait_for_servers_ends_when_all_servers_are_healthy() -> None:
+    with serve(lambda *_: (200, b"")) as url:
+        assert run_script(SCRIPTS / "wait_for_servers.py", "5", f"{url}/health").returncode == 0
+    run = run_script(SCRIPTS / "wait_for_servers.py", "0", f"{url}/health")
     assert (run.returncode, "no answer" in run.stderr) == (69, True)
 
 
-def test_an_answer_that_is_no_http_is_none() -> None:
+def test_a_reply_that_is_not_http_counts_as_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:
@@ -142,7 +147,7 @@ def test_an_answer_that_is_no_http_is_none() -> None:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        run = python(
+        run = run_script(
             SCRIPTS / "wait_for_servers.py", "0", f"http://127.0.0.1:{server.getsockname()[1]}/health"
         )
         thread.join()
@@ -152,18 +157,18 @@ def test_an_answer_that_is_no_http_is_none() -> None:
 # ---------------------------------------------------------------- models
 
 
-def models(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return python(SCRIPTS / "models.py", *words, **env)
+def run_models_script(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return run_script(SCRIPTS / "models.py", *arguments, **env)
 
 
-def listing(tmp_path: Path, **entries: Any) -> Path:
+def write_model_list(tmp_path: Path, **entries: Any) -> Path:
     path = tmp_path / "models.json"
     path.write_text(json.dumps(entries))
     return path
 
 
 @pytest.fixture
-def weights(tmp_path: Path) -> Path:
+def weights_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "models" / "m"
     (folder / "sub").mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"weights")
@@ -171,22 +176,28 @@ def weights(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folders_digest_is_that_of_its_sorted_sums(weights: Path) -> None:
+def test_a_folder_digest_is_the_hash_of_its_sorted_checksums(weights_folder: Path) -> None:
     lines = sorted(
-        f"{hashlib.sha256((weights / name).read_bytes()).hexdigest()}  {name}\n"
+        f"{hashlib.sha256((weights_folder / name).read_bytes()).hexdigest()}  {name}\n"
         for name in ("model.safetensors", "sub/config.json")
     )
-    wanted = hashlib.sha256("".join(lines).encode()).hexdigest()
-    assert models("digest", weights.parent, "m").stdout == f"m sha256:{wanted}\n"
+    expected = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert run_models_script("digest", weights_folder.parent, "m").stdout == f"m sha256:{expected}\n"
 
 
-def digest(weights: Path) -> str:
-    return models("digest", weights.parent, "m").stdout.split()[1]
+def folder_digest(weights_folder: Path) -> str:
+    return run_models_script("digest", weights_folder.parent, "m").stdout.split()[1]
 
 
-def test_a_folder_with_its_digest_is_served(weights: Path, tmp_path: Path) -> None:
+def test_a_folder_that_matches_its_digest_passes_the_check(weights_folder: Path, tmp_path: Path) -> None:
     assert (
-        models("check", listing(tmp_path, m={"digest": digest(weights)}), weights.parent, "m").returncode == 0
+        run_models_script(
+            "check",
+            write_model_list(tmp_path, m={"digest": folder_digest(weights_folder)}),
+            weights_folder.parent,
+            "m",
+        ).returncode
+        == 0
     )
 
 
@@ -202,23 +213,29 @@ def test_a_folder_with_its_digest_is_served(weights: Path, tmp_path: Path) -> No
     ],
     ids=["changed", "moved", "added", "removed", "linked", "gone"],
 )
-def test_a_folder_that_differs_in_anything_is_refused(change: Any, weights: Path, tmp_path: Path) -> None:
-    listed = listing(tmp_path, m={"digest": digest(weights)})
-    change(weights)
-    assert models("check", listed, weights.parent, "m").returncode == 65
+def test_any_difference_in_a_folder_is_refused(change: Any, weights_folder: Path, tmp_path: Path) -> None:
+    model_list = write_model_list(tmp_path, m={"digest": folder_digest(weights_folder)})
+    change(weights_folder)
+    assert run_models_script("check", model_list, weights_folder.parent, "m").returncode == 65
 
 
-def test_a_folder_without_a_digest_in_the_list_is_refused_and_told(weights: Path, tmp_path: Path) -> None:
-    run = models("check", listing(tmp_path, m={"digest": None}), weights.parent, "m")
-    assert (run.returncode, digest(weights) in run.stderr) == (65, True)
-    assert models("check", listing(tmp_path), weights.parent, "m").returncode == 65
+def test_a_folder_without_a_listed_digest_is_refused_and_its_digest_printed(
+    weights_folder: Path, tmp_path: Path
+) -> None:
+    run = run_models_script(
+        "check", write_model_list(tmp_path, m={"digest": None}), weights_folder.parent, "m"
+    )
+    assert (run.returncode, folder_digest(weights_folder) in run.stderr) == (65, True)
+    assert run_models_script("check", write_model_list(tmp_path), weights_folder.parent, "m").returncode == 65
 
 
 COMMIT = "0123456789" * 4
 
 
-def hub(files: dict[str, bytes], *, sha: str = COMMIT, sent: dict[str, bytes] | None = None) -> Any:
-    """The two questions that a download asks, and the files; `sent` is what comes instead of what is listed."""
+def make_hub(
+    files: dict[str, bytes], *, sha: str = COMMIT, served_instead: dict[str, bytes] | None = None
+) -> Any:
+    """Answer the two listing requests of a download and serve the files; `served_instead` replaces listed content."""
 
     def entry(name: str, content: bytes) -> dict[str, Any]:
         git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
@@ -231,7 +248,7 @@ def hub(files: dict[str, bytes], *, sha: str = COMMIT, sent: dict[str, bytes] | 
         if path.startswith(f"/api/models/o/m/tree/{COMMIT}"):
             return 200, json.dumps([entry(*file) for file in files.items()]).encode()
         name = path.removeprefix(f"/o/m/resolve/{COMMIT}/")
-        return 200, {**files, **(sent or {})}[name]
+        return 200, {**files, **(served_instead or {})}[name]
 
     return answer
 
@@ -239,72 +256,80 @@ def hub(files: dict[str, bytes], *, sha: str = COMMIT, sent: dict[str, bytes] | 
 FILES = {"model.safetensors": b"weights", "sub/config.json": b"{}", "pickle.bin": b"code", "README.md": b"#"}
 
 
-def fetch(
-    tmp_path: Path, answer: Any, revision: str | None = COMMIT, digest: str | None = None
+def run_fetch(
+    tmp_path: Path, answer: Any, revision: str | None = COMMIT, folder_digest: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    listed = listing(tmp_path, m={"repository": "o/m", "revision": revision, "digest": digest})
-    with serving(answer) as url:
-        return models("fetch", listed, tmp_path / "models", HUB=url)
+    model_list = write_model_list(
+        tmp_path, m={"repository": "o/m", "revision": revision, "digest": folder_digest}
+    )
+    with serve(answer) as url:
+        return run_models_script("fetch", model_list, tmp_path / "models", HUB=url)
 
 
-def test_a_download_without_a_digest_is_kept_and_told_and_refused(tmp_path: Path, weights: Path) -> None:
-    wanted = digest(weights)
-    shutil.rmtree(weights)
-    first = fetch(tmp_path, hub(FILES))
-    assert (first.returncode, wanted in first.stderr) == (65, True)
-    second = fetch(tmp_path, hub(FILES), digest=wanted)
+def test_a_download_without_a_listed_digest_is_kept_but_refused_and_its_digest_printed(
+    tmp_path: Path, weights_folder: Path
+) -> None:
+    expected_digest = folder_digest(weights_folder)
+    shutil.rmtree(weights_folder)
+    first = run_fetch(tmp_path, make_hub(FILES))
+    assert (first.returncode, expected_digest in first.stderr) == (65, True)
+    second = run_fetch(tmp_path, make_hub(FILES), digest=expected_digest)
     assert second.returncode == 0, second.stderr
-    assert sorted(path.name for path in weights.rglob("*") if path.is_file()) == [
+    assert sorted(path.name for path in weights_folder.rglob("*") if path.is_file()) == [
         "config.json",
         "model.safetensors",
     ]
 
 
 @pytest.mark.parametrize("revision", [None, "main", "v1.0", COMMIT[:12]])
-def test_a_revision_that_can_move_is_refused(tmp_path: Path, revision: str | None) -> None:
-    run = fetch(tmp_path, hub(FILES), revision)
+def test_a_mutable_revision_is_refused(tmp_path: Path, revision: str | None) -> None:
+    run = run_fetch(tmp_path, make_hub(FILES), revision)
     assert (run.returncode, "commit of 40 digits" in run.stderr) == (65, True)
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
-        (hub(FILES, sha="f" * 40), "the hub answers with"),
-        (hub(FILES, sent={"model.safetensors": b"other"}), "the hub says"),
-        (hub(FILES, sent={"sub/config.json": b"[]"}), "the hub says"),
-        (hub({"../x.safetensors": b"w"}), "leads out of the folder"),
-        (hub({"pickle.bin": b"code"}), "no weights as safetensors"),
+        (make_hub(FILES, sha="f" * 40), "the hub answers with"),
+        (make_hub(FILES, served_instead={"model.safetensors": b"other"}), "the hub says"),
+        (make_hub(FILES, served_instead={"sub/config.json": b"[]"}), "the hub says"),
+        (make_hub({"../x.safetensors": b"w"}), "leads out of the folder"),
+        (make_hub({"pickle.bin": b"code"}), "no weights as safetensors"),
     ],
 )
-def test_a_download_that_is_not_what_the_hub_lists_is_refused(tmp_path: Path, answer: Any, said: str) -> None:
-    run = fetch(tmp_path, answer)
-    assert (run.returncode, said in run.stderr) == (65, True)
+def test_a_download_that_differs_from_the_hub_listing_is_refused(
+    tmp_path: Path, answer: Any, message: str
+) -> None:
+    run = run_fetch(tmp_path, answer)
+    assert (run.returncode, message in run.stderr) == (65, True)
 
 
-def test_a_redirect_does_not_carry_the_login_to_another_host(tmp_path: Path) -> None:
-    seen: list[str | None] = []
+def test_a_redirect_does_not_send_the_login_to_another_host(tmp_path: Path) -> None:
+    logins: list[str | None] = []
     (tmp_path / "token").write_text("secret\n")
-    with recording(seen) as elsewhere:
-        answer = hub(FILES)
+    with record_logins(logins) as other_url:
+        answer = make_hub(FILES)
 
-        def redirected(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        def answer_with_redirect(method: str, path: str, body: bytes) -> tuple[int, bytes]:
             return (
-                (302, elsewhere.encode())
+                (302, other_url.encode())
                 if path.endswith("model.safetensors")
                 else answer(method, path, body)
             )
 
-        listed = listing(tmp_path, m={"repository": "o/m", "revision": COMMIT, "digest": None})
-        with serving(redirected) as url:
-            models("fetch", listed, tmp_path / "models", HUB=url, HUB_LOGIN=str(tmp_path / "token"))
-    assert seen == [None]
+        model_list = write_model_list(tmp_path, m={"repository": "o/m", "revision": COMMIT, "digest": None})
+        with serve(answer_with_redirect) as url:
+            run_models_script(
+                "fetch", model_list, tmp_path / "models", HUB=url, HUB_LOGIN=str(tmp_path / "token")
+            )
+    assert logins == [None]
 
 
 # ---------------------------------------------------------------- the servers' power
 
 
-class Cluster:
-    """The part of the API server that `power.py` asks; the Job ends when it was looked at often enough."""
+class FakeCluster:
+    """Fake of the API server that `power.py` uses; the Job ends after a number of reads."""
 
     def __init__(self, looks: int, condition: str = "Complete", status: int = 200) -> None:
         self.replicas: list[tuple[str, int]] = []
@@ -319,13 +344,15 @@ class Cluster:
             self.replicas.append((path.split("/")[-2], json.loads(body)["spec"]["replicas"]))
             return 200, b"{}"
         self.looks -= 1
-        over = [{"type": self.condition, "status": "True"}] if self.looks < 0 else []
-        return (self.status if over else 200), json.dumps({"status": {"conditions": over}}).encode()
+        conditions = [{"type": self.condition, "status": "True"}] if self.looks < 0 else []
+        return (self.status if conditions else 200), json.dumps(
+            {"status": {"conditions": conditions}}
+        ).encode()
 
 
-def power(cluster: Cluster, tmp_path: Path, *, stop: bool = False) -> int:
+def run_power(cluster: FakeCluster, tmp_path: Path, *, stop: bool = False) -> int:
     (tmp_path / "token").write_text("t\n")
-    with serving(cluster.answer) as url:
+    with serve(cluster.answer) as url:
         env = {
             "DEPLOYMENTS": "a b",
             "JOB": "run",
@@ -335,7 +362,7 @@ def power(cluster: Cluster, tmp_path: Path, *, stop: bool = False) -> int:
             "PAUSE": "0.02",
         }
         process = subprocess.Popen(
-            [sys.executable, POWER],
+            [sys.executable, POWER_SCRIPT],
             env={"PATH": os.environ["PATH"], **env},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -349,41 +376,41 @@ def power(cluster: Cluster, tmp_path: Path, *, stop: bool = False) -> int:
 
 
 @pytest.mark.parametrize(("condition", "status"), [("Complete", 200), ("Failed", 200), ("Gone", 404)])
-def test_the_servers_run_as_long_as_the_run(tmp_path: Path, condition: str, status: int) -> None:
-    cluster = Cluster(3, condition, status)
-    assert power(cluster, tmp_path) == 0
+def test_the_servers_run_until_the_job_ends(tmp_path: Path, condition: str, status: int) -> None:
+    cluster = FakeCluster(3, condition, status)
+    assert run_power(cluster, tmp_path) == 0
     assert cluster.replicas == [("a", 1), ("b", 1), ("a", 0), ("b", 0)]
 
 
-def test_a_reply_that_is_no_json_stops_no_server(tmp_path: Path) -> None:
-    cluster = Cluster(3)
-    asked = cluster.answer
+def test_a_reply_that_is_not_json_does_not_stop_the_servers(tmp_path: Path) -> None:
+    cluster = FakeCluster(3)
+    original_answer = cluster.answer
 
     def answer(method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        status, content = asked(method, path, body)
+        status, content = original_answer(method, path, body)
         return status, b"<html>" if method == "GET" and cluster.looks == 1 else content
 
     cluster.answer = answer  # type: ignore[method-assign]
-    assert power(cluster, tmp_path) == 0
-    assert cluster.looks < 0  # the run was over before they stopped
+    assert run_power(cluster, tmp_path) == 0
+    assert cluster.looks < 0  # the Job had ended before the servers stopped
 
 
-def test_the_servers_stop_when_their_keeper_is_told_to(tmp_path: Path) -> None:
-    cluster = Cluster(10**6)
-    assert power(cluster, tmp_path, stop=True) == 0
+def test_the_servers_stop_on_sigterm(tmp_path: Path) -> None:
+    cluster = FakeCluster(10**6)
+    assert run_power(cluster, tmp_path, stop=True) == 0
     assert cluster.replicas == [("a", 1), ("b", 1), ("a", 0), ("b", 0)]
 
 
-def test_a_run_that_is_over_starts_no_server(tmp_path: Path) -> None:
-    cluster = Cluster(0)
-    assert power(cluster, tmp_path) == 0
+def test_a_finished_run_starts_no_server(tmp_path: Path) -> None:
+    cluster = FakeCluster(0)
+    assert run_power(cluster, tmp_path) == 0
     assert cluster.replicas == [("a", 0), ("b", 0)]
 
 
 # ---------------------------------------------------------------- stages
 
 
-def stage(tmp_path: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+def run_stage(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     config = tmp_path / "qaeval.yaml"
     config.write_text("defaults: {margin: 0.05}\n")
     folder = Path(sys.executable).parent
@@ -396,10 +423,10 @@ def stage(tmp_path: Path, *words: str, **more: str) -> subprocess.CompletedProce
         "EVAL": "qa_pairs",
         "N": "2",
         "QAEVAL_CACHE": "off",
-        **more,
+        **variables,
     }
     return subprocess.run(
-        ["sh", SCRIPTS / "stage.sh", *words],
+        ["sh", SCRIPTS / "stage.sh", *arguments],
         env=env,
         cwd=tmp_path,
         capture_output=True,
@@ -408,15 +435,15 @@ def stage(tmp_path: Path, *words: str, **more: str) -> subprocess.CompletedProce
     )
 
 
-def test_stages_in_turns_end_in_one_report_and_can_be_repeated(tmp_path: Path) -> None:
-    for words in (
+def test_stages_produce_one_report_and_can_be_repeated(tmp_path: Path) -> None:
+    for arguments in (
         ["generate", "embedded-lead"],
         ["generate", "embedded-salient"],
         ["generate", "embedded-lead"],
     ):
-        run = stage(tmp_path, *words)
+        run = run_stage(tmp_path, *arguments)
         assert run.returncode == 0, run.stderr
-    run = stage(tmp_path, "grade", "embedded-lexical")
+    run = run_stage(tmp_path, "grade", "embedded-lexical")
     assert run.returncode == 0, run.stderr
     assert "embedded-lead" in run.stdout
     assert "embedded-salient" in run.stdout
@@ -427,19 +454,19 @@ def test_stages_in_turns_end_in_one_report_and_can_be_repeated(tmp_path: Path) -
     ]
 
 
-def test_shards_end_in_one_report_and_can_be_repeated(tmp_path: Path) -> None:
+def test_shards_produce_one_report_and_can_be_repeated(tmp_path: Path) -> None:
     def shard(index: str) -> subprocess.CompletedProcess[str]:
-        of = {"JOB_COMPLETION_INDEX": index, "SHARDS": "2", "JUDGE": "embedded-lexical"}
-        return stage(tmp_path, "shard", "embedded-lead", "embedded-salient", **of)
+        variables = {"JOB_COMPLETION_INDEX": index, "SHARDS": "2", "JUDGE": "embedded-lexical"}
+        return run_stage(tmp_path, "shard", "embedded-lead", "embedded-salient", **variables)
 
     assert shard("0").returncode == 0
-    early = stage(tmp_path, "merge")
+    early = run_stage(tmp_path, "merge")
     assert (early.returncode, "not committed: 1/2" in early.stderr) == (65, True), early.stderr
     for index in ("1", "0"):
         run = shard(index)
         assert run.returncode == 0, run.stderr
     for _ in ("once", "and again"):
-        run = stage(tmp_path, "merge")
+        run = run_stage(tmp_path, "merge")
         assert run.returncode == 0, run.stderr
     assert "embedded-salient" in run.stdout
     assert (tmp_path / "first" / "report.html").is_file()
@@ -447,19 +474,24 @@ def test_shards_end_in_one_report_and_can_be_repeated(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_does_not_exist_is_a_usage_error(tmp_path: Path) -> None:
-    assert stage(tmp_path, "grades").returncode == 64
+    assert run_stage(tmp_path, "grades").returncode == 64
 
 
-def test_the_commands_of_a_stage_are_qaevals() -> None:
+def test_the_commands_and_options_of_the_stage_script_exist() -> None:
     from typer.main import get_command  # noqa: PLC0415
 
     from qaeval.cli.app import app  # noqa: PLC0415 - slow to import
 
-    known: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    known_commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
     text = re.sub(r"(?m)^#.*$", "", (SCRIPTS / "stage.sh").read_text())
     commands = set(re.findall(r"qaeval (\w+) ", text))
-    options = {option for command in known.values() for param in command.params for option in param.opts}
-    assert commands <= set(known)
+    options = {
+        option
+        for command in known_commands.values()
+        for parameter in command.params
+        for option in parameter.opts
+    }
+    assert commands <= set(known_commands)
     assert set(re.findall(r"(?<=\s)--[a-z-]+", text)) <= options
 
 
@@ -476,22 +508,22 @@ esac
 """
 
 
-ONCE = '[ "$(grep -c "get job.batch/stage-1-a" "$LOG")" = 1 ] && exit 1; '
+FAIL_ONCE = '[ "$(grep -c "get job.batch/stage-1-a" "$LOG")" = 1 ] && exit 1; '
 
 
 @pytest.mark.parametrize(
-    ("first", "code", "released", "said"),
+    ("first", "code", "released", "message"),
     [
         ("printf 'stage-1-a\\nSuspended\\nComplete\\n'", 0, ["stage-1-a", "stage-2-b"], ""),
         ("printf 'stage-1-a\\nSuspended\\nFailed\\n'", 1, ["stage-1-a"], "stage-1-a failed"),
-        (f"{ONCE} printf 'stage-1-a\\nComplete\\n'", 0, ["stage-1-a", "stage-2-b"], ""),
+        (f"{FAIL_ONCE} printf 'stage-1-a\\nComplete\\n'", 0, ["stage-1-a", "stage-2-b"], ""),
         ("exit 1", 69, ["stage-1-a"], "kubectl failed 6 times in a row"),
         ("exit 0", 66, ["stage-1-a"], "deleted"),
     ],
     ids=["complete", "failed", "one failure of kubectl", "failures of kubectl", "deleted"],
 )
-def test_a_stage_is_released_when_the_one_before_is_complete(
-    tmp_path: Path, first: str, code: int, released: list[str], said: str
+def test_a_stage_is_released_when_the_previous_one_is_complete(
+    tmp_path: Path, first: str, code: int, released: list[str], message: str
 ) -> None:
     (tmp_path / "kubectl").write_text(KUBECTL)
     (tmp_path / "kubectl").chmod(0o755)
@@ -502,10 +534,10 @@ def test_a_stage_is_released_when_the_one_before_is_complete(
     )
     assert run.returncode == code, run.stderr
     assert re.findall(r"patch job.batch/(\S+)", log.read_text()) == released
-    assert said in run.stderr
+    assert message in run.stderr
 
 
-def test_stages_that_kubectl_cannot_list_are_not_said_to_be_none(tmp_path: Path) -> None:
+def test_a_failed_listing_is_not_reported_as_no_stages(tmp_path: Path) -> None:
     (tmp_path / "kubectl").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "kubectl").chmod(0o755)
     run = subprocess.run(
