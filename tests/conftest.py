@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from figures import Bar, report, reported
+from figures import Bar, attach_figure, collect_figures
 
 settings.register_profile("developer", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -67,13 +67,13 @@ def bar(request: pytest.FixtureRequest, nightly: bool) -> Bar:
         if value > limit:
             line = f"{what}: {value:.2f}, the bar is {limit:g}"
             assert not nightly, line
-            report(request, _BAR, line)
+            attach_figure(request, _BAR, line)
 
     return hold
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if lines := reported(terminalreporter, _BAR):
+    if lines := collect_figures(terminalreporter, _BAR):
         terminalreporter.section("above the bar (held by --nightly)")
         for line in lines:
             terminalreporter.write_line(line)

@@ -1,4 +1,4 @@
-"""Figures that tests report: they travel with the reports of tests, so the workers of xdist deliver them too."""
+"""Figures measured by tests: attached to the test reports, so they also arrive from xdist workers."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -6,16 +6,16 @@ from typing import Any, TypeAlias
 import pytest
 
 Bar: TypeAlias = Callable[[str, float, float], None]
-"""The fixture `bar`: what was measured, its value, the highest that is fine."""
+"""The fixture `bar`: the name of the measurement, its value, and the highest acceptable value."""
 
 
-def report(request: pytest.FixtureRequest, name: str, value: Any) -> None:
-    """Attach a figure to the test that runs; it must be JSON."""
+def attach_figure(request: pytest.FixtureRequest, name: str, value: Any) -> None:
+    """Attach a figure to the running test; it must be JSON serialisable."""
     request.node.user_properties.append((name, value))
 
 
-def reported(terminalreporter: Any, name: str) -> list[Any]:
-    """Return the figures of a name that all tests reported."""
-    reports = [one for kind in terminalreporter.stats.values() for one in kind]
-    calls = [one for one in reports if getattr(one, "when", None) == "call"]
+def collect_figures(terminalreporter: Any, name: str) -> list[Any]:
+    """Return the figures with a name from all tests."""
+    reports = [report for kind_reports in terminalreporter.stats.values() for report in kind_reports]
+    calls = [report for report in reports if getattr(report, "when", None) == "call"]
     return [value for call in calls for key, value in call.user_properties if key == name]

@@ -1,4 +1,4 @@
-"""Runs for the tests of the gate: letters in (see `report_builders`), evidence or a run directory out."""
+"""Builders of runs for the gate tests: from letters (see `report_builders`) to evidence or a run directory."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,19 @@ JUDGE_SETTINGS = {"kind": "http", "hf_id": JUDGE.hf_id, "revision": None, "sampl
 TODAY = "2026-01-20T10:00:00+00:00"
 
 
-def words(n: int, best: float, *, size: int = 3, flagged: float = 0.0, seed: int = 0) -> list[str]:
-    """Draw letters of n chunks: A with this probability, else B; flagged ones are C with the flag."""
+def draw_letters(
+    n_chunks: int, best_share: float, *, size: int = 3, flagged_share: float = 0.0, seed: int = 0
+) -> list[str]:
+    """Draw letters of `n_chunks` chunks: A with probability `best_share`, flagged C with `flagged_share`, else B."""
     rng = np.random.default_rng(seed)
-    marks = rng.choice(["A", "B", "C!"], p=[best, 1 - best - flagged, flagged], size=(n, size))
-    return ["".join(row) for row in marks]
+    letters = rng.choice(
+        ["A", "B", "C!"], p=[best_share, 1 - best_share - flagged_share, flagged_share], size=(n_chunks, size)
+    )
+    return ["".join(row) for row in letters]
 
 
 def controls(letters: str = "CCCCCC") -> tuple[Control, ...]:
-    """Make planted controls with these letters: by default a judge that tells them apart from good items."""
+    """Make planted controls with these letters; by default the judge recognises all of them as defective."""
     return tuple(
         Control(
             task_id=digest(index)[:16],
@@ -49,18 +53,18 @@ def controls(letters: str = "CCCCCC") -> tuple[Control, ...]:
 
 
 def run_data(letters: Mapping[str, Sequence[str]], *, embedded: bool = True, **rows: Any) -> RunData:
-    size = max(len(word.replace("!", "")) for own in letters.values() for word in own)
+    size = max(len(reply.replace("!", "")) for replies in letters.values() for reply in replies)
     kinds = {
         name.replace("-", "_"): candidate(name, kind="embedded" if embedded else "http") for name in letters
     }
     rows = {"controls": controls(), **rows}
-    made: Case = case(letters, items_per_sample=size, **kinds).with_rows(**rows)
+    source_case: Case = case(letters, items_per_sample=size, **kinds).with_rows(**rows)
     return RunData(
-        rows=made.rows,
-        eval_facts=made.eval_facts(),
+        rows=source_case.rows,
+        eval_facts=source_case.eval_facts(),
         rubric=RUBRIC,
         judge=JUDGE,
-        candidates=made.candidates,
+        candidates=source_case.candidates,
         judge_tuned=False,
     )
 
@@ -71,39 +75,41 @@ def evidence(
     name: str = "run",
     identity: Mapping[str, Any] | None = None,
     machines: Mapping[str, Any] | None = None,
-    **more: Any,
+    **data_options: Any,
 ) -> Evidence:
-    data = run_data(letters, **more)
-    own = identity_of(data, {"eval": {}, "grading": {"judge": {"name": JUDGE.name, **JUDGE_SETTINGS}}})
-    side = RunIdentity(
+    data = run_data(letters, **data_options)
+    computed_identity = identity_of(
+        data, {"eval": {}, "grading": {"judge": {"name": JUDGE.name, **JUDGE_SETTINGS}}}
+    )
+    run_identity = RunIdentity(
         name=name,
         created="2026-01-05T10:00:00+00:00",
-        identity=own.model_copy(update=dict(identity or {})),
+        identity=computed_identity.model_copy(update=dict(identity or {})),
         qaeval_version="0.1.0",
     )
-    return evidence_of(data, side, machines=machines or {})
+    return evidence_of(data, run_identity, machines=machines or {})
 
 
-def served(made: Evidence, **use: Any) -> Evidence:
-    """Give every candidate a server, and times or a price."""
+def with_server(run: Evidence, **resources: Any) -> Evidence:
+    """Give every candidate a server with times or a price."""
     candidates = [
-        replace(candidate, resources=replace(candidate.resources, has_server=True, **use))
-        for candidate in made.candidates
+        replace(candidate, resources=replace(candidate.resources, has_server=True, **resources))
+        for candidate in run.candidates
     ]
-    return replace(made, candidates=tuple(candidates))
+    return replace(run, candidates=tuple(candidates))
 
 
-def pending(made: Evidence) -> Evidence:
-    """Take all letters away: every delivered item waits for the judge."""
+def without_letters(run: Evidence) -> Evidence:
+    """Remove all letters, so that every delivered item waits for the judge."""
     candidates = [
         replace(
             candidate,
             letters=np.where(candidate.delivered, PENDING, candidate.letters).astype(np.int8),
             flags={name: np.zeros_like(mask) for name, mask in candidate.flags.items()},
         )
-        for candidate in made.candidates
+        for candidate in run.candidates
     ]
-    return replace(made, candidates=tuple(candidates))
+    return replace(run, candidates=tuple(candidates))
 
 
 def write_run(
@@ -112,9 +118,9 @@ def write_run(
     *,
     rubric_sha: str = RUBRIC.sha,
     samples_digest: str = "d" * 64,
-    backwards: bool = False,
+    is_reversed: bool = False,
 ) -> Path:
-    """Write a run directory; with `backwards` its rows stand in the opposite order."""
+    """Write a run directory; with `is_reversed` its rows are in reverse order."""
     data = run_data(letters)
     facts = data.eval_facts
     settings = {
@@ -129,15 +135,15 @@ def write_run(
             "rubric": RUBRIC.name,
         },
         "sample_set": {"n": facts.n_samples, "seed": 7, "digest": samples_digest},
-        "candidates": {one.name: {"kind": one.kind, "sampling": {}} for one in data.candidates},
+        "candidates": {entry.name: {"kind": entry.kind, "sampling": {}} for entry in data.candidates},
         "grading": {
             "judge": {"name": JUDGE.name, **JUDGE_SETTINGS},
             "rubric": {
                 "name": RUBRIC.name,
                 "version": 1,
                 "sha": rubric_sha,
-                "scale": [{"letter": one.name, "name": one.meaning} for one in RUBRIC.scale],
-                "flags": [{"name": one.name, "meaning": one.meaning} for one in RUBRIC.flags],
+                "scale": [{"letter": entry.name, "name": entry.meaning} for entry in RUBRIC.scale],
+                "flags": [{"name": entry.name, "meaning": entry.meaning} for entry in RUBRIC.flags],
             },
         },
     }
@@ -155,7 +161,7 @@ def write_run(
         (CONTROLS, data.rows.controls),
     ):
         lines = [_with_hex_ids(row.model_dump(mode="json")) for row in rows]
-        ordered = reversed(lines) if backwards and name in {GENERATIONS, GRADES} else lines
+        ordered = reversed(lines) if is_reversed and name in {GENERATIONS, GRADES} else lines
         (path / name).write_text("".join(json.dumps(line) + "\n" for line in ordered))
     return path
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import qaeval
-from gate_runs import evidence, words
+from gate_runs import draw_letters, evidence
 from qaeval.chat.protocol import ChatRequest
 from qaeval.errors import UsageError
 from qaeval.gate.anchors import Anchor, AnchorLook, attribute, draw_anchors, drift_of
@@ -174,8 +174,8 @@ def make_drift_report(outcome: str, low: float, high: float) -> DriftReport:
 
 def test_model_change_is_attributed_beyond_the_possible_judge_drift() -> None:
     baseline, run_evidence = (
-        evidence({"alpha": words(150, 0.9)}),
-        evidence({"alpha": words(150, 0.5, seed=1)}),
+        evidence({"alpha": draw_letters(150, 0.9)}),
+        evidence({"alpha": draw_letters(150, 0.5, seed=1)}),
     )
     pairs = {"alpha": "alpha"}
     steady = attribute(make_drift_report("nothing", -0.03, 0.03), run_evidence, baseline, pairs)
@@ -241,7 +241,7 @@ def test_judge_drift_persists_until_a_new_certificate() -> None:
 def test_old_judge_drift_is_not_attributed_to_the_model() -> None:
     """From look 1 on the judge gives B to 11 % of the former A items; the model is unchanged."""
     rng = np.random.default_rng(1)
-    baseline_letters = words(400, 0.9)
+    baseline_letters = draw_letters(400, 0.9)
     run_letters = [
         "".join("B" if letter == "A" and rng.random() < 0.11 else letter for letter in letters)
         for letters in baseline_letters

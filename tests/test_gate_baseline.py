@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gate_runs import evidence, pending, words, write_run
+from gate_runs import draw_letters, evidence, without_letters, write_run
 from qaeval.errors import DataError
 from qaeval.gate.baseline import (
     EvidenceReader,
@@ -64,14 +64,17 @@ def test_letters_are_arrays_in_memory_and_words_in_the_file() -> None:
 
 
 def test_a_run_whose_grading_goes_on_has_letters_that_are_pending_and_no_file(tmp_path: Path) -> None:
-    run = pending(evidence({"alpha": ["AAB!", "A-C", "x", "BBA"] * 3}))
+    run = without_letters(evidence({"alpha": ["AAB!", "A-C", "x", "BBA"] * 3}))
     assert (run.is_graded, run.candidates[0].n_pending) == (False, 27)
     with pytest.raises(ValueError, match="grading goes on"):
         write_baseline(run, tmp_path / "x.json")
 
 
 def test_600_items_with_times_need_less_than_200_kb_and_hold_no_text(tmp_path: Path) -> None:
-    letters = {name: words(200, 0.7, flagged=0.1, seed=seed) for seed, name in enumerate(("alpha", "beta"))}
+    letters = {
+        name: draw_letters(200, 0.7, flagged_share=0.1, seed=seed)
+        for seed, name in enumerate(("alpha", "beta"))
+    }
     made = evidence(letters, embedded=False)
     long_ids = tuple(f"documentation/reference/of-a-long-folder/{chunk}#section" for chunk in made.chunks)
     path = tmp_path / "x.json"
@@ -83,7 +86,7 @@ def test_600_items_with_times_need_less_than_200_kb_and_hold_no_text(tmp_path: P
 def test_a_run_and_its_baseline_file_are_the_same_evidence_and_its_columns_stand_on_lines(
     tmp_path: Path, reader: EvidenceReader
 ) -> None:
-    run = write_run(tmp_path / "run", {"alpha": words(20, 0.8)})
+    run = write_run(tmp_path / "run", {"alpha": draw_letters(20, 0.8)})
     made = reader.run(run)
     write_baseline(made, tmp_path / "x.json")
     of_file, of_run = reader.baseline(str(tmp_path / "x.json")), reader.baseline(str(run))
@@ -137,7 +140,7 @@ def test_a_mistyped_baseline_is_refused_with_the_closest_name(tmp_path: Path, re
 def test_a_pointer_gives_the_run_and_is_refused_when_the_run_changed(
     tmp_path: Path, reader: EvidenceReader
 ) -> None:
-    run = write_run(tmp_path / "run", {"alpha": words(20, 0.8)})
+    run = write_run(tmp_path / "run", {"alpha": draw_letters(20, 0.8)})
     size = write_pointer(str(run), reader.run(run), tmp_path / "x.json")
     assert size < 300
     assert reader.baseline(str(tmp_path / "x.json")).source.name == "run"
@@ -151,7 +154,7 @@ def test_a_pointer_gives_the_run_and_is_refused_when_the_run_changed(
 def test_a_baseline_may_be_kept_in_a_store_as_a_run_a_file_or_a_pointer_to_it(
     tmp_path: Path, reader: EvidenceReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = write_run(tmp_path / "release", {"alpha": words(20, 0.8)})
+    run = write_run(tmp_path / "release", {"alpha": draw_letters(20, 0.8)})
     made = reader.run(run)
     write_baseline(made, tmp_path / "x.json")
     with s3_server() as url:
@@ -187,7 +190,7 @@ def test_a_baseline_in_a_store_is_the_run_or_file_that_was_put_there(
 ) -> None:
     stored = StoreReader(config=reader.config)
     object.__setattr__(stored, "folder", tmp_path)
-    run = write_run(tmp_path / "kept" / "release", {"alpha": words(20, 0.8)})
+    run = write_run(tmp_path / "kept" / "release", {"alpha": draw_letters(20, 0.8)})
     evidence = reader.run(run)
     write_baseline(evidence, tmp_path / "kept" / "x.json")
     write_pointer("s3://kept/release", evidence, tmp_path / "there.json")
@@ -198,7 +201,7 @@ def test_a_baseline_in_a_store_is_the_run_or_file_that_was_put_there(
     assert evidence_digest(stored.baseline(str(tmp_path / "there.json"))) == evidence_digest(evidence)
     with pytest.raises(DataError, match="no run here"):
         stored.baseline("s3://kept/relaese")
-    write_run(tmp_path / "other", {"alpha": words(20, 0.2)})
+    write_run(tmp_path / "other", {"alpha": draw_letters(20, 0.2)})
     (tmp_path / "other" / GRADES).replace(run / GRADES)
     with pytest.raises(DataError, match="letters changed"):
         stored.baseline("s3://kept/pointer.json")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gate_runs import words, write_run
+from gate_runs import draw_letters, write_run
 from qaeval.cli import run
 
 WIDE = "rules:\n  - {quantity: usable_rate, margin: 0.3}\n"
@@ -131,8 +131,8 @@ def test_a_baseline_file_cannot_be_regraded(demo: Path, capsys: pytest.CaptureFi
 @pytest.mark.slow
 def test_different_samples_exit_4_unless_unpaired(demo: Path, tmp_path: Path) -> None:
     (tmp_path / "gate.yaml").write_text(WIDE)
-    other_samples = write_run(tmp_path / "other", {"alpha": words(200, 0.8)}, samples_digest="0" * 64)
-    sample_run = write_run(tmp_path / "one", {"alpha": words(200, 0.8)})
+    other_samples = write_run(tmp_path / "other", {"alpha": draw_letters(200, 0.8)}, samples_digest="0" * 64)
+    sample_run = write_run(tmp_path / "one", {"alpha": draw_letters(200, 0.8)})
     assert gate(sample_run, "--baseline", demo) == 4
     assert gate(sample_run, "--baseline", other_samples) == 4
     assert gate(sample_run, "--baseline", other_samples, "--unpaired") == 0
@@ -172,8 +172,8 @@ def test_invalid_gate_arguments_are_refused(
 
 @pytest.mark.slow
 def test_empty_and_ungraded_runs_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    baseline = write_run(tmp_path / "baseline", {"alpha": words(30, 0.8)})
-    empty = write_run(tmp_path / "empty", {"alpha": words(30, 0.8)})
+    baseline = write_run(tmp_path / "baseline", {"alpha": draw_letters(30, 0.8)})
+    empty = write_run(tmp_path / "empty", {"alpha": draw_letters(30, 0.8)})
     (empty / "generations.jsonl").write_text("")
     (empty / "grades.jsonl").write_text("")
     assert gate(empty, "--baseline", baseline) == 65
@@ -191,11 +191,11 @@ def test_empty_and_ungraded_runs_are_refused(tmp_path: Path, capsys: pytest.Capt
 def test_the_row_order_on_disk_does_not_change_the_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    letters = {"alpha": words(40, 0.7, flagged=0.1)}
-    write_run(tmp_path / "baseline", {"alpha": words(40, 0.8)})
+    letters = {"alpha": draw_letters(40, 0.7, flagged_share=0.1)}
+    write_run(tmp_path / "baseline", {"alpha": draw_letters(40, 0.8)})
     outputs = []
     for folder, backwards in (("a", False), ("b", True)):
-        path = write_run(tmp_path / folder / "run", letters, backwards=backwards)
+        path = write_run(tmp_path / folder / "run", letters, is_reversed=backwards)
         gate(path, "--baseline", "baseline", "--json")
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy
 
-from gate_runs import TODAY, evidence, served, words, write_run
+from gate_runs import TODAY, draw_letters, evidence, with_server, write_run
 from qaeval.errors import DataError
 from qaeval.gate.baseline import EvidenceReader
 from qaeval.gate.certificate import age_hours
@@ -36,7 +36,7 @@ def gate(run: Evidence, baseline: Evidence | None, *rules: Mapping[str, Any], **
 
 def timed_run(n: int, seconds: Any) -> Evidence:
     """Return a run of n chunks with these latencies."""
-    return served(evidence({"alpha": words(n, 0.8)}), latency_s=np.array(seconds, dtype=float))
+    return with_server(evidence({"alpha": draw_letters(n, 0.8)}), latency_s=np.array(seconds, dtype=float))
 
 
 # -------------------------------------------------------------------- the default policy
@@ -54,8 +54,8 @@ def test_default_policy_passes_most_equal_runs_and_no_worse_run(n: int, size: in
         seeds = range(first_seed, first_seed + 2 * n_runs, 2)
         pairs = [
             (
-                evidence({"alpha": words(n, best, size=size, flagged=0.03, seed=seed)}),
-                evidence({"alpha": words(n, 0.8, size=size, flagged=0.03, seed=seed + 1)}),
+                evidence({"alpha": draw_letters(n, best, size=size, flagged_share=0.03, seed=seed)}),
+                evidence({"alpha": draw_letters(n, 0.8, size=size, flagged_share=0.03, seed=seed + 1)}),
             )
             for seed in seeds
         ]
@@ -88,11 +88,11 @@ def test_baseline_age_is_counted_in_hours() -> None:
     assert age_hours("2026-01-05T10:00:00+02:00", "2026-01-05T10:00:00") == pytest.approx(2)
     assert age_hours("yesterday", morning) is None
     assert [age(hours) for hours in (0.4, 1.9, 47.9, 48)] == ["under 1 hour", "1 hour", "47 hours", "2 days"]
-    baseline = evidence({"alpha": words(100, 0.8)})
+    baseline = evidence({"alpha": draw_letters(100, 0.8)})
     baseline = replace(
         baseline, source=baseline.source.model_copy(update={"created": "2025-12-31T11:00:00+00:00"})
     )
-    run = evidence({"alpha": words(100, 0.8, seed=1)})
+    run = evidence({"alpha": draw_letters(100, 0.8, seed=1)})
     # 19 days and 23 hours, then an hour more than 19 days
     assert not [note for note in gate(run, baseline, USABLE, stale_after_days=20).notes if "days old" in note]
     assert [note for note in gate(run, baseline, USABLE, stale_after_days=19).notes if "19 days old" in note]
@@ -107,7 +107,7 @@ def test_baseline_age_is_counted_in_hours() -> None:
 def test_hallucination_rate_is_inconclusive_if_most_items_failed(
     rule: Mapping[str, Any], failed_letters: str
 ) -> None:
-    baseline = evidence({"alpha": words(300, 0.8, flagged=0.05)})
+    baseline = evidence({"alpha": draw_letters(300, 0.8, flagged_share=0.05)})
     run = evidence({"alpha": ["AAA"] * 60 + [failed_letters] * 240})
     report = gate(run, baseline if "margin" in rule else None, rule, inconclusive="warn")
     assert (report.outcome, report.exit_code) == ("inconclusive", 2)
@@ -235,8 +235,8 @@ def test_latency_is_compared_on_samples_timed_on_both_sides() -> None:
 
 def test_different_price_dates_are_stated_beside_a_cost() -> None:
     def priced_run(text: str) -> Evidence:
-        run = evidence({"alpha": words(60, 0.8)})
-        return served(run, work_s=60.0, price=0.1, currency="EUR", price_basis=text)
+        run = evidence({"alpha": draw_letters(60, 0.8)})
+        return with_server(run, work_s=60.0, price=0.1, currency="EUR", price_basis=text)
 
     rule = {"quantity": "cost_per_1000_usable", "margin": "20%"}
     recent, earlier = (
@@ -260,14 +260,14 @@ def test_an_alpha_below_the_resampling_resolution_is_reported() -> None:
 
 
 def test_a_baseline_whose_chunks_do_not_match_its_digest_is_refused() -> None:
-    run, smaller_run = evidence({"alpha": words(100, 0.8)}), evidence({"alpha": words(90, 0.8)})
+    run, smaller_run = evidence({"alpha": draw_letters(100, 0.8)}), evidence({"alpha": draw_letters(90, 0.8)})
     baseline = replace(smaller_run, source=run.source.model_copy(update={"name": "before"}))
     with pytest.raises(DataError, match=r"before: .* run.*\(10 differ"):
         gate(run, baseline, USABLE)
 
 
 def test_a_run_without_candidates_is_refused(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", {"alpha": words(20, 0.8)})
+    run = write_run(tmp_path / "run", {"alpha": draw_letters(20, 0.8)})
     settings = json.loads((run / "settings.json").read_text())
     (run / "settings.json").write_text(json.dumps({**settings, "candidates": {}}))
     for name in ("generations.jsonl", "grades.jsonl"):
@@ -288,7 +288,7 @@ def test_a_stratum_missing_from_the_run_is_inconclusive() -> None:
 
 
 def test_a_run_against_itself_is_noted() -> None:
-    run = evidence({"alpha": words(100, 0.8)})
+    run = evidence({"alpha": draw_letters(100, 0.8)})
     (note,) = gate(run, run, USABLE).notes
     assert "same run" in note
 

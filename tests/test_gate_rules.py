@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy
 
-from gate_runs import TODAY, evidence, run_data, served, words
+from gate_runs import TODAY, draw_letters, evidence, run_data, with_server
 from qaeval.errors import DataError, UsageError
 from qaeval.gate.baseline import evidence_digest
 from qaeval.gate.decide import decide
@@ -79,7 +79,7 @@ def normal_estimate(value: float, se: float) -> Any:
 
 
 def test_a_run_against_itself_passes_with_its_interval() -> None:
-    run = evidence({"alpha": words(100, 0.8)})
+    run = evidence({"alpha": draw_letters(100, 0.8)})
     report = gate(run, run)
     assert (report.outcome, report.exit_code, only_rule(report).verdict) == ("pass", 0, "pass")
     # all 100 chunks tie: two chunks of +1 and -1 are added, se = sqrt(2/101/102), t on 99 degrees of freedom
@@ -99,7 +99,10 @@ def test_two_identical_runs_pass_from_the_documented_size(n: int, margin: float,
 
 
 def test_a_loss_beyond_the_margin_is_a_regression() -> None:
-    report = gate(evidence({"alpha": words(200, 0.65, seed=1)}), evidence({"alpha": words(200, 0.8, seed=2)}))
+    report = gate(
+        evidence({"alpha": draw_letters(200, 0.65, seed=1)}),
+        evidence({"alpha": draw_letters(200, 0.8, seed=2)}),
+    )
     assert (report.outcome, report.exit_code) == ("regression", 1)
     assert only_rule(report).sentence.startswith("alpha: usable rate")
     assert only_rule(report).change.high < 0
@@ -107,7 +110,7 @@ def test_a_loss_beyond_the_margin_is_a_regression() -> None:
 
 
 def test_equal_chunks_give_the_interval_and_p_value_of_the_paired_test() -> None:
-    before, after = words(60, 0.8, seed=1), words(60, 0.7, seed=2)
+    before, after = draw_letters(60, 0.8, seed=1), draw_letters(60, 0.7, seed=2)
     rule = only_rule(gate(evidence({"alpha": after}), evidence({"alpha": before})))
     baseline_rates, run_rates = ([word.count("A") / 3 for word in letters] for letters in (before, after))
     expected = non_inferiority(baseline_rates, run_rates, margin=0.05)
@@ -194,12 +197,15 @@ def test_a_proven_loss_within_the_margin_passes_and_is_reported() -> None:
 
 
 def test_too_little_data_is_inconclusive_and_gives_the_chunks_needed() -> None:
-    run, baseline = evidence({"alpha": words(40, 0.8, seed=5)}), evidence({"alpha": words(40, 0.8, seed=6)})
+    run, baseline = (
+        evidence({"alpha": draw_letters(40, 0.8, seed=5)}),
+        evidence({"alpha": draw_letters(40, 0.8, seed=6)}),
+    )
     rule = only_rule(report := gate(run, baseline))
     assert (report.outcome, report.exit_code) == ("inconclusive", 2)
     differences = [
         after.count("A") / 3 - before.count("A") / 3
-        for before, after in zip(words(40, 0.8, seed=6), words(40, 0.8, seed=5), strict=True)
+        for before, after in zip(draw_letters(40, 0.8, seed=6), draw_letters(40, 0.8, seed=5), strict=True)
     ]
     spread, nearest = np.std(differences, ddof=1), max(0.05 + np.mean(differences), -np.mean(differences))
     needed = ((scipy.stats.norm.ppf(0.95) + scipy.stats.norm.ppf(0.8)) * spread / nearest) ** 2
@@ -223,9 +229,9 @@ def test_the_power_for_an_equal_run_matches_the_standard_formula() -> None:
 
 
 def test_the_requested_number_of_chunks_is_enough_to_decide() -> None:
-    run = evidence({"alpha": words(30, 0.8)})
+    run = evidence({"alpha": draw_letters(30, 0.8)})
     n_more = only_rule(gate(run, run)).n_more_chunks
-    larger_run = evidence({"alpha": words(30 + (n_more or 0), 0.8)})
+    larger_run = evidence({"alpha": draw_letters(30 + (n_more or 0), 0.8)})
     assert n_more is not None
     assert only_rule(gate(larger_run, larger_run)).verdict == "pass"
 
@@ -239,8 +245,8 @@ def test_fewer_than_ten_chunks_decide_nothing() -> None:
 
 def test_a_policy_may_let_too_little_data_pass_with_a_warning() -> None:
     report = gate(
-        evidence({"alpha": words(40, 0.8, seed=5)}),
-        evidence({"alpha": words(40, 0.8, seed=6)}),
+        evidence({"alpha": draw_letters(40, 0.8, seed=5)}),
+        evidence({"alpha": draw_letters(40, 0.8, seed=6)}),
         inconclusive="warn",
     )
     assert (report.outcome, report.exit_code) == ("inconclusive", 0)
@@ -253,7 +259,11 @@ def test_a_policy_may_let_too_little_data_pass_with_a_warning() -> None:
 )
 def test_a_limit_passes_is_broken_or_stays_open(usable_rate: float, verdict: str) -> None:
     rule = only_rule(
-        gate(evidence({"alpha": words(100, usable_rate)}), None, {"quantity": "usable_rate", "at_least": 0.8})
+        gate(
+            evidence({"alpha": draw_letters(100, usable_rate)}),
+            None,
+            {"quantity": "usable_rate", "at_least": 0.8},
+        )
     )
     assert rule.verdict == verdict
     assert (rule.change, rule.margin, rule.limit) == (None, None, 0.8)
@@ -331,7 +341,10 @@ def test_passes_are_not_corrected() -> None:
 
 
 def test_a_regression_outranks_an_undecided_rule() -> None:
-    run, baseline = evidence({"alpha": words(60, 0.4, seed=1)}), evidence({"alpha": words(60, 0.8, seed=2)})
+    run, baseline = (
+        evidence({"alpha": draw_letters(60, 0.4, seed=1)}),
+        evidence({"alpha": draw_letters(60, 0.8, seed=2)}),
+    )
     report = gate(run, baseline, USABLE, {"quantity": "p95_latency", "margin": "10%"})
     assert report.outcome == "regression"
     assert "1 rule is undecided" in report.headline
@@ -366,15 +379,15 @@ def test_a_rule_by_stratum_finds_a_loss_hidden_in_the_total() -> None:
     ],
 )
 def test_an_unknown_name_in_a_rule_is_refused(rule: Mapping[str, Any], message: str) -> None:
-    run = evidence({"alpha": words(20, 0.8)})
+    run = evidence({"alpha": draw_letters(20, 0.8)})
     with pytest.raises(DataError) as error:
         gate(run, run, rule)
     assert message in str(error.value)
 
 
 def test_each_candidate_is_gated_against_its_namesake_and_a_new_one_never_passes() -> None:
-    run = evidence({"alpha": words(100, 0.8), "beta": words(100, 0.8)})
-    report = gate(run, evidence({"alpha": words(100, 0.8)}))
+    run = evidence({"alpha": draw_letters(100, 0.8), "beta": draw_letters(100, 0.8)})
+    report = gate(run, evidence({"alpha": draw_letters(100, 0.8)}))
     assert {rule.id: rule.verdict for rule in report.rules} == {
         "usable_rate@alpha": "pass",
         "usable_rate@beta": "inconclusive",
@@ -384,18 +397,18 @@ def test_each_candidate_is_gated_against_its_namesake_and_a_new_one_never_passes
 
 
 def test_a_candidate_is_gated_against_the_named_baseline_candidate() -> None:
-    run = evidence({"alpha": words(100, 0.8), "beta": words(100, 0.8)})
-    report = gate(run, evidence({"old": words(100, 0.8)}), candidates={"beta": "old"})
+    run = evidence({"alpha": draw_letters(100, 0.8), "beta": draw_letters(100, 0.8)})
+    report = gate(run, evidence({"old": draw_letters(100, 0.8)}), candidates={"beta": "old"})
     assert [(rule.candidate, rule.against, rule.verdict) for rule in report.rules] == [
         ("beta", "old", "pass")
     ]
     assert [note for note in report.notes if "--candidate" in note and "alpha" in note]
     with pytest.raises(UsageError, match=r"the baseline .*'odl'.*'old'"):
-        gate(run, evidence({"old": words(100, 0.8)}), candidates={"beta": "odl"})
+        gate(run, evidence({"old": draw_letters(100, 0.8)}), candidates={"beta": "odl"})
 
 
 def test_two_rules_with_the_same_name_are_refused() -> None:
-    run = evidence({"alpha": words(20, 0.8), "beta": words(20, 0.8)})
+    run = evidence({"alpha": draw_letters(20, 0.8), "beta": draw_letters(20, 0.8)})
     with pytest.raises(DataError, match=r"usable_rate@beta .*two rules"):
         gate(run, run, USABLE, {**USABLE, "margin": 0.1, "candidates": ["beta"]})
 
@@ -416,7 +429,7 @@ def test_two_rules_with_the_same_name_are_refused() -> None:
 )
 @pytest.mark.parametrize("inconclusive", ["fail", "warn"])
 def test_a_quantity_without_data_is_inconclusive(rule: Mapping[str, Any], inconclusive: str) -> None:
-    run = evidence({"alpha": words(50, 0.8)})
+    run = evidence({"alpha": draw_letters(50, 0.8)})
     report = gate(run, run, rule, inconclusive=inconclusive)
     assert (report.outcome, report.exit_code) == ("inconclusive", 2)
     assert "cannot be evaluated" in only_rule(report).sentence
@@ -436,7 +449,7 @@ def test_nothing_passes_without_a_graded_item(run_letters: str, baseline_letters
 
 
 def test_a_margin_without_a_baseline_is_inconclusive() -> None:
-    report = gate(evidence({"alpha": words(50, 0.8)}), None)
+    report = gate(evidence({"alpha": draw_letters(50, 0.8)}), None)
     assert (report.outcome, report.exit_code) == ("inconclusive", 2)
 
 
@@ -457,8 +470,8 @@ def test_different_runs_are_not_comparable_and_the_difference_is_named(
     identity: Mapping[str, str], message: str
 ) -> None:
     run, baseline = (
-        evidence({"alpha": words(50, 0.8)}),
-        evidence({"alpha": words(50, 0.8)}, identity=identity),
+        evidence({"alpha": draw_letters(50, 0.8)}),
+        evidence({"alpha": draw_letters(50, 0.8)}, identity=identity),
     )
     report = gate(run, baseline)
     assert (report.outcome, report.exit_code, report.rules) == ("not comparable", 4, ())
@@ -473,8 +486,8 @@ def test_for_a_baseline_of_another_eval_only_the_eval_is_named() -> None:
         "samples_digest": "0" * 64,
     }
     run, baseline = (
-        evidence({"alpha": words(50, 0.8)}),
-        evidence({"alpha": words(50, 0.8)}, identity=identity),
+        evidence({"alpha": draw_letters(50, 0.8)}),
+        evidence({"alpha": draw_letters(50, 0.8)}, identity=identity),
     )
     headline = gate(run, baseline).headline
     assert all(phrase in headline for phrase in ("qa_pairs", "rag_qa", "--baseline"))
@@ -484,12 +497,12 @@ def test_for_a_baseline_of_another_eval_only_the_eval_is_named() -> None:
 
 @pytest.mark.slow
 def test_different_samples_are_compared_unpaired_if_the_policy_allows_it() -> None:
-    run = evidence({"alpha": words(300, 0.9, seed=1)})
-    baseline = evidence({"alpha": words(300, 0.9, seed=2)}, identity={"samples_digest": "0" * 64})
+    run = evidence({"alpha": draw_letters(300, 0.9, seed=1)})
+    baseline = evidence({"alpha": draw_letters(300, 0.9, seed=2)}, identity={"samples_digest": "0" * 64})
     report = gate(run, baseline, samples="may differ")
     assert "unpaired" in only_rule(report).change.method
     assert any("samples differ" in note for note in report.notes)
-    paired = gate(run, evidence({"alpha": words(300, 0.9, seed=2)}))
+    paired = gate(run, evidence({"alpha": draw_letters(300, 0.9, seed=2)}))
     assert only_rule(report).change.value == pytest.approx(only_rule(paired).change.value)
 
 
@@ -499,7 +512,7 @@ def test_an_inconsistent_judge_is_noted() -> None:
 
 
 def test_an_old_baseline_is_noted_with_its_age() -> None:
-    run, before = (evidence({"alpha": words(100, 0.8, seed=seed)}) for seed in (0, 1))
+    run, before = (evidence({"alpha": draw_letters(100, 0.8, seed=seed)}) for seed in (0, 1))
     run = replace(run, candidates=before.candidates, source=run.source.model_copy(update={"created": ""}))
     assert gate(run, before).notes == ()
     assert "15 days old" in gate(run, before, stale_after_days=14).notes[0]
@@ -511,8 +524,8 @@ def test_an_old_baseline_is_noted_with_its_age() -> None:
 def test_p95_latency_is_compared_by_a_paired_bootstrap_with_a_relative_margin() -> None:
     rng = np.random.default_rng(0)
     seconds = rng.lognormal(0, 0.3, 200)
-    baseline = served(evidence({"alpha": words(200, 0.8)}), latency_s=seconds)
-    slower = served(evidence({"alpha": words(200, 0.8)}), latency_s=1.5 * seconds)
+    baseline = with_server(evidence({"alpha": draw_letters(200, 0.8)}), latency_s=seconds)
+    slower = with_server(evidence({"alpha": draw_letters(200, 0.8)}), latency_s=1.5 * seconds)
     rule = {"quantity": "p95_latency", "margin": "20%"}
     same, worse = only_rule(gate(baseline, baseline, rule)), only_rule(gate(slower, baseline, rule))
     p95 = float(np.quantile(seconds, 0.95))
@@ -527,7 +540,7 @@ def test_p95_latency_is_compared_by_a_paired_bootstrap_with_a_relative_margin() 
 @pytest.mark.slow
 def test_the_bootstrap_interval_of_a_quantile_covers_like_the_binomial_one() -> None:
     seconds = np.sort(np.random.default_rng(1).exponential(size=400))
-    run = served(evidence({"alpha": words(400, 0.8)}), latency_s=seconds)
+    run = with_server(evidence({"alpha": draw_letters(400, 0.8)}), latency_s=seconds)
     rule = only_rule(gate(run, None, {"quantity": "p50_latency", "at_most": 2.0}))
     low, high = (seconds[int(scipy.stats.binom.ppf(q, 400, 0.5))] for q in (0.05, 0.95))
     assert (rule.current.low, rule.current.high) == pytest.approx((low, high), rel=0.05)
@@ -535,14 +548,14 @@ def test_the_bootstrap_interval_of_a_quantile_covers_like_the_binomial_one() -> 
 
 def test_the_ttft_quantile_is_read_from_the_histogram_with_binomial_ranks() -> None:
     counts = {0.1: 500.0, 0.2: 900.0, 0.4: 1000.0, inf: 1000.0}
-    run = served(evidence({"alpha": words(20, 0.8)}), ttft=counts)
+    run = with_server(evidence({"alpha": draw_letters(20, 0.8)}), ttft=counts)
     rule = only_rule(gate(run, None, {"quantity": "p95_ttft", "at_most": 0.4}))
     # 950 of 1,000 lie half way through the bucket from 0.2 to 0.4; the ranks are 0.95 +- 1.645 sqrt(.95 x .05/1000)
     reach = 1.6448536 * np.sqrt(0.95 * 0.05 / 1000)
     assert rule.current.value == pytest.approx(0.3)
     assert rule.current.high == pytest.approx(0.3 + 0.2 * reach * 1000 / 100)
     assert rule.verdict == "pass"
-    few = served(evidence({"alpha": words(20, 0.8)}), ttft={0.1: 50.0, inf: 50.0})
+    few = with_server(evidence({"alpha": draw_letters(20, 0.8)}), ttft={0.1: 50.0, inf: 50.0})
     assert only_rule(gate(few, None, {"quantity": "p95_ttft", "at_most": 0.4})).verdict == "inconclusive"
 
 
@@ -550,7 +563,7 @@ def test_ttft_of_run_and_baseline_is_compared_as_independent_requests() -> None:
     counts = {0.1: 500.0, 0.2: 900.0, 0.4: 1000.0, inf: 1000.0}
     slower = {2 * bound: n for bound, n in counts.items()}
     baseline, same, worse = (
-        served(evidence({"alpha": words(20, 0.8)}), ttft=n) for n in (counts, counts, slower)
+        with_server(evidence({"alpha": draw_letters(20, 0.8)}), ttft=n) for n in (counts, counts, slower)
     )
     rule = {"quantity": "p50_ttft", "margin": "20%"}
     equal, regression = (only_rule(gate(run, baseline, rule)) for run in (same, worse))
@@ -565,14 +578,14 @@ def test_ttft_of_run_and_baseline_is_compared_as_independent_requests() -> None:
 
 def test_only_a_model_behind_a_server_has_times() -> None:
     for embedded in (True, False):
-        (candidate,) = evidence({"alpha": words(20, 0.8)}, embedded=embedded).candidates
+        (candidate,) = evidence({"alpha": draw_letters(20, 0.8)}, embedded=embedded).candidates
         assert candidate.resources.has_server is not embedded
         assert (candidate.resources.work_s is None) is embedded
 
 
 def test_a_quantile_above_the_last_histogram_bound_is_unknown() -> None:
     counts = {0.1: 500.0, 0.2: 900.0, inf: 1000.0}
-    run = served(evidence({"alpha": words(20, 0.8)}), ttft=counts)
+    run = with_server(evidence({"alpha": draw_letters(20, 0.8)}), ttft=counts)
     rule = only_rule(gate(run, run, {"quantity": "p95_ttft", "margin": "20%"}))
     assert (rule.verdict, rule.change) == ("inconclusive", None)
 
@@ -581,7 +594,7 @@ def test_a_quantile_above_the_last_histogram_bound_is_unknown() -> None:
 def test_ttft_needs_a_hundred_requests_on_both_sides(n_requests: float) -> None:
     counts = {0.1: 500.0, 0.2: 1000.0, inf: 1000.0}
     run, few = (
-        served(evidence({"alpha": words(20, 0.8)}), ttft=histogram)
+        with_server(evidence({"alpha": draw_letters(20, 0.8)}), ttft=histogram)
         for histogram in (counts, {bound: n_requests * value / 1000 for bound, value in counts.items()})
     )
     rule = {"quantity": "p50_ttft", "margin": "500%"}
@@ -592,18 +605,22 @@ def test_ttft_needs_a_hundred_requests_on_both_sides(n_requests: float) -> None:
 
 
 def test_cost_is_the_price_of_the_work_over_the_usable_items() -> None:
-    run = served(evidence({"alpha": ["AAB"] * 50 + ["ABB"] * 50}), work_s=360.0, price=0.1, currency="EUR")
+    run = with_server(
+        evidence({"alpha": ["AAB"] * 50 + ["ABB"] * 50}), work_s=360.0, price=0.1, currency="EUR"
+    )
     rule = only_rule(gate(run, None, {"quantity": "cost_per_1000_usable", "at_most": 2.0}))
     # 150 of 300 items are usable: 0.1 EUR / 150 × 1,000
     assert (rule.current.value, rule.unit, rule.verdict) == (pytest.approx(0.1 / 150 * 1000), "EUR", "pass")
-    dearer = served(evidence({"alpha": ["AAB"] * 50 + ["ABB"] * 50}), work_s=720.0, price=0.2, currency="EUR")
+    dearer = with_server(
+        evidence({"alpha": ["AAB"] * 50 + ["ABB"] * 50}), work_s=720.0, price=0.2, currency="EUR"
+    )
     worse = only_rule(gate(dearer, run, {"quantity": "cost_per_1000_usable", "margin": "20%"}))
     assert (worse.verdict, worse.change.value) == ("regression", pytest.approx(0.1 / 150 * 1000))
 
 
 def test_costs_in_different_currencies_are_not_compared() -> None:
     euro, dollar = (
-        served(evidence({"alpha": words(50, 0.8)}), work_s=360.0, price=0.1, currency=name)
+        with_server(evidence({"alpha": draw_letters(50, 0.8)}), work_s=360.0, price=0.1, currency=name)
         for name in ("EUR", "USD")
     )
     rule = only_rule(gate(euro, dollar, {"quantity": "cost_per_1000_usable", "margin": "20%"}))
@@ -611,7 +628,7 @@ def test_costs_in_different_currencies_are_not_compared() -> None:
 
 
 def test_a_run_without_a_price_is_gated_by_seconds() -> None:
-    run = served(evidence({"alpha": ["AB"] * 60}), work_s=60.0)
+    run = with_server(evidence({"alpha": ["AB"] * 60}), work_s=60.0)
     assert (
         "has no price"
         in only_rule(gate(run, run, {"quantity": "cost_per_1000_usable", "margin": "5%"})).sentence
@@ -624,7 +641,7 @@ def test_a_run_without_a_price_is_gated_by_seconds() -> None:
 
 def test_the_price_comes_from_the_machine_in_the_registry() -> None:
     machine = MachineFacts(name="l4", price_per_hour=3.6, currency="EUR", as_of="2026-01-01", source="list")
-    run = evidence({"alpha": words(50, 0.8)}, embedded=False, machines={"alpha": machine})
+    run = evidence({"alpha": draw_letters(50, 0.8)}, embedded=False, machines={"alpha": machine})
     # the builder's stage took 60 seconds
     assert run.candidates[0].resources.price == pytest.approx(0.06)
     assert run.candidates[0].resources.latency_s[0] == 1.5
@@ -637,7 +654,7 @@ def test_the_judges_kappa_is_gated_by_its_interval() -> None:
     labels = RaterLabels(
         rater="anna", kind="human", reference=reference, judged=judged, clusters=np.arange(300)
     )
-    run = replace(evidence({"alpha": words(50, 0.8)}), labels=(labels,))
+    run = replace(evidence({"alpha": draw_letters(50, 0.8)}), labels=(labels,))
     rules = [
         {"quantity": "judge_kappa", "at_least": limit, "rater": rater}
         for limit, rater in ((0.5, ""), (0.99, "anna"))
@@ -650,7 +667,7 @@ def test_the_judges_kappa_is_gated_by_its_interval() -> None:
 
 
 def test_labels_of_a_run_are_used_by_the_rule() -> None:
-    letters = {"alpha": words(40, 0.6)}
+    letters = {"alpha": draw_letters(40, 0.6)}
     grades = [row for row in run_data(letters).rows.grades if row.kind == "grade"]
     labels = [label_of(row, row.letter) for row in grades]
     run = evidence(letters, labels=labels)
@@ -663,20 +680,20 @@ def test_labels_of_a_run_are_used_by_the_rule() -> None:
 
 
 def test_the_verdict_does_not_depend_on_the_order_of_the_rows() -> None:
-    letters = {"alpha": words(60, 0.7), "beta": words(60, 0.75, seed=1)}
+    letters = {"alpha": draw_letters(60, 0.7), "beta": draw_letters(60, 0.75, seed=1)}
     rows = run_data(letters).rows
     shuffled: dict[str, Sequence[Any]] = {"generations": list(rows.generations), "grades": list(rows.grades)}
     for kind_rows in shuffled.values():
         random.Random(0).shuffle(kind_rows)  # noqa: S311 - no secret
     run, shuffled_run = evidence(letters), evidence(letters, **shuffled)
     assert evidence_digest(run) == evidence_digest(shuffled_run)
-    baseline = evidence({name: words(60, 0.8, seed=9) for name in letters})
+    baseline = evidence({name: draw_letters(60, 0.8, seed=9) for name in letters})
     assert gate(run, baseline) == gate(shuffled_run, baseline)
 
 
 def test_bootstraps_are_reproducible() -> None:
     seconds = np.random.default_rng(2).exponential(size=80)
-    run = served(evidence({"alpha": words(80, 0.8)}), latency_s=seconds)
+    run = with_server(evidence({"alpha": draw_letters(80, 0.8)}), latency_s=seconds)
     rule = {"quantity": "p95_latency", "at_most": 3.0}
     first = gate(run, None, rule)
     _resampled.cache_clear()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gate_builders import EVERY
-from gate_runs import TODAY, controls, evidence, served, words
+from gate_runs import TODAY, controls, draw_letters, evidence, with_server
 from qaeval.cli.gate_tables import print_gate
 from qaeval.comparison.model import Reason, Verdict
 from qaeval.gate.decide import decide
@@ -56,11 +56,11 @@ def gates() -> dict[str, GateReport]:
 
 def _gates() -> Iterator[tuple[str, GateReport]]:
     good, same = (
-        evidence({"alpha": words(120, 0.8, seed=1)}),
-        evidence({"alpha": words(120, 0.8, seed=1)}, name="main"),
+        evidence({"alpha": draw_letters(120, 0.8, seed=1)}),
+        evidence({"alpha": draw_letters(120, 0.8, seed=1)}, name="main"),
     )
-    bad = evidence({"alpha": words(120, 0.5, flagged=0.2, seed=2)})
-    few = evidence({"alpha": words(40, 0.8, seed=5)})
+    bad = evidence({"alpha": draw_letters(120, 0.5, flagged_share=0.2, seed=2)})
+    few = evidence({"alpha": draw_letters(40, 0.8, seed=5)})
     yield (
         "passes, one of them with a proven loss",
         gate(
@@ -73,11 +73,13 @@ def _gates() -> Iterator[tuple[str, GateReport]]:
     yield "regressions", gate(bad, same, USABLE, HALLUCINATION, {**USABLE, "margin": 0.2, "by": "stratum"})
     yield (
         "too little data",
-        gate(few, evidence({"alpha": words(40, 0.8, seed=6)}, name="main"), USABLE, HALLUCINATION),
+        gate(few, evidence({"alpha": draw_letters(40, 0.8, seed=6)}, name="main"), USABLE, HALLUCINATION),
     )
     yield (
         "too little data that the policy accepts",
-        gate(few, evidence({"alpha": words(40, 0.8, seed=6)}, name="main"), USABLE, inconclusive="warn"),
+        gate(
+            few, evidence({"alpha": draw_letters(40, 0.8, seed=6)}, name="main"), USABLE, inconclusive="warn"
+        ),
     )
     yield (
         "fewer than ten chunks",
@@ -133,7 +135,7 @@ def _gates() -> Iterator[tuple[str, GateReport]]:
         gate(
             good,
             evidence(
-                {"alpha": words(120, 0.8)},
+                {"alpha": draw_letters(120, 0.8)},
                 name="main",
                 identity={"rubric": "qa/2", "rubric_digest": "0" * 64, "samples_digest": "1" * 64},
             ),
@@ -144,7 +146,7 @@ def _gates() -> Iterator[tuple[str, GateReport]]:
         "judge not trusted",
         gate(good, same, USABLE, certificate="require", certificate_file="certificates/none.json"),
     )
-    blind = evidence({"alpha": words(120, 0.8, seed=1)}, controls=controls("AAAACA"))
+    blind = evidence({"alpha": draw_letters(120, 0.8, seed=1)}, controls=controls("AAAACA"))
     yield "a judge that tells nothing apart", gate(blind, same, USABLE)
     yield "one letter", gate(evidence({"alpha": ["AAA"] * 120}, controls=()), same, USABLE)
     inputs = GateInputs(
@@ -188,7 +190,7 @@ def timed(run: Evidence, factor: float) -> Evidence:
     """Return the run with latencies, first tokens and a price; all of them grow with the factor."""
     seconds = np.random.default_rng(0).lognormal(0, 0.3, len(run.sample_ids))
     counts = {0.1 * factor: 500.0, 0.2 * factor: 900.0, 0.4 * factor: 1000.0, inf: 1000.0}
-    return served(
+    return with_server(
         run,
         latency_s=seconds * factor,
         ttft=counts,

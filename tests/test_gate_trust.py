@@ -12,7 +12,7 @@ import pytest
 
 import qaeval
 from certificate_builders import certificate
-from gate_runs import TODAY, controls, evidence, words
+from gate_runs import TODAY, controls, draw_letters, evidence
 from qaeval.chat.protocol import ChatError, ChatRequest
 from qaeval.cli import run as command
 from qaeval.comparison.html import render_html
@@ -44,14 +44,14 @@ def gate(
 
 
 def test_a_judge_that_gives_the_best_letter_to_controls_passes_nothing() -> None:
-    blind = evidence({"alpha": words(60, 0.8)}, controls=controls("AAAAAA"))
+    blind = evidence({"alpha": draw_letters(60, 0.8)}, controls=controls("AAAAAA"))
     report = gate(blind, USABLE)
     assert (report.outcome, report.exit_code) == ("untrusted", 3)
     assert report.controls is not None
     assert (report.controls.outcome, report.controls.n_best) == ("tells nothing apart", 6)
     assert "6 of 6 planted controls" in report.headline
     assert [rule.verdict for rule in report.rules] == ["inconclusive"]
-    assert gate(evidence({"alpha": words(60, 0.8)}), USABLE).outcome == "pass"
+    assert gate(evidence({"alpha": draw_letters(60, 0.8)}), USABLE).outcome == "pass"
 
 
 @pytest.mark.slow
@@ -71,7 +71,7 @@ def test_rules_that_rest_on_no_letter_are_decided_all_the_same() -> None:
 
 
 def test_a_valid_certificate_overrules_the_controls(tmp_path: Path) -> None:
-    blind = evidence({"alpha": words(60, 0.8)}, controls=controls("AAAAAA"))
+    blind = evidence({"alpha": draw_letters(60, 0.8)}, controls=controls("AAAAAA"))
     path = tmp_path / "c.json"
     certificate(blind.source.identity).write(path)
     policy = {"certificate": "warn", "certificate_file": str(path)}
@@ -80,9 +80,9 @@ def test_a_valid_certificate_overrules_the_controls(tmp_path: Path) -> None:
 
 
 def test_a_baseline_says_nothing_of_the_judge() -> None:
-    blind = evidence({"alpha": words(60, 0.8)}, controls=controls("AAAAAA"))
+    blind = evidence({"alpha": draw_letters(60, 0.8)}, controls=controls("AAAAAA"))
     file = replace(blind, discrimination=None, doubts=())
-    run = evidence({"alpha": words(60, 0.8)})
+    run = evidence({"alpha": draw_letters(60, 0.8)})
     assert gate(run, USABLE, baseline=blind).outcome == gate(run, USABLE, baseline=file).outcome == "pass"
 
 

@@ -30,13 +30,13 @@ def items(run: Path) -> list[GradedItem]:
         return graded_items(store, [])
 
 
-def label_all(items: Iterable[GradedItem], letter: str = "A") -> tuple[Label, ...]:
+def label_items(items: Iterable[GradedItem], letter: str = "A") -> tuple[Label, ...]:
     return tuple(
         Label(item_id=item.item.item_id, rater="anna", rater_kind="human", letter=letter) for item in items
     )
 
 
-def sheet(
+def export_sheet(
     run: Path, out: Path, labels: tuple[Label, ...] = (), *, candidate: str = "", n: int | None = None
 ) -> list[str]:
     with RunStore.open(run) as store:
@@ -45,16 +45,16 @@ def sheet(
     return [json.loads(line)["item_id"] for line in (out / "labels.jsonl").read_text().splitlines()]
 
 
-def chunk_of(item: GradedItem) -> str:
+def chunk_id_of(item: GradedItem) -> str:
     return item.sample.chunk.chunk_id
 
 
-def test_of_several_candidates_whole_chunks_are_drawn(
+def test_whole_chunks_are_drawn_for_several_candidates(
     run: Path, items: list[GradedItem], tmp_path: Path
 ) -> None:
-    drawn = set(sheet(run, tmp_path / "out", n=15))
-    chunks = {chunk_of(item) for item in items if item.item.item_id in drawn}
-    assert drawn == {item.item.item_id for item in items if chunk_of(item) in chunks}
+    drawn = set(export_sheet(run, tmp_path / "out", n=15))
+    chunks = {chunk_id_of(item) for item in items if item.item.item_id in drawn}
+    assert drawn == {item.item.item_id for item in items if chunk_id_of(item) in chunks}
     assert len(drawn) >= 15
     assert {item.candidate for item in items if item.item.item_id in drawn} == {
         "embedded-lead",
@@ -62,42 +62,44 @@ def test_of_several_candidates_whole_chunks_are_drawn(
     }
 
 
-def test_labelled_chunks_are_not_drawn_again_and_begun_ones_are_finished(
+def test_labelled_chunks_are_not_drawn_again_and_partly_labelled_ones_are_completed(
     run: Path, items: list[GradedItem], tmp_path: Path
 ) -> None:
-    first, second, *_ = dict.fromkeys(chunk_of(item) for item in items)
-    done = [item for item in items if chunk_of(item) == first]
-    begun = [item for item in items if chunk_of(item) == second][:2]
-    drawn = set(sheet(run, tmp_path / "out", label_all([*done, *begun])))
-    given = {item.item.item_id for item in (*done, *begun)}
-    assert not drawn & given
-    assert drawn == {item.item.item_id for item in items} - given  # 12 chunks are fewer than decide
+    first, second, *_ = dict.fromkeys(chunk_id_of(item) for item in items)
+    labelled = [item for item in items if chunk_id_of(item) == first]
+    partly_labelled = [item for item in items if chunk_id_of(item) == second][:2]
+    drawn = set(export_sheet(run, tmp_path / "out", label_items([*labelled, *partly_labelled])))
+    labelled_ids = {item.item.item_id for item in (*labelled, *partly_labelled)}
+    assert not drawn & labelled_ids
+    assert drawn == {item.item.item_id for item in items} - labelled_ids  # 12 chunks are too few to decide
 
 
 def test_labels_of_another_rubric_do_not_count(run: Path, items: list[GradedItem], tmp_path: Path) -> None:
-    old = tuple(label.model_copy(update={"rubric": "qa_pair_abc/0"}) for label in label_all(items))
-    assert set(sheet(run, tmp_path / "out", old)) == {item.item.item_id for item in items}
+    old_labels = tuple(label.model_copy(update={"rubric": "qa_pair_abc/0"}) for label in label_items(items))
+    assert set(export_sheet(run, tmp_path / "out", old_labels)) == {item.item.item_id for item in items}
 
 
-def test_of_one_candidate_every_letter_gets_labels_and_the_uncertain_one_most(
+def test_for_one_candidate_every_letter_gets_labels(
     run: Path, items: list[GradedItem], tmp_path: Path
 ) -> None:
     salient = [item for item in items if item.candidate == "embedded-salient"]
     letters = {item.item.item_id: item.letter for item in salient}
     sizes = Counter(letters.values())
     drawn = Counter(
-        letters[item_id] for item_id in sheet(run, tmp_path / "a", candidate="embedded-salient", n=16)
+        letters[item_id] for item_id in export_sheet(run, tmp_path / "a", candidate="embedded-salient", n=16)
     )
     assert sum(drawn.values()) == 16
     assert all(drawn[letter] >= min(5, size) for letter, size in sizes.items() if size)
 
 
-def test_nothing_is_left_to_label(run: Path, items: list[GradedItem], tmp_path: Path) -> None:
+def test_a_fully_labelled_run_is_refused(run: Path, items: list[GradedItem], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="every item"):
-        sheet(run, tmp_path / "out", label_all(items))
+        export_sheet(run, tmp_path / "out", label_items(items))
 
 
-def test_the_option_belongs_to_sheets(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_next_is_only_allowed_for_label_sheets(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert qaeval(["export", str(run), "--to", "csv", "--next", "--out", str(tmp_path / "out")]) == 64
     assert "--next" in capsys.readouterr().err
     assert (
@@ -107,11 +109,13 @@ def test_the_option_belongs_to_sheets(run: Path, tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.slow
-def test_a_plan_says_how_many_labelled_chunks_decide(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_gives_the_number_of_labelled_chunks_needed(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert qaeval(["plan", str(run), "--difference", "0.3", "--chunks", "60", "--json"]) == 0
     (pair,) = json.loads(capsys.readouterr().out)["pairs"]
     assert 30 <= pair["n_labelled"] <= 60
-    assert pair["correlation"] == 0.0  # labels of 5 chunks tell nothing of it
+    assert pair["correlation"] == 0.0  # unknown from labels of 5 chunks
     assert qaeval(["plan", str(run), "--difference", "0.01", "--chunks", "60", "--json"]) == 0
     (pair,) = json.loads(capsys.readouterr().out)["pairs"]
     assert pair["n_labelled"] is None

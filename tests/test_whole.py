@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all."""
+"""Atomic writing of files and folders."""
 
 import errno
 import fcntl
@@ -14,31 +14,31 @@ from qaeval.files import whole
 from qaeval.files.whole import whole_file, whole_folder, write_file
 
 
-class Killed(BaseException):
-    """The process ended here: nothing after it runs, not even the clean-up."""
+class KilledError(BaseException):
+    """Simulates a killed process: no code of it runs afterwards, not even clean-up."""
 
 
-def names(folder: Path) -> set[str]:
+def file_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_file_has_its_content_and_no_neighbour(tmp_path: Path) -> None:
+def test_a_file_is_written_without_leftovers(tmp_path: Path) -> None:
     assert write_file(tmp_path / "new" / "a.txt", "ä\r\n").read_bytes() == "ä\r\n".encode()
     assert write_file(tmp_path / "new" / "a.txt", b"\xff").read_bytes() == b"\xff"
-    assert names(tmp_path / "new") == {"a.txt"}
+    assert file_names(tmp_path / "new") == {"a.txt"}
 
 
-def test_an_error_while_writing_keeps_the_former_file(tmp_path: Path) -> None:
+def test_an_error_while_writing_keeps_the_previous_file(tmp_path: Path) -> None:
     path = write_file(tmp_path / "a.txt", "former")
     with pytest.raises(TypeError), whole_file(path) as file:
         file.writelines([b"half", "text"])  # type: ignore[list-item]
     assert path.read_text() == "former"
-    assert names(tmp_path) == {"a.txt"}
+    assert file_names(tmp_path) == {"a.txt"}
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
 @pytest.mark.parametrize("operation", ["fsync", "replace"])
-def test_a_failing_disk_is_a_store_error_and_keeps_the_former_file(
+def test_a_failing_disk_is_a_store_error_and_keeps_the_previous_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, code: int
 ) -> None:
     path = write_file(tmp_path / "a.txt", "former")
@@ -52,24 +52,24 @@ def test_a_failing_disk_is_a_store_error_and_keeps_the_former_file(
         write_file(path, "new")
     monkeypatch.undo()
     assert path.read_text() == "former"
-    assert names(tmp_path) == {"a.txt"}
+    assert file_names(tmp_path) == {"a.txt"}
 
 
-def test_the_next_write_removes_what_a_killed_process_left_and_nothing_of_a_living_one(
+def test_the_next_write_removes_only_leftovers_of_dead_processes(
     tmp_path: Path,
 ) -> None:
-    dead = tmp_path / ".a.txt.0123456789abcdef.partial"
-    dead.write_text("half")
-    foreign = tmp_path / ".a.txt.notes.partial"
-    foreign.write_text("of a user")
+    leftover = tmp_path / ".a.txt.0123456789abcdef.partial"
+    leftover.write_text("half")
+    user_file = tmp_path / ".a.txt.notes.partial"
+    user_file.write_text("of a user")
     with whole_file(tmp_path / "a.txt") as file:
         write_file(tmp_path / "a.txt", "second")
         file.write(b"first")
     assert (tmp_path / "a.txt").read_text() == "first"
-    assert names(tmp_path) == {"a.txt", foreign.name}
+    assert file_names(tmp_path) == {"a.txt", user_file.name}
 
 
-def test_a_link_at_the_target_is_replaced_and_what_it_points_to_is_unchanged(tmp_path: Path) -> None:
+def test_a_link_is_replaced_and_its_target_unchanged(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("of somebody else")
     (tmp_path / "a.txt").symlink_to(tmp_path / "other")
     write_file(tmp_path / "a.txt", "mine")
@@ -86,7 +86,7 @@ def test_a_pipe_is_written_directly(tmp_path: Path) -> None:
     os.close(reader)
 
 
-def test_a_folder_takes_its_place_when_it_is_complete(tmp_path: Path) -> None:
+def test_a_folder_appears_only_when_complete(tmp_path: Path) -> None:
     target = tmp_path / "run"
     for text in ("first", "second"):
         with whole_folder(target, replaces=True) as folder:
@@ -96,36 +96,34 @@ def test_a_folder_takes_its_place_when_it_is_complete(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), whole_folder(target):
         raise ZeroDivisionError
     assert (target / "a.txt").read_text() == "second"
-    assert names(tmp_path) == {"run"}
+    assert file_names(tmp_path) == {"run"}
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_a_folder_that_another_process_made_in_the_meantime_is_not_replaced(
-    tmp_path: Path, kind: str
-) -> None:
+def test_a_folder_created_concurrently_is_not_replaced(tmp_path: Path, kind: str) -> None:
     target = tmp_path / "run"
-    theirs = target / "a.txt" if kind == "folder" else target
+    other_path = target / "a.txt" if kind == "folder" else target
 
     def make_both() -> None:
         with whole_folder(target) as folder:
             (folder / "a.txt").write_text("ours")
-            theirs.parent.mkdir(exist_ok=True)
-            theirs.write_text("theirs")
+            other_path.parent.mkdir(exist_ok=True)
+            other_path.write_text("theirs")
 
     with pytest.raises(UsageError, match="in the meantime"):
         make_both()
-    assert theirs.read_text() == "theirs"
-    assert names(tmp_path) == {"run"}
+    assert other_path.read_text() == "theirs"
+    assert file_names(tmp_path) == {"run"}
 
 
-def test_a_folder_takes_the_place_of_an_empty_one(tmp_path: Path) -> None:
+def test_a_folder_replaces_an_empty_one(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with whole_folder(tmp_path / "run") as folder:
         (folder / "a.txt").write_text("ours")
     assert (tmp_path / "run" / "a.txt").read_text() == "ours"
 
 
-def test_a_file_system_without_locks_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_supported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -133,7 +131,7 @@ def test_a_file_system_without_locks_is_written(tmp_path: Path, monkeypatch: pyt
     write_file(tmp_path / "a.txt", "text")
     with whole_folder(tmp_path / "run") as folder:
         (folder / "a.txt").write_text("text")
-    assert names(tmp_path) == {"run", "a.txt"}
+    assert file_names(tmp_path) == {"run", "a.txt"}
 
 
 @pytest.mark.parametrize("out", [".", "ABSOLUTE", "inner/..", "/"])
@@ -148,22 +146,22 @@ def test_the_working_directory_is_not_replaced(
 
 
 def test_the_leftover_folder_of_a_killed_process_is_removed(tmp_path: Path) -> None:
-    dead = tmp_path / ".run.0123456789abcdef.partial"
-    dead.mkdir()
-    (dead / "rows").write_text("half")
+    leftover = tmp_path / ".run.0123456789abcdef.partial"
+    leftover.mkdir()
+    (leftover / "rows").write_text("half")
     with whole_folder(tmp_path / "run") as folder:
         (folder / "a.txt").write_text("text")
-    assert names(tmp_path) == {"run"}
+    assert file_names(tmp_path) == {"run"}
 
 
 @pytest.fixture
 def crash_at() -> Iterator[Callable[[int], list[str]]]:
-    """Raise before the n-th operation on a file of the test's folder, and in every one after it: a process that is gone."""
-    state: dict[str, object] = {"at": None, "seen": []}
+    """Simulate a killed process: the n-th file operation and all later ones raise."""
+    state: dict[str, object] = {"limit": None, "operations": []}
 
     def hook(event: str, _: tuple[object, ...]) -> None:
-        at, seen = state["at"], state["seen"]
-        if at is None or event not in {
+        limit, operations = state["limit"], state["operations"]
+        if limit is None or event not in {
             "open",
             "os.rename",
             "os.mkdir",
@@ -172,23 +170,23 @@ def crash_at() -> Iterator[Callable[[int], list[str]]]:
             "shutil.rmtree",
         }:
             return
-        assert isinstance(seen, list)
-        seen.append(event)
-        if len(seen) > at:  # type: ignore[operator]
-            raise Killed
+        assert isinstance(operations, list)
+        operations.append(event)
+        if len(operations) > limit:  # type: ignore[operator]
+            raise KilledError
 
     sys.addaudithook(hook)
 
-    def set_(n: int) -> list[str]:
-        state.update(at=n, seen=[])
-        return state["seen"]  # type: ignore[return-value]
+    def set_limit(n_operations: int) -> list[str]:
+        state.update(limit=n_operations, operations=[])
+        return state["operations"]  # type: ignore[return-value]
 
-    yield set_
-    state["at"] = None
+    yield set_limit
+    state["limit"] = None
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
-def test_a_crash_before_any_operation_leaves_the_former_or_the_new_content_and_the_same_command_heals(
+def test_a_crash_before_any_operation_leaves_old_or_new_content_and_a_rerun_recovers(
     tmp_path: Path, crash_at: Callable[[int], list[str]], is_folder: bool
 ) -> None:
     target = tmp_path / "target"
@@ -204,31 +202,31 @@ def test_a_crash_before_any_operation_leaves_the_former_or_the_new_content_and_t
         return (target / "text" if is_folder else target).read_text()
 
     write("former")
-    crashes = 0
-    for n in range(100):
-        crash_at(n)
+    n_crashes = 0
+    for n_operations in range(100):
+        crash_at(n_operations)
         try:
             write("new")
-        except Killed:
-            crashes += 1
+        except KilledError:
+            n_crashes += 1
             crash_at(10**9)
             assert not target.exists() or content() in {"former", "new"}
             write("former")
             assert content() == "former"
-            assert names(tmp_path) == {"target"}
+            assert file_names(tmp_path) == {"target"}
         else:
             crash_at(10**9)
             break
-    assert crashes >= 3
+    assert n_crashes >= 3
     assert content() == "new"
 
 
-def test_a_lock_of_a_living_process_protects_its_temporary_file(tmp_path: Path) -> None:
-    living = tmp_path / ".a.txt.00000000deadbeef.partial"
-    living.write_text("half")
-    with living.open() as file:
+def test_a_lock_of_a_running_process_protects_its_temporary_file(tmp_path: Path) -> None:
+    locked = tmp_path / ".a.txt.00000000deadbeef.partial"
+    locked.write_text("half")
+    with locked.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         write_file(tmp_path / "a.txt", "text")
-        assert living.exists()
+        assert locked.exists()
     write_file(tmp_path / "a.txt", "text")
-    assert not living.exists()
+    assert not locked.exists()

@@ -1,4 +1,4 @@
-"""A tracking server on loopback: the REST paths of MLflow that a history needs, in a hundred lines, and what was asked."""
+"""A fake MLflow tracking server on loopback: the REST paths a history needs, with a record of requests."""
 
 import json
 import threading
@@ -11,19 +11,19 @@ from urllib.parse import parse_qs, urlsplit
 API = "/api/2.0/mlflow/"
 
 
-class Tracking:
+class TrackingServer:
     """Experiments and runs in memory."""
 
     def __init__(self) -> None:
         self.url = ""
         self.page = 1000
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.experiments: dict[str, str] = {}
         self.runs: dict[str, dict[str, Any]] = {}
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        self.asked.append(path)
-        known = {
+        self.requests.append(path)
+        handlers = {
             "experiments/get-by-name": self._experiment,
             "experiments/create": self._create_experiment,
             "runs/create": self._create_run,
@@ -33,9 +33,9 @@ class Tracking:
             "runs/search": self._search,
         }
         name = path.removeprefix(API)
-        if name not in known:
+        if name not in handlers:
             return 404, {"error_code": "ENDPOINT_NOT_FOUND", "message": path}
-        return known[name](body)
+        return handlers[name](body)
 
     def _experiment(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         name = body["experiment_name"]
@@ -79,19 +79,21 @@ class Tracking:
         return 200, {"run_info": info}
 
     def _search(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        found = [run for run in self.runs.values() if run["info"]["experiment_id"] in body["experiment_ids"]]
+        matching = [
+            run for run in self.runs.values() if run["info"]["experiment_id"] in body["experiment_ids"]
+        ]
         start = int(body.get("page_token") or 0)
         end = start + self.page
         return 200, {
-            "runs": found[start:end],
-            **({"next_page_token": str(end)} if end < len(found) else {}),
+            "runs": matching[start:end],
+            **({"next_page_token": str(end)} if end < len(matching) else {}),
         }
 
 
 @contextmanager
-def tracking_server() -> Iterator[Tracking]:
-    """Serve until the end of the block."""
-    tracking = Tracking()
+def tracking_server() -> Iterator[TrackingServer]:
+    """Run a tracking server until the end of the block."""
+    tracking = TrackingServer()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -113,7 +115,7 @@ def tracking_server() -> Iterator[Tracking]:
             self.wfile.write(text)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Suppress logging."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     tracking.url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -1,5 +1,5 @@
 """Fixtures of the suite."""
 
-from ray_cluster import chunks, cluster, run, whole, workers
+from ray_cluster import chunks, cluster, reference_run, run, workers
 
-__all__ = ["chunks", "cluster", "run", "whole", "workers"]
+__all__ = ["chunks", "cluster", "reference_run", "run", "workers"]

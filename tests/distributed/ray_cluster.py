@@ -1,4 +1,4 @@
-"""A Ray cluster of a head without CPUs and two workers, all on this machine, and runs that are started on it."""
+"""A local Ray cluster with a head without CPUs and two workers, and runs started on it."""
 
 import contextlib
 import json
@@ -26,8 +26,8 @@ POISON = "The poisoned valve is opened first."
 _NODE = {"object_store_memory": 80 << 20}
 
 
-class Server(LoopbackServer):
-    """Answers a poisoned chunk with what is no reply."""
+class PoisonableServer(LoopbackServer):
+    """Server that answers poisoned chunks with invalid JSON."""
 
     def _reply(self, body: Any) -> Any:
         if POISON in body["messages"][-1]["content"]:
@@ -49,18 +49,18 @@ class Cluster:
             self.workers.append(self.ray.add_node(num_cpus=2, **_NODE))
 
     def kill_worker(self) -> None:
-        """A node that loses power: no process of it says a word."""
+        """Remove a worker abruptly, as in a power loss."""
         self.ray.remove_node(self.workers.pop(), allow_graceful=False)
 
     def actors(self, stage: str) -> list[int]:
-        """Processes of the actors of a stage."""
-        listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-        rows = (line.strip().partition(" ") for line in listed.splitlines())
-        ours = {process.pid for process in _descendants()}
+        """Return the process ids of the actors of a stage."""
+        stdout = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+        rows = (line.strip().partition(" ") for line in stdout.splitlines())
+        own_pids = {process.pid for process in _descendants()}
         return [
             int(pid)
             for pid, _, args in rows
-            if args.startswith("ray::") and stage in args and int(pid) in ours
+            if args.startswith("ray::") and stage in args and int(pid) in own_pids
         ]
 
 
@@ -90,7 +90,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def workers(cluster: Cluster) -> Cluster:
-    """The cluster with two workers, whatever the test before did to them."""
+    """The cluster with two workers, replaced if a previous test removed them."""
     while len(cluster.workers) < 2:
         cluster.add_worker()
     cluster.ray.wait_for_nodes()
@@ -117,8 +117,8 @@ class Run:
     """A run: its servers, its directory, and its command."""
 
     folder: Path
-    generator: Server
-    judge: Server
+    generator: PoisonableServer
+    judge: PoisonableServer
     chunks: str
 
     def command(self, name: str, *options: object) -> list[str]:
@@ -138,18 +138,18 @@ class Run:
             text=True,
         )
 
-    def on_ray(self, cluster: Cluster, name: str, *options: object) -> "subprocess.Popen[str]":
+    def start_on_ray(self, cluster: Cluster, name: str, *options: object) -> "subprocess.Popen[str]":
         address = cluster.ray.address
         # Ray takes the address of the machine itself, which need not be one of the networks that the guard knows as inside
         (self.folder / "qaeval.yaml").write_text(f"allow_external: [{address.partition(':')[0]}]\n")
         return self.start(name, "--backend", "ray", "--ray-address", address, "--ray-block", BLOCK, *options)
 
-    def repeated(self) -> tuple[int, int]:
-        """Requests of chunks that each server got more than once; probes are those without a chunk."""
-        return _n_repeated(self.generator), _n_repeated(self.judge)
+    def count_repeated_requests(self) -> tuple[int, int]:
+        """Count the chunk requests that each server received more than once; probes contain no chunk."""
+        return _count_repeated(self.generator), _count_repeated(self.judge)
 
 
-def _n_repeated(server: Server) -> int:
+def _count_repeated(server: PoisonableServer) -> int:
     prompts = Counter(
         prompt
         for body in server.requests
@@ -161,30 +161,30 @@ def _n_repeated(server: Server) -> int:
 @pytest.fixture
 def run(tmp_path: Path, chunks: Path) -> Iterator[Run]:
     with (
-        Server(["mistral"], latency_s=0.02) as generator,
-        Server(["selene"], latency_s=0.02) as judge,
+        PoisonableServer(["mistral"], latency_s=0.02) as generator,
+        PoisonableServer(["selene"], latency_s=0.02) as judge,
     ):
         yield Run(tmp_path, generator, judge, str(chunks))
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory, chunks: Path) -> Path:
-    """The same run on one machine."""
+def reference_run(tmp_path_factory: pytest.TempPathFactory, chunks: Path) -> Path:
+    """The same run on one machine, for comparison."""
     folder = tmp_path_factory.mktemp("one-machine")
-    with Server(["mistral"]) as generator, Server(["selene"]) as judge:
-        done(Run(folder, generator, judge, str(chunks)).start("whole"))
-    return folder / "whole"
+    with PoisonableServer(["mistral"]) as generator, PoisonableServer(["selene"]) as judge:
+        wait_for_success(Run(folder, generator, judge, str(chunks)).start("reference"))
+    return folder / "reference"
 
 
-def done(process: "subprocess.Popen[str]") -> str:
-    """Wait for a run that ends well; return what it said."""
-    out, said = process.communicate(timeout=400)
-    assert process.returncode == 0, f"{said}\n{out}"
-    return said
+def wait_for_success(process: "subprocess.Popen[str]") -> str:
+    """Wait until a run succeeds and return its stderr."""
+    stdout, stderr = process.communicate(timeout=400)
+    assert process.returncode == 0, f"{stderr}\n{stdout}"
+    return stderr
 
 
 @contextmanager
-def stopped_at_the_end(process: "subprocess.Popen[str]") -> Iterator[None]:
+def kill_at_exit(process: "subprocess.Popen[str]") -> Iterator[None]:
     try:
         yield
     finally:
@@ -193,11 +193,13 @@ def stopped_at_the_end(process: "subprocess.Popen[str]") -> Iterator[None]:
             process.communicate()  # closes its pipes too
 
 
-def until(condition: Callable[[], bool], process: "subprocess.Popen[str]", *, limit_s: float = 300) -> None:
-    """Wait for something that a run does."""
+def wait_until(
+    condition: Callable[[], bool], process: "subprocess.Popen[str]", *, limit_s: float = 300
+) -> None:
+    """Wait until a condition holds while a run is active."""
     for _ in range(int(limit_s / 0.05)):
         if condition():
             return
-        assert process.poll() is None, "the run ended before: " + "".join(process.communicate())
+        assert process.poll() is None, "the run ended early: " + "".join(process.communicate())
         time.sleep(0.05)
-    raise AssertionError("it did not happen")
+    raise AssertionError("the condition was not met in time")

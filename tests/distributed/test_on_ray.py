@@ -7,7 +7,17 @@ import signal
 from pathlib import Path
 
 import pytest
-from ray_cluster import BLOCK, ITEMS, LIMIT, N_CHUNKS, Cluster, Run, done, stopped_at_the_end, until
+from ray_cluster import (
+    BLOCK,
+    ITEMS,
+    LIMIT,
+    N_CHUNKS,
+    Cluster,
+    Run,
+    kill_at_exit,
+    wait_for_success,
+    wait_until,
+)
 
 from sharding import KEYS, in_order, rows_of
 
@@ -33,12 +43,12 @@ def count_generator_requests(run: Run) -> int:
 
 
 def test_ray_writes_the_rows_of_one_machine_within_the_request_limits(
-    workers: Cluster, run: Run, whole: Path
+    workers: Cluster, run: Run, reference_run: Path
 ) -> None:
-    done(run.on_ray(workers, "ray"))
-    assert ordered_rows(run.folder / "ray") == ordered_rows(whole)
+    wait_for_success(run.start_on_ray(workers, "ray"))
+    assert ordered_rows(run.folder / "ray") == ordered_rows(reference_run)
     assert (run.generator.most_in_flight, run.judge.most_in_flight) == (LIMIT, LIMIT)
-    assert run.repeated() == (0, 0)
+    assert run.count_repeated_requests() == (0, 0)
     failures = [
         row
         for line in ordered_rows(run.folder / "ray")["generations.jsonl"]
@@ -47,36 +57,38 @@ def test_ray_writes_the_rows_of_one_machine_within_the_request_limits(
     # the poisoned chunk is a failure row, and its neighbours in the block have their items
     assert [row["reason"] for row in failures] == ["invalid_json"]
     assert not (run.folder / "ray" / "blocks").exists()
-    settings = [json.loads((path / "settings.json").read_text()) for path in (run.folder / "ray", whole)]
+    settings = [
+        json.loads((path / "settings.json").read_text()) for path in (run.folder / "ray", reference_run)
+    ]
     assert settings[0] == settings[1]
 
 
-def test_a_dead_node_repeats_at_most_one_block_per_stage(workers: Cluster, run: Run, whole: Path) -> None:
-    process = run.on_ray(workers, "ray")
-    with stopped_at_the_end(process):
-        until(lambda: count_generator_requests(run) >= FORTY_PERCENT, process)
+def test_a_dead_node_repeats_at_most_one_block_per_stage(workers: Cluster, run: Run, reference_run: Path) -> None:
+    process = run.start_on_ray(workers, "ray")
+    with kill_at_exit(process):
+        wait_until(lambda: count_generator_requests(run) >= FORTY_PERCENT, process)
         workers.kill_worker()
-        done(process)
-    assert ordered_rows(run.folder / "ray") == ordered_rows(whole)
-    replies, letters = run.repeated()
+        wait_for_success(process)
+    assert ordered_rows(run.folder / "ray") == ordered_rows(reference_run)
+    replies, letters = run.count_repeated_requests()
     assert replies <= BLOCK
     assert letters <= BLOCK * ITEMS
 
 
-def test_a_dead_actor_repeats_at_most_one_block(workers: Cluster, run: Run, whole: Path) -> None:
-    process = run.on_ray(workers, "ray")
-    with stopped_at_the_end(process):
-        until(lambda: count_generator_requests(run) >= FORTY_PERCENT, process)
+def test_a_dead_actor_repeats_at_most_one_block(workers: Cluster, run: Run, reference_run: Path) -> None:
+    process = run.start_on_ray(workers, "ray")
+    with kill_at_exit(process):
+        wait_until(lambda: count_generator_requests(run) >= FORTY_PERCENT, process)
         os.kill(workers.actors("GenerateBlocks")[0], signal.SIGKILL)
-        done(process)
-    assert ordered_rows(run.folder / "ray") == ordered_rows(whole)
-    replies, letters = run.repeated()
+        wait_for_success(process)
+    assert ordered_rows(run.folder / "ray") == ordered_rows(reference_run)
+    replies, letters = run.count_repeated_requests()
     assert replies <= BLOCK
     assert letters == 0
 
 
 def test_a_dead_driver_is_resumed_from_the_shared_store(
-    workers: Cluster, run: Run, whole: Path, chunks: Path
+    workers: Cluster, run: Run, reference_run: Path, chunks: Path
 ) -> None:
     import boto3  # noqa: PLC0415 - slow to import
 
@@ -90,15 +102,15 @@ def test_a_dead_driver_is_resumed_from_the_shared_store(
     client.upload_file(str(chunks), "results", "corpus/chunks.jsonl")
     run.chunks = "s3://results/corpus/chunks.jsonl"
     store = ("--ray-store", "s3://results/blocks")
-    process = run.on_ray(workers, "ray", *store)
-    with stopped_at_the_end(process):
-        until(lambda: count_generator_requests(run) >= FORTY_PERCENT, process)
+    process = run.start_on_ray(workers, "ray", *store)
+    with kill_at_exit(process):
+        wait_until(lambda: count_generator_requests(run) >= FORTY_PERCENT, process)
     n_before = count_generator_requests(run)
-    done(run.on_ray(workers, "ray", *store, "--resume"))
-    assert ordered_rows(run.folder / "ray") == ordered_rows(whole)
+    wait_for_success(run.start_on_ray(workers, "ray", *store, "--resume"))
+    assert ordered_rows(run.folder / "ray") == ordered_rows(reference_run)
     assert n_before < count_generator_requests(run)
     # all actors die with the driver: two of each stage
-    replies, letters = run.repeated()
+    replies, letters = run.count_repeated_requests()
     assert replies <= 2 * BLOCK
     assert letters <= 2 * BLOCK * ITEMS
     folders = {
@@ -112,7 +124,7 @@ def test_a_dead_driver_is_resumed_from_the_shared_store(
 def test_a_store_invisible_to_workers_is_refused_with_advice(workers: Cluster, run: Run) -> None:
     (run.folder / "place").mkdir()
     # a path that resolves to a different folder in each process
-    process = run.on_ray(workers, "ray", "--ray-store", "/proc/self/cwd/place")
+    process = run.start_on_ray(workers, "ray", "--ray-store", "/proc/self/cwd/place")
     _, stderr = process.communicate(timeout=400)
     assert process.returncode == 64, stderr
     assert "does not see" in stderr
@@ -132,7 +144,7 @@ def test_a_wrong_bucket_or_key_is_named_before_any_work(
     workers: Cluster, run: Run, address: str, message: str
 ) -> None:
     run.chunks = address
-    process = run.on_ray(workers, "ray")
+    process = run.start_on_ray(workers, "ray")
     _, stderr = process.communicate(timeout=120)
     assert process.returncode in {65, 74}
     assert message in stderr

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from figures import report, reported
+from figures import attach_figure, collect_figures
 
 # read when moto is imported: else the first part of a store's name is taken for its bucket
 os.environ["S3_IGNORE_SUBDOMAIN_BUCKETNAME"] = "true"
@@ -34,14 +34,14 @@ def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
 
     def keep(*cells: object, table: str = "faults") -> None:
         assert len(cells) == len(_TABLES[table])
-        report(request, table, [str(cell) for cell in cells])
+        attach_figure(request, table, [str(cell) for cell in cells])
 
     return keep
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     for table, columns in _TABLES.items():
-        if lines := reported(terminalreporter, table):
+        if lines := collect_figures(terminalreporter, table):
             terminalreporter.section(table)
             terminalreporter.write_line(f"| {' | '.join(columns)} |")
             terminalreporter.write_line("|---" * len(columns) + "|")

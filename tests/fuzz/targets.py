@@ -1,4 +1,4 @@
-"""What is fed with bytes that nobody meant well with: each target may refuse them in its own words, and do nothing else."""
+"""Fuzz targets: each may reject arbitrary bytes only with its own documented errors."""
 
 import json
 import tempfile
@@ -55,7 +55,7 @@ def _file(data: bytes, name: str) -> Path:
 
 
 def reply(data: bytes) -> None:
-    """The text of a model's reply: JSON, items, a letter."""
+    """Parse the text of a model's reply: JSON, items, a letter."""
     text = data.decode(errors="surrogateescape")
     for lenient in (False, True):
         for parse in (
@@ -75,7 +75,7 @@ def reply(data: bytes) -> None:
 
 
 def completion(data: bytes) -> None:
-    """The body of a server's answer."""
+    """Parse the body of a server's response."""
     expected = (
         TransientError,
         ChatError,
@@ -94,7 +94,7 @@ def completion(data: bytes) -> None:
 
 
 def rows(data: bytes) -> None:
-    """Files of rows, as a crash, an editor or a stranger may leave them."""
+    """Read files of rows damaged by a crash, an editor or another program."""
     path = _file(data, "rows.jsonl")
     for read in (
         lambda: len(Finished.read(path)),
@@ -118,7 +118,7 @@ def generate_row(line: bytes) -> object:
 
 
 def files(data: bytes) -> None:
-    """Rubrics, registries and evals."""
+    """Load rubrics, registries and evals."""
     path = _file(data, "file.yaml")
     folder = _FOLDER / "eval"
     folder.mkdir(exist_ok=True)
@@ -135,7 +135,7 @@ def files(data: bytes) -> None:
 
 
 def documents(data: bytes) -> None:
-    """Documents of every kind, and the chunks they are cut into: nothing may be lost, larger than it says, or slow."""
+    """Read documents of every format and split them into chunks: ids are unique and no chunk is blank."""
     for suffix in (".md", ".html", ".txt", ".pdf"):
         path = _file(data, f"document{suffix}")
         try:
@@ -148,12 +148,12 @@ def documents(data: bytes) -> None:
 
 
 def samples(data: bytes) -> None:
-    """Questions and topic cards, and the facts that claims are compared with."""
+    """Load questions, topic cards and the facts that claims are compared with."""
     path = _file(data, "samples.jsonl")
     chunk = Chunk(chunk_id="c", text="The server listens on port 8000.")
     for load in (
-        lambda: [one.model_dump_json() for one in load_questions(path, (chunk,), _eval("rag_qa"))],
-        lambda: [one.model_dump_json() for one in load_cards(path, _eval("dpo_pairs"))],
+        lambda: [sample.model_dump_json() for sample in load_questions(path, (chunk,), _eval("rag_qa"))],
+        lambda: [sample.model_dump_json() for sample in load_cards(path, _eval("dpo_pairs"))],
         lambda: load_facts(path),
     ):
         try:
@@ -163,7 +163,7 @@ def samples(data: bytes) -> None:
 
 
 def imports(data: bytes) -> None:
-    """Files of items from elsewhere, and what their rows say: items, raw replies, errors, letters."""
+    """Import files of external items: items, raw replies, errors and letters."""
     reader = EntryReader(
         "qa_pair",
         eval_name="qa_pairs",
@@ -182,16 +182,16 @@ def imports(data: bytes) -> None:
 
 
 def gates(data: bytes) -> None:
-    """Policies and baselines; the hash of a changed baseline is made to fit, so that what is behind it is read too."""
+    """Read policies and baselines; the hash of a baseline is recomputed so that parsing goes past the hash check."""
     path = _file(data, "gate.yaml")
-    for read in (lambda: read_policy(path), lambda: parse_baseline(_rehashed(data), path)):
+    for read in (lambda: read_policy(path), lambda: parse_baseline(_with_fixed_hash(data), path)):
         try:
             read()
         except QaevalError as error:
             assert str(path) in str(error)
 
 
-def _rehashed(data: bytes) -> bytes:
+def _with_fixed_hash(data: bytes) -> bytes:
     try:
         document = json.loads(data)
         return json.dumps({**document, "sha256": digest(document["evidence"])}).encode()
@@ -200,7 +200,7 @@ def _rehashed(data: bytes) -> bytes:
 
 
 def metrics(data: bytes) -> None:
-    """What a server's ``/metrics`` and an exporter of GPUs answer."""
+    """Parse the ``/metrics`` of a server and of a GPU exporter."""
     text = data.decode(errors="replace")
     with suppress(ValueError):  # by `Scraper`
         read_metrics(text)

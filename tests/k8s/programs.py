@@ -1,4 +1,4 @@
-"""Programs that the tests of the manifests hold them against, beside Python's."""
+"""External programs that the manifest tests need."""
 
 import os
 import shutil
@@ -7,21 +7,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HOW = {
+INSTALL_HINTS = {
     "kubectl": "https://kubernetes.io/docs/tasks/tools says how, at least 1.29 (Debian's kubernetes-client is too old)",
     "promtool": "`make promtool` takes it out of Debian's package `prometheus` without installing it",
     "checkov": "`make checkov` puts it into an environment of its own, .venv-checkov (300 MB)",
 }
-PLACES = {"promtool": ROOT / ".tools" / "promtool", "checkov": ROOT / ".venv-checkov" / "bin" / "checkov"}
+LOCAL_PATHS = {
+    "promtool": ROOT / ".tools" / "promtool",
+    "checkov": ROOT / ".venv-checkov" / "bin" / "checkov",
+}
 
 
 def program(name: str) -> str:
-    """Return where a program is; without it the test is skipped, and fails where CI is set: there nobody reads what was skipped."""
-    found = shutil.which(PLACES[name]) if name in PLACES else None
-    found = found or shutil.which(name)
-    if found is None:
-        said = f"{name} is not there: {HOW[name]}"
+    """Return the path of a program; without it, the test is skipped, or fails if CI is set."""
+    path = shutil.which(LOCAL_PATHS[name]) if name in LOCAL_PATHS else None
+    path = path or shutil.which(name)
+    if path is None:
+        message = f"{name} is not there: {INSTALL_HINTS[name]}"
         if os.environ.get("CI"):
-            pytest.fail(said)
-        pytest.skip(said)
-    return found
+            pytest.fail(message)
+        pytest.skip(message)
+    return path

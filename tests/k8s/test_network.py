@@ -1,4 +1,4 @@
-"""Who may reach whom, in each overlay. The third column is the answer that a cluster which enforces policies gives."""
+"""Which pods may reach which targets in each overlay, as a cluster that enforces network policies decides."""
 
 from functools import cache
 
@@ -19,24 +19,24 @@ GRAFANA = Pod("monitoring", {"app.kubernetes.io/name": "grafana"})
 OTHER_443 = Pod("payments", {"app": "api"})
 
 
-def ours(role: str, *, vllm: bool = False) -> Pod:
+def own_pod(role: str, *, vllm: bool = False) -> Pod:
     return Pod("qaeval", {"qaeval.io/role": role, **({"qaeval.io/vllm": "true"} if vllm else {})})
 
 
-STAGE = ours("stage", vllm=True)
-GENERATOR, JUDGE = ours("generator", vllm=True), ours("judge", vllm=True)
+STAGE = own_pod("stage", vllm=True)
+GENERATOR, JUDGE = own_pod("generator", vllm=True), own_pod("judge", vllm=True)
 RUN, MERGE, POWER, FILES, STAGING, WORKFLOW = (
-    ours("run"),
-    ours("merge"),
-    ours("power"),
-    ours("files"),
-    ours("stage-models"),
-    ours("workflow"),
+    own_pod("run"),
+    own_pod("merge"),
+    own_pod("power"),
+    own_pod("files"),
+    own_pod("stage-models"),
+    own_pod("workflow"),
 )
 
 
 @cache
-def policies(*variant: str) -> list[Object]:
+def network_policies(*variant: str) -> list[Object]:
     return of_kind(render(*variant), "NetworkPolicy")
 
 
@@ -53,12 +53,12 @@ def policies(*variant: str) -> list[Object]:
         ("files",),
     ],
 )
-def test_nobody_reaches_the_internet_or_the_clouds_credentials(variant: tuple[str, ...], pod: Pod) -> None:
+def test_no_pod_reaches_the_internet_or_the_cloud_credentials(variant: tuple[str, ...], pod: Pod) -> None:
     for port in (80, 443, 53, 8443):
-        assert not allowed(policies(*variant), pod, INTERNET, port)
-        assert not allowed(policies(*variant), pod, METADATA, port)
-    assert not allowed(policies(*variant), pod, Address("2606:4700:4700::1111"), 443)
-    assert not allowed(policies(*variant), pod, INTERNET, 53, "UDP")
+        assert not allowed(network_policies(*variant), pod, INTERNET, port)
+        assert not allowed(network_policies(*variant), pod, METADATA, port)
+    assert not allowed(network_policies(*variant), pod, Address("2606:4700:4700::1111"), 443)
+    assert not allowed(network_policies(*variant), pod, INTERNET, 53, "UDP")
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ def test_nobody_reaches_the_internet_or_the_clouds_credentials(variant: tuple[st
         (Address("10.0.0.9"), STAGE, 8000),
     ],
 )
-def test_a_stage_has_no_network_at_all(source: Pod | Address, target: Pod | Address, port: int) -> None:
-    assert not allowed(policies("l4-single"), source, target, port)
-    assert not allowed(policies("l4-single"), source, target, port, "UDP")
+def test_a_stage_has_no_network_access(source: Pod | Address, target: Pod | Address, port: int) -> None:
+    assert not allowed(network_policies("l4-single"), source, target, port)
+    assert not allowed(network_policies("l4-single"), source, target, port, "UDP")
 
 
 @pytest.mark.parametrize(
-    ("source", "target", "port", "protocol", "answer"),
+    ("source", "target", "port", "protocol", "is_allowed"),
     [
         (RUN, GENERATOR, 8000, "TCP", True),
         (RUN, JUDGE, 8000, "TCP", True),
@@ -108,20 +108,20 @@ def test_a_stage_has_no_network_at_all(source: Pod | Address, target: Pod | Addr
         (MERGE, DNS, 53, "UDP", False),
     ],
 )
-def test_in_the_pair_the_run_reaches_the_servers_and_nobody_else_does(
-    source: Pod, target: Pod | Address, port: int, protocol: str, answer: bool
+def test_in_l4_pair_only_the_run_reaches_the_servers(
+    source: Pod, target: Pod | Address, port: int, protocol: str, is_allowed: bool
 ) -> None:
-    assert allowed(policies("l4-pair"), source, target, port, protocol) is answer
+    assert allowed(network_policies("l4-pair"), source, target, port, protocol) is is_allowed
 
 
-def test_with_keda_nobody_reaches_the_api_server() -> None:
-    assert not allowed(policies("l4-pair", "keda"), POWER, API_SERVER, 443)
+def test_with_keda_no_pod_reaches_the_api_server() -> None:
+    assert not allowed(network_policies("l4-pair", "keda"), POWER, API_SERVER, 443)
 
 
 @pytest.mark.parametrize("overlay", ["l4-single", "l4-pair"])
 def test_only_prometheus_reads_metrics(overlay: str) -> None:
     server = STAGE if overlay == "l4-single" else JUDGE
-    rules = policies(overlay, "monitoring")
+    rules = network_policies(overlay, "monitoring")
     assert allowed(rules, PROMETHEUS, server, 8000)
     assert not allowed(rules, GRAFANA, server, 8000)
     assert not allowed(rules, Pod("default", PROMETHEUS.labels), server, 8000)
@@ -129,21 +129,21 @@ def test_only_prometheus_reads_metrics(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", ["l4-single", "l4-pair"])
-def test_only_prometheus_reads_what_a_run_says_of_itself(overlay: str) -> None:
+def test_only_prometheus_reads_the_metrics_of_a_run(overlay: str) -> None:
     role = STAGE if overlay == "l4-single" else RUN
     pod = Pod(role.namespace, {**role.labels, "qaeval.io/metrics": "true"})
-    rules = policies(overlay, "monitoring")
+    rules = network_policies(overlay, "monitoring")
     assert allowed(rules, PROMETHEUS, pod, 9464)
-    assert not allowed(policies(overlay), PROMETHEUS, pod, 9464)
+    assert not allowed(network_policies(overlay), PROMETHEUS, pod, 9464)
     assert not allowed(rules, PROMETHEUS, pod, 22)
     assert not allowed(rules, PROMETHEUS, MERGE, 9464)
-    for other in (GRAFANA, NEIGHBOUR, STRANGER, Pod("default", PROMETHEUS.labels), Address("10.0.0.9")):
-        assert not allowed(rules, other, pod, 9464)
+    for source in (GRAFANA, NEIGHBOUR, STRANGER, Pod("default", PROMETHEUS.labels), Address("10.0.0.9")):
+        assert not allowed(rules, source, pod, 9464)
 
 
 @pytest.mark.parametrize("overlay", ["l4-single", "l4-pair"])
-def test_of_a_workflow_only_its_own_pods_reach_the_api_server(overlay: str) -> None:
-    rules = policies(overlay, "argo")
+def test_only_workflow_pods_reach_the_api_server(overlay: str) -> None:
+    rules = network_policies(overlay, "argo")
     assert allowed(rules, WORKFLOW, API_SERVER, 443)
     for port, target in ((22, API_SERVER), (8000, JUDGE), (8000, STAGE), (53, DNS)):
         assert not allowed(rules, WORKFLOW, target, port)
@@ -153,7 +153,7 @@ def test_of_a_workflow_only_its_own_pods_reach_the_api_server(overlay: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("target", "port", "protocol", "answer"),
+    ("target", "port", "protocol", "is_allowed"),
     [
         (INTERNET, 443, "TCP", True),
         (INTERNET, 80, "TCP", False),
@@ -166,33 +166,36 @@ def test_of_a_workflow_only_its_own_pods_reach_the_api_server(overlay: str) -> N
         (OTHER_443, 443, "TCP", False),
     ],
 )
-def test_staging_reaches_the_internet_on_443_alone(
-    target: Pod | Address, port: int, protocol: str, answer: bool
+def test_staging_reaches_the_internet_only_on_port_443(
+    target: Pod | Address, port: int, protocol: str, is_allowed: bool
 ) -> None:
-    assert allowed(policies("stage-models"), STAGING, target, port, protocol) is answer
+    assert allowed(network_policies("stage-models"), STAGING, target, port, protocol) is is_allowed
 
 
-def test_the_permission_to_go_out_is_for_staging_alone() -> None:
+def test_only_staging_reaches_the_internet() -> None:
     for pod in (STAGE, RUN, FILES, NEIGHBOUR, JUDGE):
-        assert not allowed(policies("stage-models"), pod, INTERNET, 443)
+        assert not allowed(network_policies("stage-models"), pod, INTERNET, 443)
 
 
 # ---------------------------------------------------------------- the evaluator itself
 
 
-def policy(spec: Object) -> Object:
+def make_policy(spec: Object) -> Object:
     return {"metadata": {"name": "x", "namespace": "qaeval"}, "spec": spec}
 
 
-def test_a_pod_that_no_policy_selects_is_open() -> None:
+def test_a_pod_selected_by_no_policy_is_open() -> None:
     assert allowed(
-        [policy({"podSelector": {"matchLabels": {"a": "b"}}, "policyTypes": ["Egress"]})], RUN, INTERNET, 443
+        [make_policy({"podSelector": {"matchLabels": {"a": "b"}}, "policyTypes": ["Egress"]})],
+        RUN,
+        INTERNET,
+        443,
     )
 
 
-def test_an_empty_namespace_selector_is_every_pod_and_no_address() -> None:
+def test_an_empty_namespace_selector_matches_every_pod_and_no_address() -> None:
     rules = [
-        policy(
+        make_policy(
             {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [{"namespaceSelector": {}}]}]}
         )
     ]
@@ -200,44 +203,44 @@ def test_an_empty_namespace_selector_is_every_pod_and_no_address() -> None:
     assert not allowed(rules, RUN, INTERNET, 443)
 
 
-def test_a_policy_without_types_is_for_ingress() -> None:
-    rules = [policy({"podSelector": {}})]
+def test_a_policy_without_types_applies_to_ingress() -> None:
+    rules = [make_policy({"podSelector": {}})]
     assert allowed(rules, RUN, INTERNET, 443)
     assert not allowed(rules, STRANGER, RUN, 443)
 
 
-def test_a_rule_without_peers_allows_everybody() -> None:
+def test_a_rule_without_peers_allows_all_sources() -> None:
     rules = [
-        policy({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"ports": [{"port": 8000}]}]})
+        make_policy({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"ports": [{"port": 8000}]}]})
     ]
     assert allowed(rules, STRANGER, RUN, 8000)
     assert not allowed(rules, STRANGER, RUN, 8001)
 
 
-def test_peers_of_one_entry_are_and_entries_are_or() -> None:
-    both = {
+def test_selectors_of_one_peer_are_combined_with_and() -> None:
+    peer = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "default"}},
         "podSelector": {"matchLabels": {"a": "b"}},
     }
-    rules = [policy({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [both]}]})]
+    rules = [make_policy({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [peer]}]})]
     assert allowed(rules, Pod("default", {"a": "b"}), RUN, 1)
     assert not allowed(rules, Pod("default"), RUN, 1)
     assert not allowed(rules, Pod("qaeval", {"a": "b"}), RUN, 1)
 
 
-def test_expressions_and_ranges_of_ports_are_read() -> None:
-    chosen = {
+def test_match_expressions_and_port_ranges_are_supported() -> None:
+    selector = {
         "matchExpressions": [
             {"key": "a", "operator": "In", "values": ["b"]},
             {"key": "c", "operator": "DoesNotExist"},
         ]
     }
     rules = [
-        policy(
+        make_policy(
             {
                 "podSelector": {},
                 "policyTypes": ["Ingress"],
-                "ingress": [{"from": [{"podSelector": chosen}], "ports": [{"port": 10, "endPort": 20}]}],
+                "ingress": [{"from": [{"podSelector": selector}], "ports": [{"port": 10, "endPort": 20}]}],
             }
         )
     ]
@@ -253,7 +256,7 @@ STORE = Pod("object-store", {"app.kubernetes.io/name": "minio"})
 
 
 @pytest.mark.parametrize(
-    ("source", "target", "port", "answer"),
+    ("source", "target", "port", "is_allowed"),
     [
         (WORKER, HEAD, 6379, True),
         (HEAD, WORKER, 6450, True),
@@ -277,7 +280,7 @@ STORE = Pod("object-store", {"app.kubernetes.io/name": "minio"})
         (HEAD, API_SERVER, 443, False),
     ],
 )
-def test_on_ray_the_nodes_reach_each_other_the_servers_and_the_store(
-    source: Pod, target: Pod | Address, port: int, answer: bool
+def test_ray_nodes_reach_each_other_the_servers_and_the_store(
+    source: Pod, target: Pod | Address, port: int, is_allowed: bool
 ) -> None:
-    assert allowed(policies("l4-pair", "monitoring", "ray"), source, target, port) is answer
+    assert allowed(network_policies("l4-pair", "monitoring", "ray"), source, target, port) is is_allowed
