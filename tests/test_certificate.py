@@ -47,8 +47,10 @@ def save(certificate_file: JudgeCertificate, path: Path = Path("c.json")) -> Pat
     return path
 
 
-def certificate_state(path: Path = Path("c.json"), today: str = TODAY, **policy: Any) -> tuple[str, str]:
-    result = check(requiring(path, **policy), KEY, today)
+def certificate_state(
+    path: Path = Path("c.json"), today: str = TODAY, **policy_options: Any
+) -> tuple[str, str]:
+    result = check(requiring(path, **policy_options), KEY, today)
     return result.state, result.detail
 
 
@@ -185,9 +187,9 @@ def test_default_requirements_do_not_change_the_digest_of_a_policy() -> None:
 # ------------------------------------------------------------------------------ label files
 
 
-def make_label(item: str, letter: str, rater: str = "anna", kind: str = "human", **more: Any) -> Label:
+def make_label(item: str, letter: str, rater: str = "anna", kind: str = "human", **fields: Any) -> Label:
     return Label.model_validate(
-        {"item_id": item, "rater": rater, "rater_kind": kind, "letter": letter, **more}
+        {"item_id": item, "rater": rater, "rater_kind": kind, "letter": letter, **fields}
     )
 
 

@@ -695,7 +695,7 @@ def test_exactly_the_impossible_cards_are_impossible() -> None:
     assert len(planning_scenarios) == 8
     assert (
         max(max(excess_factors(scenario, price=1).values()) for scenario in planning_scenarios) < 1
-    )  # at the highest price too
+    )  # even at the highest price
 
 
 @pytest.mark.parametrize(
@@ -808,7 +808,7 @@ def test_a_facts_file_with_zero_memory_is_refused(tmp_path: Path) -> None:
         load_facts(tmp_path / "facts.yaml")
 
 
-# How an eval names checks.
+# Checks in an eval definition.
 
 
 @pytest.mark.parametrize(
@@ -865,7 +865,7 @@ def test_items_without_findings_are_returned_unchanged() -> None:
     assert run_checks([good_item, short_item], sample, "", [], CHECKS) == (good_item, short_item)
 
 
-# Any text.
+# Arbitrary text.
 
 OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "form": FIELDS,
@@ -936,7 +936,7 @@ def test_no_check_raises_on_any_text(text: str) -> None:
 
 
 N: Final = 50_000
-"""Characters."""
+"""Length of the long texts, in characters."""
 PIECES: Final = [
     *(*"1a,$€-_#>*(`'’\n\t 🙂", "1,", "1.", "1.1,", "1 ", "$1", "1. ", "1.\n", "--a", "--a-", "`a", "`a` "),
     *(

@@ -295,7 +295,7 @@ def test_invalid_weights_are_refused(weights: dict[str, float], message: str) ->
         decide(open_against_good().report(), weights)
 
 
-def test_one_candidate_is_no_choice() -> None:
+def test_a_single_candidate_is_refused() -> None:
     with pytest.raises(UsageError, match="nothing to decide"):
         decide(case({"alpha": ALL_USABLE}, items_per_sample=2).report(), {})
 

@@ -129,9 +129,9 @@ async def run_blocks(actor: Any, *blocks: int) -> list[dict[str, Any]]:
     return [{name: value[0] for name, value in row.items()} async for row in actor(batch)]
 
 
-def make_work(place: Path, **options: Any) -> Work:
+def make_work(location: Path, **options: Any) -> Work:
     settings = {"limit": 2, "n_blocks": 1, "outage_s": 1.0, "allow_external": (), "is_start": False}
-    return Work(place=str(place), **{**settings, **options})
+    return Work(place=str(location), **{**settings, **options})
 
 
 def make_judging() -> Judging:

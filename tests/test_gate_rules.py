@@ -355,8 +355,8 @@ def test_a_regression_outranks_an_undecided_rule() -> None:
 
 def test_a_rule_by_stratum_finds_a_loss_hidden_in_the_total() -> None:
     # the builder's strata alternate: valves, pumps
-    after = [letters if index % 2 == 0 else "ABB" for index, letters in enumerate(["AAA"] * 80)]
-    run, baseline = evidence({"alpha": after}), evidence({"alpha": ["AAA"] * 80})
+    run_letters = [letters if index % 2 == 0 else "ABB" for index, letters in enumerate(["AAA"] * 80)]
+    run, baseline = evidence({"alpha": run_letters}), evidence({"alpha": ["AAA"] * 80})
     report = gate(run, baseline, {**USABLE, "margin": 0.1, "by": "stratum"})
     assert {rule.id: rule.verdict for rule in report.rules} == {
         "usable_rate[pumps]": "regression",
@@ -555,8 +555,11 @@ def test_the_ttft_quantile_is_read_from_the_histogram_with_binomial_ranks() -> N
     assert rule.current.value == pytest.approx(0.3)
     assert rule.current.high == pytest.approx(0.3 + 0.2 * reach * 1000 / 100)
     assert rule.verdict == "pass"
-    few = with_server(evidence({"alpha": draw_letters(20, 0.8)}), ttft={0.1: 50.0, inf: 50.0})
-    assert only_rule(gate(few, None, {"quantity": "p95_ttft", "at_most": 0.4})).verdict == "inconclusive"
+    few_requests = with_server(evidence({"alpha": draw_letters(20, 0.8)}), ttft={0.1: 50.0, inf: 50.0})
+    assert (
+        only_rule(gate(few_requests, None, {"quantity": "p95_ttft", "at_most": 0.4})).verdict
+        == "inconclusive"
+    )
 
 
 def test_ttft_of_run_and_baseline_is_compared_as_independent_requests() -> None:
@@ -593,12 +596,12 @@ def test_a_quantile_above_the_last_histogram_bound_is_unknown() -> None:
 @pytest.mark.parametrize("n_requests", [99.0, 100.0])
 def test_ttft_needs_a_hundred_requests_on_both_sides(n_requests: float) -> None:
     counts = {0.1: 500.0, 0.2: 1000.0, inf: 1000.0}
-    run, few = (
+    run, other = (
         with_server(evidence({"alpha": draw_letters(20, 0.8)}), ttft=histogram)
         for histogram in (counts, {bound: n_requests * value / 1000 for bound, value in counts.items()})
     )
     rule = {"quantity": "p50_ttft", "margin": "500%"}
-    for current, baseline in ((run, few), (few, run)):
+    for current, baseline in ((run, other), (other, run)):
         assert only_rule(gate(current, baseline, rule)).verdict == (
             "pass" if n_requests == 100 else "inconclusive"
         )

@@ -65,7 +65,7 @@ def test_nothing_is_sent_without_consent(tmp_path: Path) -> None:
         # 12 items and 10 controls
         assert (disclosure.host, disclosure.model, disclosure.n_requests) == (HOST, "claude", 22)
         assert disclosure.n_reply_tokens == 22 * 512
-        # 22 rubrics and chunks at 5, 11,264 tokens of replies at 25 a million
+        # 22 rubrics and chunks at 5 per million tokens, 11,264 reply tokens at 25 per million
         assert "USD" in disclosure.cost
         assert not (tmp_path / "r").exists()
 

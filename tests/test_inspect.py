@@ -132,13 +132,15 @@ def test_the_schema_is_sent_without_what_hosted_services_refuse(bridge: Any) -> 
     sample = bridge.tasks.load_samples(definition)[0]
     request = bridge.tasks.generating.build_request(sample, definition, bridge.tasks.Sampling())
     merged = GenerateConfig(seed=1).merge(bridge.chat.generate_config(request, structured=True))
-    sent = merged.response_schema.json_schema.model_dump(exclude_none=True)
+    sent_schema = merged.response_schema.json_schema.model_dump(exclude_none=True)
     expected = item_schema(definition)
     assert expected["properties"]["pairs"].pop("prefixItems")
-    assert sent == expected
-    assert list(sent["properties"]["pairs"]["items"]["properties"]) == ["type", "question", "answer"]
+    assert sent_schema == expected
+    assert list(sent_schema["properties"]["pairs"]["items"]["properties"]) == ["type", "question", "answer"]
     plain = ResponseSchema(name="x", json_schema=JSONSchema.model_validate(item_schema(definition)))
-    assert "minItems" not in plain.json_schema.model_dump_json()  # why the bridge has a class of its own
+    assert (
+        "minItems" not in plain.json_schema.model_dump_json()
+    )  # the reason for the bridge's own schema class
 
 
 # ---------------------------------------------------------------- export and import of logs
@@ -244,9 +246,9 @@ def test_an_incomplete_log_is_refused_with_a_message(
     log = read_eval_log(str(logs[0]))
     change(log)
     write_eval_log(log, str(tmp_path / "changed.eval"))
-    with pytest.raises(DataError, match=r"changed\.eval: ") as caught:
+    with pytest.raises(DataError, match=r"changed\.eval: ") as exc_info:
         bridge.import_log([tmp_path / "changed.eval"], tmp_path / "run")
-    assert message in str(caught.value)
+    assert message in str(exc_info.value)
 
 
 def grades(log: Any) -> list[dict[str, Any]]:
@@ -338,10 +340,10 @@ def refusal(bridge: Any, path: Path, change: Any, tmp_path: Path) -> str:
     log = read_eval_log(str(path))
     change(log)
     write_eval_log(log, str(tmp_path / "changed.eval"))
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError) as exc_info:
         bridge.import_log([tmp_path / "changed.eval"], tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    return str(caught.value)
+    return str(exc_info.value)
 
 
 @pytest.fixture(scope="module")
@@ -679,9 +681,9 @@ async def test_an_aborted_reply_is_retried_a_limited_number_of_times(bridge: Any
     assert (await bridge.chat.InspectChat(model).complete(CHAT_REQUEST)).text == "{}"
     assert len(model.requests) == 2
     always_aborted = Provider(*(make_output("", "unknown") for _ in range(20)))
-    with pytest.raises(ChatError) as caught:
+    with pytest.raises(ChatError) as exc_info:
         await bridge.chat.InspectChat(always_aborted).complete(CHAT_REQUEST)
-    assert (caught.value.reason, len(always_aborted.requests)) == ("interrupted", bridge.chat._MAX_ATTEMPTS)
+    assert (exc_info.value.reason, len(always_aborted.requests)) == ("interrupted", bridge.chat._MAX_ATTEMPTS)
 
 
 @pytest.mark.parametrize(
@@ -698,15 +700,15 @@ async def test_an_aborted_reply_is_retried_a_limited_number_of_times(bridge: Any
 )
 async def test_provider_exceptions_become_chat_errors(bridge: Any, fault: Exception, reason: str) -> None:
     chat = bridge.chat.InspectChat(Provider(fault))
-    with pytest.raises(ChatError) as caught:
+    with pytest.raises(ChatError) as exc_info:
         await chat.complete(CHAT_REQUEST)
-    assert (caught.value.reason, chat.output) == (reason, None)
-    assert caught.value.detail == f"{type(fault).__name__}: {fault}"
+    assert (exc_info.value.reason, chat.output) == (reason, None)
+    assert exc_info.value.detail == f"{type(fault).__name__}: {fault}"
     wrapped = RuntimeError("with the whole prompt")
     wrapped.__cause__ = fault
     assert (bridge.chat._chat_error(wrapped).reason, bridge.chat._chat_error(wrapped).detail) == (
         reason,
-        caught.value.detail,
+        exc_info.value.detail,
     )
 
 
@@ -716,9 +718,9 @@ async def test_an_output_without_a_reply_gives_a_reason(bridge: Any) -> None:
         (make_output("", choices=[]), "endpoint"),
         (make_output("too long", "model_length"), "context_overflow"),
     ):
-        with pytest.raises(ChatError) as caught:
+        with pytest.raises(ChatError) as exc_info:
             await bridge.chat.InspectChat(Provider(output)).complete(CHAT_REQUEST)
-        assert caught.value.reason == reason
+        assert exc_info.value.reason == reason
 
 
 def test_token_counts_survive_a_round_trip_through_inspect(bridge: Any) -> None:
@@ -840,7 +842,7 @@ def test_a_grader_of_the_same_family_is_refused_unless_allowed(bridge: Any) -> N
 
 
 class FaultyServer(LoopbackServer):
-    """Fails depending on the prompt only, so the same question always fails in the same way.
+    """Server whose failures depend only on the prompt, so the same question always fails in the same way.
 
     Args:
         free: Schema of replies to requests without one.

@@ -1,4 +1,4 @@
-"""Which items to label next, and how many labelled chunks decide."""
+"""Choosing the items to label next, and the number of labelled chunks needed for a decision."""
 
 import json
 import shutil
@@ -52,11 +52,11 @@ def chunk_id_of(item: GradedItem) -> str:
 def test_whole_chunks_are_drawn_for_several_candidates(
     run: Path, items: list[GradedItem], tmp_path: Path
 ) -> None:
-    drawn = set(export_sheet(run, tmp_path / "out", n=15))
-    chunks = {chunk_id_of(item) for item in items if item.item.item_id in drawn}
-    assert drawn == {item.item.item_id for item in items if chunk_id_of(item) in chunks}
-    assert len(drawn) >= 15
-    assert {item.candidate for item in items if item.item.item_id in drawn} == {
+    drawn_ids = set(export_sheet(run, tmp_path / "out", n=15))
+    chunks = {chunk_id_of(item) for item in items if item.item.item_id in drawn_ids}
+    assert drawn_ids == {item.item.item_id for item in items if chunk_id_of(item) in chunks}
+    assert len(drawn_ids) >= 15
+    assert {item.candidate for item in items if item.item.item_id in drawn_ids} == {
         "embedded-lead",
         "embedded-salient",
     }
@@ -68,10 +68,12 @@ def test_labelled_chunks_are_not_drawn_again_and_partly_labelled_ones_are_comple
     first, second, *_ = dict.fromkeys(chunk_id_of(item) for item in items)
     labelled = [item for item in items if chunk_id_of(item) == first]
     partly_labelled = [item for item in items if chunk_id_of(item) == second][:2]
-    drawn = set(export_sheet(run, tmp_path / "out", label_items([*labelled, *partly_labelled])))
+    drawn_ids = set(export_sheet(run, tmp_path / "out", label_items([*labelled, *partly_labelled])))
     labelled_ids = {item.item.item_id for item in (*labelled, *partly_labelled)}
-    assert not drawn & labelled_ids
-    assert drawn == {item.item.item_id for item in items} - labelled_ids  # 12 chunks are too few to decide
+    assert not drawn_ids & labelled_ids
+    assert (
+        drawn_ids == {item.item.item_id for item in items} - labelled_ids
+    )  # 12 chunks are too few to decide
 
 
 def test_labels_of_another_rubric_do_not_count(run: Path, items: list[GradedItem], tmp_path: Path) -> None:
@@ -85,11 +87,11 @@ def test_for_one_candidate_every_letter_gets_labels(
     salient = [item for item in items if item.candidate == "embedded-salient"]
     letters = {item.item.item_id: item.letter for item in salient}
     sizes = Counter(letters.values())
-    drawn = Counter(
+    n_drawn = Counter(
         letters[item_id] for item_id in export_sheet(run, tmp_path / "a", candidate="embedded-salient", n=16)
     )
-    assert sum(drawn.values()) == 16
-    assert all(drawn[letter] >= min(5, size) for letter, size in sizes.items() if size)
+    assert sum(n_drawn.values()) == 16
+    assert all(n_drawn[letter] >= min(5, size) for letter, size in sizes.items() if size)
 
 
 def test_a_fully_labelled_run_is_refused(run: Path, items: list[GradedItem], tmp_path: Path) -> None:

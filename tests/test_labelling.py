@@ -83,7 +83,7 @@ def test_items_of_a_chunk_are_consecutive_and_repeats_are_in_the_second_half(run
     )
     assert {first_chunk_ids.count(chunk) for chunk in first_chunk_ids} == {
         6
-    }  # both candidates, three items each
+    }  # two candidates with three items each
     repeat_indices = [index for index, row in enumerate(rows) if row.get("repeat")]
     assert len(repeat_indices) == 5
     assert min(repeat_indices) >= 18
@@ -134,13 +134,13 @@ def test_a_second_rater_gets_a_fifth_of_the_first_raters_items(run: Path) -> Non
 
 
 def test_raters_on_different_machines_share_items(graded_run: Path, tmp_path: Path) -> None:
-    drawn = []
+    chunks_by_rater = []
     for rater in ("anna", "bert", "cleo", "dirk"):
         run_copy = Path(shutil.copytree(graded_run, tmp_path / rater))
         with Sitting.open(run_copy, rater, n=6) as sitting:
             list(answer_all(sitting))
-        drawn.append({row["chunk_id"] for row in read_rows(run_copy, rater)[1:]})
-    assert set.intersection(*drawn)
+        chunks_by_rater.append({row["chunk_id"] for row in read_rows(run_copy, rater)[1:]})
+    assert set.intersection(*chunks_by_rater)
 
 
 def test_further_sittings_ask_the_remaining_items_until_none_is_left(run: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_kill_between_write_and_reply_loses_nothing_and_a_retry_adds_no_row(ru
     is_armed.append(True)
     with pytest.raises(KilledError):
         sitting.record(second.assignment, "C")
-    sitting.close()  # the lock of a killed process is released by the system
+    sitting.close()  # the system releases the lock of a killed process
     with Sitting.open(run, "anna") as resumed:
         before = read_rows(run)
         resumed.record(second.assignment, "C")  # the browser resends an unconfirmed answer
@@ -366,7 +366,7 @@ def test_a_second_sitting_of_the_same_rater_is_refused_but_another_rater_is_allo
         with pytest.raises(InUseError, match="anna"):
             Sitting.open(run, "anna", n=6)
         Sitting.open(run, "bert", n=6).close()
-        assert api.load_run(run).report.candidates  # a report meanwhile
+        assert api.load_run(run).report.candidates  # a report can be made meanwhile
     Sitting.open(run, "anna").close()
 
 
@@ -482,8 +482,8 @@ def test_the_summary_reports_repeats_drift_and_labels_given_too_fast(run: Path) 
     assert (quality.best_first, quality.best_last) == (1.0, 0.0)
     assert (quality.n_repeats, quality.n_repeats_same) == (5, 0)
     fast = [row for row in read_rows(run)[1:] if row.get("seconds") == 0.1 and "repeat" not in row]
-    counted = {row["assignment"] for row in fast}
-    assert quality.n_too_fast == len(counted)
+    fast_assignments = {row["assignment"] for row in fast}
+    assert quality.n_too_fast == len(fast_assignments)
 
 
 @pytest.mark.slow
@@ -504,7 +504,7 @@ def test_a_sitting_ends_as_soon_as_the_labels_decide(run: Path) -> None:
         assert sitting.current() is None
     with Sitting.open(run, "anna", until_decided=True) as sitting:
         assert sitting.current() is None
-    with Sitting.open(run, "anna") as sitting:  # the rest is asked on request
+    with Sitting.open(run, "anna") as sitting:  # without until_decided the remaining items are asked
         assert len(list(answer_all(sitting, judge_letter))) == 77 - len(questions)
 
 
@@ -590,7 +590,7 @@ def test_a_settling_label_without_a_rubric_applies_to_every_rubric() -> None:
     assert settled_letters(anna, same_rubric, cleo) == ["D"]
     assert settled_letters(anna, other_rubric, cleo) == ["C"]
     assert settled_letters(anna, other_rubric) == ["A"]
-    assert settled_letters(bert, cleo, same_rubric) == ["D"]  # the last one, where the rater names no rubric
+    assert settled_letters(bert, cleo, same_rubric) == ["D"]  # the last one wins if the rater names no rubric
 
 
 @pytest.mark.parametrize(

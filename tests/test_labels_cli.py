@@ -279,7 +279,7 @@ def test_exported_labels_survive_a_round_trip_with_their_probabilities(
     all_path = tmp_path / f"all-{name}"
     run_labels(
         capsys, "export", str(run), "--out", str(all_path)
-    )  # labels of the eval's other items are not of the run
+    )  # the eval also has labels of items that are not in the run
     assert {label.item_id for label in read_labels(all_path)} <= set(api.load_run(run).letters["item_id"])
     labels = [label for path in sorted((run / "labels").glob("*.jsonl")) for label in read_labels(path)]
     assert len(labels) == len(exported) > 0
@@ -314,7 +314,7 @@ def test_an_export_escapes_formulas_and_validates_its_options(
     assert raw == out.read_bytes()
 
 
-# ------------------------------------------------------------------------------ adjudicate
+# ------------------------------------------------------------------------------ adjudication
 
 
 @pytest.mark.slow

@@ -309,7 +309,7 @@ def make_level(
 RISING = (make_level(1, 100), make_level(2, 190), make_level(4, 360), make_level(8, 390), make_level(16, 400))
 
 
-def test_the_knee_of_a_table_worked_by_hand() -> None:
+def test_the_knee_matches_a_hand_computation() -> None:
     # 95 % of 400 is 380: 4 in flight reach 360, 8 reach 390
     knee = find_knee(RISING)
     assert (knee.concurrency, knee.is_found, knee.best) == (8, True, 16)
@@ -377,7 +377,7 @@ def test_a_knee_at_the_last_level_is_not_found_and_higher_levels_are_suggested()
     assert "--concurrency 4,8,16" in headline
 
 
-def test_one_level_alone_has_no_knee() -> None:
+def test_a_single_level_has_no_knee() -> None:
     knee = find_knee([make_level(8, 100)])
     assert (knee.concurrency, knee.is_found, knee.least) == (8, False, None)
     assert "one level" in (knee.reason or "")
@@ -405,10 +405,9 @@ def test_consistent_repeats_leave_one_possible_knee_and_noisy_repeats_several() 
 
 
 def test_the_probability_of_another_knee_uses_students_t() -> None:
-    # 1 in flight is the knee where 2 bring less than 100 / 0.95: one standard error (sd / √3 = 2) below
-    # their mean. Student's
-    # distribution with 2 degrees of freedom has F(-1) = 1/2 - 1 / (2 √3) = 0.2113 there, the normal one
-    # 0.1587
+    # 1 in flight is the knee if 2 reach less than 100 / 0.95, one standard error (sd / √3 = 2) below their
+    # mean. There Student's t with 2 degrees of freedom has F(-1) = 1/2 - 1 / (2 √3) = 0.2113, the normal
+    # distribution 0.1587
     mean, sd = 100 / 0.95 + 2, 2 * sqrt(3)
     first, second = find_knee([make_level(1, 100), make_level(2, mean - sd, mean, mean + sd)]).possible
     assert first.share == approx(0.2113, abs=0.015)
@@ -645,7 +644,7 @@ async def test_a_streamed_request_is_timed() -> None:
     assert reply.e2e_s == approx(reply.ttft_s + sum(reply.gaps_s))
     n_gaps = (
         reply.usage.completion_tokens - 1
-    )  # the loopback server counts the end, too; chunks: the role, and one for each piece
+    )  # the loopback server also counts the end token; chunks are the role and one per piece
     assert len(reply.gaps_s) == n_gaps
     assert reply.e2e_s >= 0.05 + 0.01 * (n_gaps - 1)
     (body,) = server.requests
@@ -1014,7 +1013,7 @@ def test_a_gauge_is_the_maximum_over_engines() -> None:
     assert read_gauge(b"vllm:kv many\n", "vllm:kv") is None
 
 
-# ------------------------------------------------------------------------- known times, known knee
+# ------------------------------------------------------------------------- a mock server with known times and knee
 
 TIMES = {"tokens": 16, "ttft_ms": 60, "gap_ms": 10}
 COMPILER = shutil.which("cc") or shutil.which("gcc")
@@ -1084,7 +1083,7 @@ def test_the_numbers_of_the_worked_example_in_the_docs_are_computed() -> None:
         assert phrase in document, phrase
 
 
-# ---------------------------------------------------------------------- a normal run's own servers
+# ---------------------------------------------------------------------- the server metrics of a normal run
 
 
 def reading(at_s: float, session: str = "1", **values: float) -> Reading:

@@ -204,7 +204,7 @@ def test_every_key_works_as_documented_in_the_help(run: Path, new_context: NewCo
         page = open_page(new_context(), label_server)
         page.keyboard.press("?")
         assert page.locator("#help").is_visible()
-        page.keyboard.press("a")  # not while the help is open
+        page.keyboard.press("a")  # ignored while the help is open
         page.keyboard.press("Escape")
         assert read_rows(run, "anna")[-1]["kind"] == "draw"
         page.keyboard.press("m")
@@ -283,7 +283,7 @@ def test_two_windows_lose_nothing(run: Path, new_context: NewContext) -> None:
         first = wait_for_item(other_page)
         second = press(page, "a")
         third = press(page, "a")
-        assert press(other_page, "c") == third  # not stored: the item is labelled
+        assert press(other_page, "c") == third  # not stored, because the item is already labelled
         assert press(other_page, "b") not in {first, second, third}
         assert press(page, "c") == current_item(other_page)
     assert [(row["assignment"], row["letter"]) for row in read_labels(run, "anna")] == [
@@ -460,7 +460,9 @@ def test_a_wrong_token_and_another_host_name_are_refused(run: Path, browser: Bro
         assert page.goto(f"http://127.0.0.1:{port}/").status == 403
         token = label_server.url.partition("token=")[2]
         assert page.goto(f"http://localhost.:{port}/?token={token}").status == 421
-        assert page.goto(label_server.url).status == 200  # the token is not used up by the other name
+        assert (
+            page.goto(label_server.url).status == 200
+        )  # the request with the other host name did not use up the token
         context.close()
         assert len(read_rows(run, "anna")) == 1
 

@@ -21,7 +21,7 @@ from sharding import KEYS, s3_server
 
 N_CHUNKS, BLOCK, LIMIT = 120, 10, 4
 ITEMS = 3
-"""Items of each reply of the eval."""
+"""Items per reply of the eval."""
 POISON = "The poisoned valve is opened first."
 _NODE = {"object_store_memory": 80 << 20}
 
@@ -44,7 +44,7 @@ class Cluster:
     workers: list[Any] = field(default_factory=list)
 
     def add_worker(self) -> None:
-        # Ray gives a node 30 s to start, which a busy machine exceeds; a node that is late is another worker
+        # Ray allows a node 30 s to start, which a busy machine exceeds; a late node still joins as a worker
         with contextlib.suppress(Exception):
             self.workers.append(self.ray.add_node(num_cpus=2, **_NODE))
 
@@ -76,7 +76,7 @@ def cluster() -> Iterator[Cluster]:
     from ray.cluster_utils import Cluster as RayCluster  # noqa: PLC0415 - in .venv-ray alone
 
     with s3_server() as url:
-        # nodes have the environment of the process that starts them: that is where keys of a store come from
+        # nodes inherit the environment of this process, including the keys of the store
         os.environ.update({**KEYS, "AWS_ENDPOINT_URL": url})
         ray = RayCluster(
             initialize_head=True,
@@ -140,7 +140,7 @@ class Run:
 
     def start_on_ray(self, cluster: Cluster, name: str, *options: object) -> "subprocess.Popen[str]":
         address = cluster.ray.address
-        # Ray takes the address of the machine itself, which need not be one of the networks that the guard knows as inside
+        # Ray uses the machine's own address, which the network guard may not recognise as internal
         (self.folder / "qaeval.yaml").write_text(f"allow_external: [{address.partition(':')[0]}]\n")
         return self.start(name, "--backend", "ray", "--ray-address", address, "--ray-block", BLOCK, *options)
 
@@ -172,8 +172,8 @@ def reference_run(tmp_path_factory: pytest.TempPathFactory, chunks: Path) -> Pat
     """The same run on one machine, for comparison."""
     folder = tmp_path_factory.mktemp("one-machine")
     with PoisonableServer(["mistral"]) as generator, PoisonableServer(["selene"]) as judge:
-        wait_for_success(Run(folder, generator, judge, str(chunks)).start("reference"))
-    return folder / "reference"
+        wait_for_success(Run(folder, generator, judge, str(chunks)).start("whole"))
+    return folder / "whole"
 
 
 def wait_for_success(process: "subprocess.Popen[str]") -> str:
@@ -200,6 +200,6 @@ def wait_until(
     for _ in range(int(limit_s / 0.05)):
         if condition():
             return
-        assert process.poll() is None, "the run ended early: " + "".join(process.communicate())
+        assert process.poll() is None, "the run ended before: " + "".join(process.communicate())
         time.sleep(0.05)
-    raise AssertionError("the condition was not met in time")
+    raise AssertionError("it did not happen")

@@ -96,7 +96,7 @@ def completion(data: bytes) -> None:
 def rows(data: bytes) -> None:
     """Read files of rows damaged by a crash, an editor or another program."""
     path = _file(data, "rows.jsonl")
-    for read in (
+    for read_file in (
         lambda: len(Finished.read(path)),
         lambda: ReplyIndex(path).__exit__(None, None, None),
         lambda: list(LastRows(path, generate_row)),
@@ -105,7 +105,7 @@ def rows(data: bytes) -> None:
         lambda: read_labels(_file(data, "labels.csv")),
     ):
         try:
-            read()
+            read_file()
         except QaevalError as error:
             assert str(path.parent) in str(error)
 
@@ -184,9 +184,9 @@ def imports(data: bytes) -> None:
 def gates(data: bytes) -> None:
     """Read policies and baselines; the hash of a baseline is recomputed so that parsing goes past the hash check."""
     path = _file(data, "gate.yaml")
-    for read in (lambda: read_policy(path), lambda: parse_baseline(_with_fixed_hash(data), path)):
+    for read_file in (lambda: read_policy(path), lambda: parse_baseline(_with_fixed_hash(data), path)):
         try:
-            read()
+            read_file()
         except QaevalError as error:
             assert str(path) in str(error)
 

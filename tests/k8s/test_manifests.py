@@ -54,7 +54,7 @@ def vllm_containers(overlay: str, *components: str) -> list[Object]:
     return [entry for pod in pods if pod for entry in containers(pod) if entry["name"] == "vllm"]
 
 
-# ---------------------------------------------------------------- rendered and valid
+# ---------------------------------------------------------------- rendering and validation
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids="+".join)

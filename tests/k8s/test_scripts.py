@@ -325,7 +325,7 @@ def test_a_redirect_does_not_send_the_login_to_another_host(tmp_path: Path) -> N
     assert logins == [None]
 
 
-# ---------------------------------------------------------------- the servers' power
+# ---------------------------------------------------------------- starting and stopping the servers
 
 
 class FakeCluster:

@@ -188,8 +188,8 @@ def test_both_tools_count_tokens_alike_on_a_real_server(
     models: Path,
     bar: Bar,
 ) -> None:
-    # both at the same time, two requests in flight each. A tiny model takes 4 ms for a token, about as long as a busy machine takes to
-    # wake a client up: tokens are counted exactly alike, times only in their order of magnitude
+    # both at the same time, two requests in flight each. A tiny model takes 4 ms per token, about as long as
+    # a busy machine takes to wake a client: token counts are equal, times agree only in order of magnitude
     folder, n_requests, in_flight = prepare(tmp_path, 100), 100, 2
     rounds: list[dict[str, Any]] = []
     with asyncio.Runner() as loop, ThreadPoolExecutor(1) as executor:
