@@ -257,11 +257,9 @@ FILES = {"model.safetensors": b"weights", "sub/config.json": b"{}", "pickle.bin"
 
 
 def run_fetch(
-    tmp_path: Path, answer: Any, revision: str | None = COMMIT, folder_digest: str | None = None
+    tmp_path: Path, answer: Any, revision: str | None = COMMIT, digest: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    model_list = write_model_list(
-        tmp_path, m={"repository": "o/m", "revision": revision, "digest": folder_digest}
-    )
+    model_list = write_model_list(tmp_path, m={"repository": "o/m", "revision": revision, "digest": digest})
     with serve(answer) as url:
         return run_models_script("fetch", model_list, tmp_path / "models", HUB=url)
 
