@@ -484,7 +484,9 @@ def make_cases(gate_policy: Policy, run: Evidence, baseline: Evidence) -> list[R
 
 def run_monitor(gate_policy: Policy, run: Evidence, baseline: Evidence) -> tuple[SequentialMonitor, int]:
     """Update a monitor with the chunks of a run until decided; return it and the number of chunks seen."""
-    monitor = SequentialMonitor(make_cases(gate_policy, run, baseline), without_letters(run), baseline, alpha=0.05)
+    monitor = SequentialMonitor(
+        make_cases(gate_policy, run, baseline), without_letters(run), baseline, alpha=0.05
+    )
     letters = grade_rows(run)
     for chunk in dict.fromkeys(run.chunks.tolist()):
         monitor.update(chunk, letters)
@@ -526,7 +528,9 @@ def test_chunks_are_weighted_by_their_number_of_items() -> None:
     )
     chunks = np.array(["big", "big", *run.chunks[2:]])
     run, baseline = replace(run, chunks=chunks), replace(baseline, chunks=chunks)
-    monitor = SequentialMonitor(make_cases(make_policy(), run, baseline), without_letters(run), baseline, alpha=0.05)
+    monitor = SequentialMonitor(
+        make_cases(make_policy(), run, baseline), without_letters(run), baseline, alpha=0.05
+    )
     for chunk in run.chunk_names:
         monitor.update(chunk, grade_rows(run))
     (rule,) = verdicts_of(monitor.cases(), 0.05)
@@ -574,7 +578,9 @@ def test_graded_candidates_grow_with_their_first_letter() -> None:
 
 def test_missing_grade_row_is_an_error() -> None:
     run, baseline = evidence({"alpha": ["AAA"] * 20}), evidence({"alpha": ["AAA"] * 20}, name="base")
-    monitor = SequentialMonitor(make_cases(make_policy(), run, baseline), without_letters(run), baseline, alpha=0.05)
+    monitor = SequentialMonitor(
+        make_cases(make_policy(), run, baseline), without_letters(run), baseline, alpha=0.05
+    )
     with pytest.raises(DataError, match="grades: 3 items"):
         monitor.update(run.chunk_names[0], {})
     assert monitor.n_seen == 0

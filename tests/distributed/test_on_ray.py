@@ -63,7 +63,9 @@ def test_ray_writes_the_rows_of_one_machine_within_the_request_limits(
     assert settings[0] == settings[1]
 
 
-def test_a_dead_node_repeats_at_most_one_block_per_stage(workers: Cluster, run: Run, reference_run: Path) -> None:
+def test_a_dead_node_repeats_at_most_one_block_per_stage(
+    workers: Cluster, run: Run, reference_run: Path
+) -> None:
     process = run.start_on_ray(workers, "ray")
     with kill_at_exit(process):
         wait_until(lambda: count_generator_requests(run) >= FORTY_PERCENT, process)

@@ -101,13 +101,16 @@ def repair(path: Path) -> Repair:
 
 
 def _require_samples(store: RunStore, n: int) -> None:
+    problem = ""
     try:
         if (n_left := sum(1 for _ in store.samples())) != n:
-            raise DataError(f"{store.path / SAMPLES}: expected {n:,} samples, got {n_left:,}")
+            problem = f"{store.path / SAMPLES}: expected {n:,} samples, got {n_left:,}"
     except DataError as error:
+        problem = str(error)
+    if problem:
         raise DataError(
-            f"{error}. Samples cannot be repaired: restore {SAMPLES} from a copy, or start a new run"
-        ) from error
+            f"{problem}. Samples cannot be repaired: restore {SAMPLES} from a copy, or start a new run"
+        )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

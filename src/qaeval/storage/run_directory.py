@@ -31,6 +31,7 @@ import os
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -554,7 +555,7 @@ def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:  # noqa:
             yield from _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
     elif old != new:
         before, after = (json.dumps(value, ensure_ascii=False) for value in (old, new))
-        n_same = len(os.path.commonprefix([before, after]))
+        n_same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False)))
         yield f"{_OPTIONS.get(where, where)} was {_excerpt(before, n_same)}, now {_excerpt(after, n_same)}"
 
 
