@@ -504,13 +504,31 @@ def test_the_command_shows_the_embedded_judge_and_its_exit_code(
     assert {"order of levels", "letters renamed", "wordings", "self-preference"} <= skipped
 
 
-def test_an_unknown_judge_and_a_resume_without_a_directory_are_usage_errors(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.slow
+def test_an_audit_continues_in_the_folder_where_it_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["audit", "embedded-lexical", "--eval", "rag_qa", "--n", "12"]
+    command([*words, "--out", "results/audit-mine"])
+    command([*words, "--seed", "7", "--out", "results/audit-other"])
+    for folder in Path("results").iterdir():
+        (folder / "audit.json").unlink()
+    capsys.readouterr()
+    assert command([*words, "--resume"]) == 3
+    assert capsys.readouterr().err.startswith("continuing results/audit-mine\n")
+    assert {path.parent.name for path in Path("results").glob("*/audit.json")} == {"audit-mine"}
+
+
+def test_an_unknown_judge_and_a_resume_with_nothing_to_continue_are_usage_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(["audit", "embedded-lexcal"]) == 64
     assert "embedded-lexical" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
     assert command(["audit", "embedded-lexical", "--resume"]) == 64
-    assert "--out" in capsys.readouterr().err
+    assert "`--out results/RUN --resume`" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_labels_of_another_eval_are_bad_data(tmp_path: Path) -> None:

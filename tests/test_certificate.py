@@ -1,6 +1,7 @@
 """Judge certificates: issued from labels, recomputed by a gate, and refused if the numbers do not follow from the letters."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from itertools import pairwise
@@ -27,9 +28,11 @@ from qaeval.evals.find import find_eval, find_rubric
 from qaeval.gate.certificate import CertifiedRater, JudgeCertificate, admitted_labels, check
 from qaeval.gate.policy import Policy, TrustPolicy, default_policy
 from qaeval.gate.trust import JudgeNumbers, decide_trust, numbers_of, outcome_of
+from qaeval.history.read import read_runs
 from qaeval.records import Item, Label, digest
 from qaeval.report.measure import Measure
 from qaeval.stats import kappa_interval
+from qaeval.storage.runs import find_run, list_runs
 from qaeval.testing import ScriptedModel, grade_reply, make_run, registered
 from report_builders import RUBRIC
 
@@ -456,6 +459,34 @@ def test_the_judge_grades_the_labelled_items_of_an_eval(tmp_path: Path) -> None:
     assert (issued.candidates, issued.n_ungraded) == ((), 0)
     settings = json.loads((tmp_path / "work" / "settings.json").read_text())
     assert list(settings["candidates"]) == ["labelled"]
+
+
+def test_the_items_of_a_certificate_are_no_run(
+    tmp_path: Path, graded_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(graded_run, "results/run")
+    write_labels(tmp_path / "anna.jsonl", labels_of_sentences())
+    with registered("odd", ScriptedModel(grade_by_length)):
+        qaeval.certify("odd", eval_name="qa_pairs", labels=tmp_path / "anna.jsonl", cache=False)
+    (folder,) = Path("results").glob("certify-*")
+    assert (find_run("latest"), [*list_runs(Path("results"))]) == (Path("results/run"), ["run"])
+    reasons = {folder.name: folder.reason for folder in read_runs(Path("results"))[1]}
+    assert reasons == {folder.name: "the labelled items of a certificate, no run of candidates"}
+    for words in (
+        ["baseline", "set", str(folder)],
+        ["gate", str(folder), "--baseline", "results/run"],
+        ["gate", "results/run", "--baseline", str(folder)],
+        ["gate", str(folder), "--sequential", "--baseline", "results/run"],
+        ["compare-runs", "results/run", str(folder)],
+        ["decide", str(folder)],
+    ):
+        capsys.readouterr()
+        assert run_command(words) == 65, words
+        message = capsys.readouterr().err
+        assert (
+            f"{folder}: the labelled items of a certificate, no run of candidates; name the directory"
+            in message
+        )
 
 
 def test_labels_of_another_eval_or_without_text_are_refused_with_advice(tmp_path: Path) -> None:

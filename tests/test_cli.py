@@ -100,6 +100,58 @@ def wait_for_rows(path: Path, n: int) -> None:
     pytest.fail(f"{path} never held {n} rows")
 
 
+def write_interrupted_run(path: Path, *words: str, cwd: Path) -> None:
+    """Make a run of a command, as if it was killed before its report and its last letter."""
+    assert qaeval(*words, "--no-cache", "--out", path, cwd=cwd).returncode == 0
+    for name in ("manifest.json", "report.json", "report.md", "report.html"):
+        (cwd / path / name).unlink(missing_ok=True)
+    rows = (cwd / path / "generations.jsonl").read_text().splitlines(keepends=True)
+    (cwd / path / "generations.jsonl").write_text("".join(rows[:-1]))
+
+
+def test_resume_without_a_folder_continues_the_last_unfinished_run_of_the_same_settings(
+    tmp_path: Path,
+) -> None:
+    words = ("generate", "embedded-lead", "--n", "3")
+    write_interrupted_run(Path("results/other"), "generate", "embedded-lead", "--n", "2", cwd=tmp_path)
+    write_interrupted_run(Path("results/mine"), *words, cwd=tmp_path)
+    write_interrupted_run(Path("results/later"), "generate", "embedded-salient", "--n", "3", cwd=tmp_path)
+    done = qaeval(*words, "--resume", cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (0, "continuing results/mine")
+    assert "next: qaeval grade results/mine" in done.stdout
+    assert len(read_rows(tmp_path / "results" / "mine" / "generations.jsonl")) == 3
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"later", "mine", "other"}
+
+
+def test_a_comparison_continues_with_the_judge_and_the_ending_that_it_began_with(tmp_path: Path) -> None:
+    words = ("compare", *EMBEDDED, "--n", "3")
+    write_interrupted_run(Path("results/mine"), *words, cwd=tmp_path)
+    unfinished = qaeval("decide", "results/mine", cwd=tmp_path).stderr
+    whole = f"qaeval {' '.join(words)} --no-cache --out results/mine --resume"
+    assert f"`{whole}` completes it" in unfinished
+    assert f"finish with `{whole}`" in qaeval("report", "results/mine", cwd=tmp_path).stderr
+    done = qaeval(*words, "--resume", cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (0, "continuing results/mine")
+    assert (tmp_path / "results" / "mine" / "manifest.json").is_file()
+    again = qaeval(*words, "--resume", cwd=tmp_path)
+    assert again.returncode == 64  # it is finished
+
+
+def test_resume_with_nothing_to_continue_makes_no_folder_and_says_what_to_type(tmp_path: Path) -> None:
+    words = ("generate", "embedded-lead", "--n", "3", "--resume")
+    refused = qaeval(*words, cwd=tmp_path)
+    assert (refused.returncode, [*tmp_path.iterdir()]) == (64, [])
+    assert "`--out results/RUN --resume`" in refused.stderr
+    assert qaeval(*words, "--out", "new", cwd=tmp_path).returncode == 64
+    assert [*tmp_path.iterdir()] == []
+    write_interrupted_run(Path("results/other"), "generate", "embedded-lead", "--n", "2", cwd=tmp_path)
+    refused = qaeval(*words, cwd=tmp_path)
+    assert refused.returncode == 64
+    assert "results/other differs (--n was 2, now 3)" in refused.stderr
+    assert "`--out results/other --resume`" in refused.stderr
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["other"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interruption_keeps_finished_rows_and_prints_the_resume_command(
@@ -299,6 +351,21 @@ def test_separate_stages_give_the_same_report_as_compare(tmp_path: Path) -> None
     compared = qaeval("compare", *EMBEDDED, "--chunks", chunks, "--out", "both", "--json", cwd=tmp_path)
     first, second = (without_times(json.loads(result.stdout)) for result in (separate, compared))
     assert {**first, "path": ""} == {**second, "path": ""}  # type: ignore[dict-item]
+
+
+def test_the_report_names_the_commands_that_wrote_the_rows_whichever_printed_it(tmp_path: Path) -> None:
+    made = "qaeval generate embedded-lead --n 2 --no-cache --out run"
+    graded = "qaeval grade run --no-cache --yes"
+    for command in (made, graded, graded, "qaeval report run", "qaeval report run"):
+        assert qaeval(*command.split()[1:], cwd=tmp_path).returncode == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["run"]["command"] == f"{made}; {graded}"
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    for format_ in ("csv", "json", "md", "html"):
+        shown = qaeval("report", "run", "--format", format_, "--margin", "9%", cwd=tmp_path)
+        assert shown.returncode == 0
+        assert "--margin" not in shown.stdout
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == before
 
 
 @pytest.mark.slow

@@ -109,3 +109,66 @@ def test_a_group_without_a_command_prints_its_help_alone(
     error = capsys.readouterr().err
     assert error.startswith("Usage: qaeval")
     assert "See `" not in error
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("compare embedded-lead --n 0", "--n: expected a number of at least 1, got '0'"),
+        ("compare embedded-lead --n 1.5", "--n: expected a whole number, got '1.5'"),
+        ("compare embedded-lead --seed x", "--seed: expected a whole number, got 'x'"),
+        (
+            "compare embedded-lead --escalate-below 2",
+            "--escalate-below: expected a number of at most 1, got '2'",
+        ),
+        ("compare embedded-lead --escalate-below x", "--escalate-below: expected a number, got 'x'"),
+        (
+            "compare embedded-lead --metrics-port 65536",
+            "--metrics-port: expected a number of at most 65535, got '65536'",
+        ),
+        ("audit embedded-lexical --n 9", "--n: expected a number of at least 10, got '9'"),
+        ("compare embedded-lead --allocation foo", "--allocation: 'foo' is not one of 'proportional'"),
+    ],
+)
+def test_a_value_that_an_option_does_not_take_is_named_with_what_it_takes(
+    words: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words.split()) == 64
+    assert capsys.readouterr().err.startswith(f"qaeval: {says}")
+
+
+def test_no_number_of_an_option_is_refused_in_the_words_of_pydantic(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, command in commands():
+        needed = ["a" for each in command.params if each.param_type_name == "argument" and each.required]
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and parameter.metavar in {
+                "N",
+                "NUMBER",
+                "P",
+                "PORT",
+                "R",
+            }:
+                option = parameter.opts[0]
+                assert run([*name.split(), *needed, option, "x"]) == 64
+                said = capsys.readouterr().err
+                assert "Input should" not in said, (name, said)
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ("baseline set", "qaeval baseline set"),
+        ("baseline show --foo", "qaeval baseline show"),
+        ("labels export", "qaeval labels export"),
+        ("baseline foo", "qaeval baseline"),
+        ("gate --foo", "qaeval gate"),
+        ("foo", "qaeval"),
+    ],
+)
+def test_a_usage_error_leads_to_the_help_of_its_own_command(
+    words: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words.split()) == 64
+    assert capsys.readouterr().err.endswith(f"\nSee `{command} --help`.\n")

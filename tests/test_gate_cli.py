@@ -238,6 +238,25 @@ def test_baseline_show_and_list_print_contents_and_age(
     assert 0 <= row["age_hours"] < 1
 
 
+def test_the_baseline_that_a_gate_takes_here_is_shown_without_its_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["baseline", "show"]) == 64
+    assert (
+        "baselines/qa_pairs.json does not exist. `qaeval baseline set RUN` writes it"
+        in capsys.readouterr().err
+    )
+    shutil.copytree(Path(__file__).parents[1] / "baselines", "baselines")
+    assert run(["baseline", "show"]) == 0
+    assert capsys.readouterr().out.startswith("baselines/qa_pairs.json: ")
+    shutil.move("baselines/qa_pairs.json", "ours.json")
+    Path("gate.yaml").write_text(
+        "baseline: ours.json\nrules:\n  - {quantity: usable_rate, margin: 5 points}\n"
+    )
+    assert run(["baseline", "show"]) == 0
+    assert capsys.readouterr().out.startswith("ours.json: ")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "exit_code"),

@@ -93,6 +93,10 @@ def test_a_repair_prints_the_command_that_completes_the_run(run: Path, *, is_rep
             ["qaeval", "generate", "a", "--out", "run", "--resume", "&&", "qaeval", "grade", "run"],
         ),
         # the run is a copy of the one that the words name
+        (
+            "qaeval compare a\nqaeval compare a --resume\nqaeval grade run\n",
+            ["qaeval", "compare", "a", "--out", "run", "--resume"],
+        ),
         ("qaeval compare a --out other b", ["qaeval", "compare", "a", "b", "--out", "run", "--resume"]),
         ("rm -rf /", None),
         ("qaeval init x", None),
@@ -103,7 +107,7 @@ def test_a_repair_prints_the_command_that_completes_the_run(run: Path, *, is_rep
 def test_a_repair_prints_no_command_but_that_of_a_run(kept: str, words: list[str] | None, run: Path) -> None:
     damage(run / "generations.jsonl", 3, b"\xff")
     (run / "command.txt").write_text(kept)
-    assert next_command(run) == (words or shlex.split("the command of the run with --resume"))
+    assert next_command(run) == (words or shlex.split("the command of the run with --out run --resume"))
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import pytest
 from qaeval.cli import run as command
 from qaeval.comparison.headline import verdict_sentence
 from qaeval.comparison.report_file import load_report
+from qaeval.history.read import read_runs
 from qaeval.storage.run_directory import RunStore, is_written
 from qaeval.storage.runs import RowCounts, find_run, list_runs
 from qaeval.web.server import PageServer
@@ -264,6 +265,12 @@ def test_latest_is_the_run_that_was_worked_on_last(folder: Path, monkeypatch: py
     assert find_run("latest") == Path("results/unfinished")
     Path("latest").mkdir()
     assert find_run("latest") == Path("latest")
+
+
+def test_a_copy_that_a_gate_graded_again_is_no_run_of_its_own(folder: Path) -> None:
+    shutil.copytree(folder / "unfinished", folder / "first.regraded-0a1b2c3d")
+    assert "first.regraded-0a1b2c3d" not in list_runs(folder)
+    assert "first.regraded-0a1b2c3d" not in {one.name for one in read_runs(folder)[1]}
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ from qaeval.distributed.blocks import BLOCK_SIZE, MAX_BLOCK_SIZE
 from qaeval.distributed.driver import RayOptions, compare_on_ray, remove_blocks, stage_limits
 from qaeval.distributed.inputs import chunk_file
 from qaeval.environment import cache_folder, new_run_name
-from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
+from qaeval.errors import DataError, EndpointError, QaevalError, ResumeNote, UsageError
 from qaeval.evals.find import find_eval
 from qaeval.evals.rubric import Rubric, prompt_text, shown_mode
 from qaeval.files.yaml import validated
@@ -112,7 +112,8 @@ from qaeval.run.session import HOSTED_CONCURRENCY
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.location import find_location
-from qaeval.storage.run_directory import COMMAND, GENERATIONS, SETTINGS, RunStore
+from qaeval.storage.run_directory import GENERATIONS, SETTINGS, RunStore
+from qaeval.storage.runs import RESULTS, find_unfinished, list_runs
 from qaeval.storage.shards import CommittedShard, Shard, begin, commit
 from qaeval.text.margins import parse_margin
 
@@ -454,7 +455,8 @@ def compare(
         allocation: How many of the samples each stratum gets: ``"proportional"`` to its size, the same with ``"at-least-one"``, or an
             ``"equal"`` number. With the last two, all estimates weigh a sample by the probability with which it was drawn.
         out: Run directory; default: ``results/<time>``.
-        resume: Continue the run in `out`: finished tasks are not asked again.
+        resume: Continue the run in `out`, or else the last unfinished one of ``results`` with the same settings: finished tasks are
+            not asked again.
         endpoints: URL of a model's server by name.
         config: Registry file on top of the default one and ``./qaeval.yaml``.
         concurrency: Requests in flight, 1 to 4,096, or ``"auto"``; default: the registry's.
@@ -482,7 +484,7 @@ def compare(
             before it starts. None: nothing is estimated.
         consent: Hosts of hosted models (``kind: hosted``) that may be sent what the run needs, or a function that is called with a
             `Disclosure` of it and returns whether somebody agrees.
-        command: Recorded in the report as the command, and in the run as the one that continues it; default: this call, and none.
+        command: Kept in the run, which its report shows as the command, as the one that wrote rows; default: this call.
 
     Returns:
         The run, reported: report.json, report.md and report.html are in its directory.
@@ -512,19 +514,38 @@ def compare(
         allocation=allocation,
         prompts=prompts,
     )
-    path = _directory(out, resume=resume)
-    members = _panel(panel, judge, "judge")
+    members, shown = _panel(panel, judge, "judge"), _progress(progress)
+    find = partial(
+        find_judging,
+        registry,
+        plan.candidates,
+        rubric=_text(rubric) or plan.definition.rubric,
+        allow_same_family=allow_same_family,
+    )
+    batches_of = partial(
+        _batches,
+        until_decided=until_decided,
+        margin=_margin(margin, registry),
+        registry=registry,
+        is_on_ray=backend == "ray",
+        is_panel=bool(members),
+    )
+    path = _directory(
+        out,
+        resume=resume,
+        difference=partial(
+            _difference_of_comparison,
+            plan,
+            find,
+            batches_of,
+            judge=(members or (judge,))[0],
+            controls=controls,
+        ),
+        progress=shown,
+    )
     recorded = RunStore(path).settings() if resume and (path / SETTINGS).is_file() else None
     judging, *others = (
-        find_judging(
-            registry,
-            plan.candidates,
-            judge=name,
-            rubric=_text(rubric) or plan.definition.rubric,
-            allow_same_family=allow_same_family,
-            recorded=recorded and recorded["grading"],
-        )
-        for name in members or (judge,)
+        find(judge=name, recorded=recorded and recorded["grading"]) for name in members or (judge,)
     )
     second = _second_judge(
         registry,
@@ -550,17 +571,7 @@ def compare(
     label_paths = plan.definition.label_paths if labels is None else _paths(labels)
     require_labels(label_paths)
     settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
-    batches = _batches(
-        plan,
-        judging,
-        recorded,
-        until_decided,
-        margin=_margin(margin, registry),
-        registry=registry,
-        path=path,
-        is_on_ray=backend == "ray",
-        is_panel=bool(members),
-    )
+    batches = batches_of(plan, judging, recorded, path)
     options_on_ray = (
         _ray_options(registry, plan, judging, concurrency, ray_address, ray_store, ray_block)
         if backend == "ray"
@@ -573,14 +584,9 @@ def compare(
         machines=machines,
         hosted_prices=find_hosted(registry),
         panel=members,
-        command=command or f"qaeval.compare({names!r})",
     )
-    shown = _progress(progress)
     _note(judging, shown)
-    if until_decided and batches is not None and not batches.sequence.is_sequential:
-        shown.note(
-            f"{plural(batches.sequence.n_chunks, 'chunk')} are one batch: the run cannot stop before the last of them"
-        )
+    _note_one_batch(batches, shown, until_decided=until_decided)
     serve = metrics_served(
         metrics_port, metrics_host, run=path, settings=settings, machines=machines, note=shown.note
     )
@@ -594,7 +600,7 @@ def compare(
         ) as store,
         _resumable("compare", store, is_new=not resume),
     ):
-        _keep_command(store, command)
+        store.keep_command(command or f"qaeval.compare({names!r})")
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
             runner.check(*plan.candidates, judging.judge, *(other.judge for other in others))
@@ -630,15 +636,41 @@ def compare(
     return Run((path,), options, analysis)
 
 
+def _note_one_batch(batches: Batches | None, progress: Progress, *, until_decided: bool | None) -> None:
+    """Say that a run which was asked to stop early cannot."""
+    if until_decided and batches is not None and not batches.sequence.is_sequential:
+        progress.note(
+            f"{plural(batches.sequence.n_chunks, 'chunk')} are one batch: the run cannot stop before the last of them"
+        )
+
+
+def _difference_of_comparison(
+    plan: Plan,
+    find: Callable[..., Judging],
+    batches_of: Callable[..., Batches | None],
+    path: Path,
+    *,
+    judge: str | None,
+    controls: bool,
+) -> str:
+    """Name what keeps the run in a directory from being continued as a comparison; empty where nothing does."""
+    store = RunStore(path)
+    recorded = store.settings()
+    judging = find(judge=judge, recorded=recorded["grading"])
+    settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
+    batches = batches_of(plan, judging, recorded, path)
+    return store.difference_from(settings if batches is None else batches.settings(settings))
+
+
 def _batches(
     plan: Plan,
     judging: Judging,
     recorded: Mapping[str, Any] | None,
-    until_decided: bool | None,
+    path: Path,
     *,
+    until_decided: bool | None,
     margin: float,
     registry: Config,
-    path: Path,
     is_on_ray: bool,
     is_panel: bool,
 ) -> Batches | None:
@@ -732,7 +764,7 @@ def generate(
         seed: Seed of the draw.
         allocation: How many of the samples each stratum gets.
         out: Run directory.
-        resume: Continue the run in `out`.
+        resume: As for `compare`.
         endpoints: URL of a model's server by name.
         config: Registry file.
         concurrency: Requests in flight, or ``"auto"``.
@@ -743,7 +775,7 @@ def generate(
         progress: Called after each finished task.
         confirm: Called with an estimate.
         consent: As for `compare`.
-        command: Kept in the run as the command line that continues it; default: none.
+        command: As for `compare`.
 
     Returns:
         The run, without letters: its `path` is of use, its `report` raises `DataError`.
@@ -751,11 +783,12 @@ def generate(
     Raises:
         QaevalError: As for `compare`.
     """
+    names = _names(models)
     n_replies = checked_repeats(repeat, "repeat")
     registry = _registry(config, endpoints)
     plan = _plan(
         registry,
-        _names(models),
+        names,
         eval_name=eval_name,
         chunks=chunks,
         samples=samples,
@@ -767,9 +800,13 @@ def generate(
         prompts=prompts,
     )
     plan = plan_with_consent(plan, consent, prices=registry.hosted_prices, n_replies=n_replies)
-    path, settings = _directory(out, resume=resume), plan.settings()
+    settings, shown = plan.settings(), _progress(progress)
+
+    def difference(path: Path) -> str:
+        return RunStore(path).difference_from(settings)
+
+    path = _directory(out, resume=resume, difference=difference, progress=shown)
     machines = find_machines(registry, [settings], None)
-    shown = _progress(progress)
     serve = metrics_served(
         metrics_port, metrics_host, run=path, settings=settings, machines=machines, note=shown.note
     )
@@ -779,7 +816,7 @@ def generate(
         _resumable("generate", store, is_new=not resume),
         make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter) as runner,
     ):
-        _keep_command(store, command)
+        store.keep_command(command or f"qaeval.generate({names!r})")
         runner.check(*plan.candidates)
         if confirm is not None and not resume and exporter is None:
             whole = runner.estimate(plan.candidates, plan.definition, None)
@@ -814,6 +851,7 @@ def grade(
     progress: ProgressCallback | Progress | None = None,
     confirm: Confirm | None = None,
     consent: Consent = (),
+    command: str | None = None,
 ) -> Run:
     """Run the second stage alone: the judge grades every item that has no letter of it yet, those of repeated replies too.
 
@@ -849,6 +887,7 @@ def grade(
         progress: Called after each finished task.
         confirm: Called with an estimate of the letters of one judge.
         consent: As for `compare`.
+        command: As for `compare`.
 
     Returns:
         The run with its letters, by the panel where one is named. `Run.write_report` writes its report.
@@ -910,6 +949,7 @@ def grade(
                 store.write_settings({**settings, **control_settings(controls=False)})
 
             def grade_by(judging: Judging) -> None:
+                store.keep_command(command or f"qaeval.grade({str(path)!r})")
                 is_first = judging.judge.name == first
                 # controls and repeats are of the judge in the settings alone
                 runner.grade(judging, controls=controls and is_first and settings.get("controls", True))
@@ -1079,6 +1119,7 @@ def import_items(
     common: bool = False,
     join: Run | PathArgument | None = None,
     config: PathArgument | None = None,
+    command: str | None = None,
 ) -> Run:
     """Make a run of pairs, answers or preference pairs that were made elsewhere. `grade` continues with the run.
 
@@ -1102,6 +1143,7 @@ def import_items(
         common: Whether to keep the samples that all candidates have, where they differ.
         join: Run whose candidates the imported ones join, on the same samples; `out` holds all of them.
         config: Registry file.
+        command: As for `compare`.
 
     Returns:
         The run; its `report` raises `DataError` until it is graded.
@@ -1131,6 +1173,8 @@ def import_items(
             join=base,
         )
         import_run(request, path)
+    with RunStore.open(path, writable=True) as store:
+        store.keep_command(command or f"qaeval.import_items(..., out={str(path)!r})")
     return load_run(path, config=config)
 
 
@@ -1165,7 +1209,7 @@ def load_run(
         panel: Judges whose most frequent letter the report is made of, in place of `decide_by`: an odd number, at least 3.
         hardware: Machine of the registry for models whose entry names none; for the cost.
         config: Registry file.
-        command: Recorded in the report as the command; default: this call.
+        command: Command in the report of a run that keeps none of those that wrote its rows; default: this call.
 
     Raises:
         UsageError: No directory is given, a name is unknown, the panel is even or too small, or a judge of these did not
@@ -1377,7 +1421,7 @@ def certify(
             certificate, and graded a second time at once. 150 find a change of 10 points.
         rubric: Name or file of the rubric; default: the eval's.
         chunks: Chunk file of the labelled items; default: the eval's.
-        work: Run directory of the labelled items and their letters, new or empty; default: ``results/<time>``.
+        work: Run directory of the labelled items and their letters, new or empty; default: ``results/certify-<time>``.
         out: File to write; default: ``certificates/<eval>-<judge>-<rubric>.json``.
         endpoints: URL of a model's server by name.
         config: Registry file.
@@ -1412,7 +1456,7 @@ def certify(
             judge_tuned=definition.name in judging.judge.tuned_on,
         )
         items = find_labelled(admitted, definition, samples)
-        path = _path(work) or Path("results", new_run_name())
+        path = _path(work) or Path("results", f"certify-{new_run_name()}")
         write_items(path, items.values(), {**definition.model_dump(mode="json"), "digest": definition.digest})
         with _noted(f"the letters so far are in {path}"):
             grade(
@@ -1734,17 +1778,25 @@ def _plan(
         )
 
 
-def _directory(out: PathArgument | None, *, resume: bool) -> Path:
-    """Return the directory of a run; a new name where none is given."""
-    if out is None and resume:
-        raise UsageError("--resume (resume=True) needs --out, the directory of the run to continue")
-    return _path(out) or Path("results", new_run_name())
+def _directory(
+    out: PathArgument | None, *, resume: bool, difference: Callable[[Path], str], progress: Progress
+) -> Path:
+    """Return the directory of a run: where none is given a new one, or the last unfinished one with the same settings.
 
+    Args:
+        out: The directory that is given.
+        resume: Whether a run is continued.
+        difference: Names what keeps a run from being continued by this call.
+        progress: Is told which run is continued.
 
-def _keep_command(store: RunStore, command: str | None) -> None:
-    """Keep the command line in the run, for `qaeval repair`."""
-    if command is not None:
-        store.write_text(COMMAND, f"{command}\n")
+    Raises:
+        UsageError: There is no such run.
+    """
+    if out is not None or not resume:
+        return _path(out) or Path("results", new_run_name())
+    path = find_unfinished(list(list_runs(RESULTS).values()), difference)
+    progress.note(f"continuing {path}")
+    return path
 
 
 def make_runner(
@@ -1872,9 +1924,8 @@ def _resumable(function: str, store: RunStore, *, is_new: bool) -> Iterator[None
         yield
     except (QaevalError, KeyboardInterrupt) as error:
         if not (is_new and store.discard_unstarted()):
-            error.add_note(
-                f"finished rows are kept; to continue: qaeval.{function}(..., out={str(store.path)!r}, resume=True)"
-            )
+            text = f"finished rows are kept; to continue: qaeval.{function}(..., out={str(store.path)!r}, resume=True)"
+            error.add_note(ResumeNote(text, store.path))
         raise
 
 

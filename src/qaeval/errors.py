@@ -17,7 +17,7 @@ bug, and ends with exit code 70.
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 DISTRIBUTION: Final = "qaeval-harness"
 """Name of the package to install. Command and import are ``qaeval``; on the index, that name is another project's."""
@@ -29,6 +29,21 @@ class QaevalError(Exception):
     exit_code: ClassVar[int] = 70
     reported: Path | None = None
     """Run directory that is complete and reported all the same: the run's failures are its result."""
+
+
+class ResumeNote(str):
+    """Note of an error of a run that was begun: how it continues."""
+
+    __slots__ = ("path",)
+
+    path: Path
+    """The run directory."""
+
+    def __new__(cls, text: str, path: Path) -> Self:
+        """Make the note."""
+        note = super().__new__(cls, text)
+        note.path = path
+        return note
 
 
 class UsageError(QaevalError):

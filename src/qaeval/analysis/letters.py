@@ -47,6 +47,8 @@ GRADED: Final = "graded"
 UNGRADED: Final = "ungraded"
 FAILED: Final = "failed"
 
+WAY_ON: Final = "the command of the run with --resume"
+"""What completes a run of which nothing more is known."""
 _SLOT: Final = ["candidate", "sample_id", "position"]
 _FAILURE: Final = ["failure", "detail", "text"]
 _TEXT: Final = ("item_id", "type", "question", "answer", "rejected", "letter", "flaw", "why", *_FAILURE)
@@ -97,6 +99,8 @@ def letter_table(
     items_per_sample: int,
     judge: str,
     rubric: RubricFacts,
+    run: str = "RUN",
+    way_on: str = WAY_ON,
 ) -> pd.DataFrame:
     """Join samples, generations and grades into one row per expected item.
 
@@ -111,18 +115,20 @@ def letter_table(
         items_per_sample: Number of items that each reply must have.
         judge: The only permitted judge.
         rubric: The only permitted rubric.
+        run: Directory of the run, for errors.
+        way_on: The command that asks for missing replies, for errors.
 
     Raises:
         DataError: a row is missing, duplicate or foreign, or has a grade of another judge, rubric or scale.
     """
     grid = _grid(samples, candidates, items_per_sample)
-    grid, items, failed = _generation_tables(generations, grid, items_per_sample)
+    grid, items, failed = _generation_tables(generations, grid, items_per_sample, way_on)
     letters, unread = _grade_tables(grades, judge=judge, rubric=rubric)
     _require_same_keys(
         "grade",
         set(items["item_id"]),
         {*letters["item_id"], *unread["item_id"]},
-        f"`qaeval grade RUN --judge {judge}`",
+        f"`qaeval grade {run} --judge {judge}`",
     )
     table = grid.merge(items, on=_SLOT, how="left", validate="one_to_one")
     table = table.merge(letters, on="item_id", how="left", validate="many_to_one")
@@ -180,7 +186,7 @@ def _grid(samples: Iterable[Sample], candidates: Sequence[str], items_per_sample
 
 
 def _generation_tables(
-    rows: Iterable[GenerateRow], grid: pd.DataFrame, items_per_sample: int
+    rows: Iterable[GenerateRow], grid: pd.DataFrame, items_per_sample: int, way_on: str = WAY_ON
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Return tables of expected slots, items and failed slots; reads the rows once and keeps none, so that runs may exceed memory."""
     keys, misplaced, items, failed = [], [], [], []
@@ -223,7 +229,7 @@ def _generation_tables(
         "generation",
         {" ".join(key) for key in expected},
         {" ".join(key) for key in keys},
-        "`qaeval compare --resume`",
+        way_on,
     )
     if misplaced:
         raise DataError(

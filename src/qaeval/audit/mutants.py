@@ -11,11 +11,12 @@ from qaeval.corpus.sampling import sample_set_digest
 from qaeval.errors import DataError
 from qaeval.records import AuditItem, Generation, Grade, record_id
 from qaeval.run.grade import task_id
-from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
+from qaeval.storage.run_directory import GENERATIONS, GRADES, PURPOSE, RunStore
 from qaeval.text.defects import VARIANTS, Verdict
 
 FOLDER: Final = "mutants"
 """Folder of the run in the directory of its audit."""
+_PURPOSE_OF_ITEMS: Final = "the planted items of an audit"
 _CANDIDATE: Final = "planted"
 _LABELS: Final = "labels"
 
@@ -64,6 +65,7 @@ def write_mutants(audit: Path) -> Path:
     }
     exists = path.is_dir()
     with RunStore.create(path, run_settings, samples, resume=exists) as run:
+        run.write_text(PURPOSE, f"{_PURPOSE_OF_ITEMS}\n")
         if exists and run.finished(GENERATIONS):
             return path
         judge = settings["grading"]["judge"]["name"]

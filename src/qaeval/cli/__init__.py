@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 import typer
 
-from qaeval.cli.app import ORDER, app
+from qaeval.cli.app import app
 from qaeval.cli.terminal import say
 from qaeval.errors import QaevalError, StoreError, UsageError
 
@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 _EXCERPT: Final = 80
 _VERBOSITY: Final = {"-v", "-vv", "-V", "--verbose"}
 """Options that other tools have for their version or for more output."""
+_EXPECTED: Final = {
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than_equal": "a number of at most {le}",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+}
+"""What a value must be, by pydantic's type of the problem."""
 _NOT_WRITTEN: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE}
 
 
@@ -99,7 +108,7 @@ def _run(arguments: list[str]) -> int:
         exit_code: int = app(arguments, prog_name="qaeval", standalone_mode=False) or 0
         sys.stdout.flush()
     except typer.TyperException as error:
-        return _misused(error, arguments)
+        return _misused(error)
     except QaevalError as error:
         return _print_error(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -120,14 +129,16 @@ def _require_text(arguments: list[str]) -> None:
             raise UsageError(f"{argument!a}: an argument that is not UTF-8; rename the file") from error
 
 
-def _misused(error: typer.TyperException, arguments: list[str]) -> int:
-    message = error.format_message() if hasattr(error, "format_message") else str(error)
+def _misused(error: typer.TyperException) -> int:
+    message = _problem_of_value(error) or (
+        error.format_message() if hasattr(error, "format_message") else str(error)
+    )
     if message.startswith("Usage: "):  # a group without a command: its help, and no error message
         say(message, error=True)
         return UsageError.exit_code
     if getattr(error, "option_name", "") in _VERBOSITY:
         message = f"{message}: --version prints the version; progress is on stderr, without levels"
-    return _print_error(message, UsageError.exit_code, hint=_help_for(arguments))
+    return _print_error(message, UsageError.exit_code, hint=_help_for(error))
 
 
 def _unexpected(error: BaseException) -> int:
@@ -148,9 +159,29 @@ def _unexpected(error: BaseException) -> int:
     )
 
 
-def _help_for(arguments: list[str]) -> str:
-    command = next((word for word in arguments if not word.startswith("-")), "")
-    return f"qaeval {command} --help" if command in ORDER else "qaeval --help"
+def _help_for(error: typer.TyperException) -> str:
+    """Return the command that prints the help of the command, or subcommand, that was misused."""
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context else 'qaeval'} --help"
+
+
+def _problem_of_value(error: typer.TyperException) -> str:
+    """Say what a value of an option must be where pydantic refused it; empty where it did not."""
+    cause, parameter = error.__cause__, getattr(error, "param", None)
+    if not isinstance(cause, ValueError) or not hasattr(cause, "errors") or parameter is None:
+        return ""
+    problem = cause.errors()[0]
+    context = {key: _whole(value) for key, value in problem.get("ctx", {}).items()}
+    name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
+    if problem["type"] == "value_error":
+        return f"{name}: {context['error']}"
+    message = problem["msg"].removeprefix("Input should be ")
+    expected = _EXPECTED.get(problem["type"], message).format(**context)
+    return f"{name}: expected {expected}, got {str(problem['input'])[:_EXCERPT]!r}"
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _print_error(message: str, exit_code: int, *, hint: str = "") -> int:

@@ -20,10 +20,9 @@ from qaeval.cli.options import (
     endpoint_urls,
     find_run_argument,
     in_flight,
-    resume_command,
 )
 from qaeval.cli.terminal import say, say_json
-from qaeval.errors import QaevalError, UsageError
+from qaeval.errors import QaevalError
 
 if TYPE_CHECKING:
     from qaeval.audit.model import Audit
@@ -77,24 +76,31 @@ def audit(
     from qaeval.cli.progress import progress_on_stderr
     from qaeval.environment import new_run_name
     from qaeval.registry.find import find_config
-    from qaeval.storage.run_directory import AUDIT
+    from qaeval.storage.run_directory import AUDIT, RunStore
+    from qaeval.storage.runs import RESULTS, find_unfinished, list_audits, resume_command
 
     if (Path(judge) / REPORT).is_file():
         _show(show_again(Path(judge)), as_json=as_json)
         return
-    if resume and out is None:
-        raise UsageError("--resume needs the directory of the audit: --out DIR")
     registry = find_config(config).with_endpoints(endpoint_urls(endpoint))
     plan = make_audit_plan(
         registry, judge, eval_name=eval_name, rubric=rubric, labels=labels or (), run=run, n=n, seed=seed
     )
+    shown = progress_on_stderr()
     path = out or Path("results", f"audit-{new_run_name()}")
+    if resume and out is None:
+        path = find_unfinished(
+            list_audits(RESULTS),
+            lambda audit: RunStore(audit).difference_from(plan.settings),
+            finished=REPORT,
+        )
+        shown.note(f"continuing {path}")
     limit = in_flight(concurrency)
     try:
         result = run_audit(
             plan,
             path,
-            progress_on_stderr(),
+            shown,
             config=registry,
             resume=resume,
             concurrency=None if limit == "auto" else limit,

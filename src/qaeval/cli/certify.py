@@ -82,7 +82,7 @@ _Work: TypeAlias = Annotated[
     typer.Option(
         "--work",
         metavar="DIR",
-        help="Run directory of the labelled items and their letters; default: results/<time>.",
+        help="Run directory of the labelled items and their letters; default: results/certify-<time>.",
     ),
 ]
 _Out: TypeAlias = Annotated[

@@ -59,14 +59,14 @@ from qaeval.cli.options import (
     UntilDecided,
     Yes,
     comma_separated,
+    command_line,
     endpoint_urls,
     in_flight,
     mapping,
     prompt_names,
-    resume_command,
 )
 from qaeval.cli.terminal import say, say_file, say_json
-from qaeval.errors import EndpointError, InUseError, QaevalError, ReadOnlyError, UsageError
+from qaeval.errors import EndpointError, InUseError, QaevalError, ReadOnlyError, ResumeNote, UsageError
 
 FORMATS = ("html", "md", "json", "csv")
 """What `qaeval report --format` knows."""
@@ -188,8 +188,8 @@ def compare(
         return
     if backend == "local" and (ray_address or ray_store):
         raise UsageError("--ray-address and --ray-store apply to a run on Ray; add --backend ray")
-    path = Path(out) if out else _new_run()
-    with _resumable(path, as_json=as_json):
+    path = None if resume and not out else Path(out) if out else _new_run()
+    with _resumable(as_json=as_json):
         run = api.compare(
             models,
             prompts=prompt_names(prompts),
@@ -233,9 +233,9 @@ def compare(
             progress=progress_on_stderr(),
             confirm=confirm_on_stderr(yes=yes),
             consent=consent_on_stderr(consent),
-            command=_command(),
+            command=command_line(),
         )
-    _show(run.report, path, as_json=as_json)
+    _show(run.report, run.path, as_json=as_json)
 
 
 def generate(
@@ -265,9 +265,9 @@ def generate(
     from qaeval import api
     from qaeval.cli.progress import confirm_on_stderr, consent_on_stderr, progress_on_stderr
 
-    path = out or _new_run()
-    with _resumable(path):
-        api.generate(
+    path = None if resume and not out else out or _new_run()
+    with _resumable():
+        run = api.generate(
             models,
             prompts=prompt_names(prompts),
             eval_name=eval_name,
@@ -290,9 +290,9 @@ def generate(
             progress=progress_on_stderr(),
             confirm=confirm_on_stderr(yes=yes),
             consent=consent_on_stderr(consent),
-            command=_command(),
+            command=command_line(),
         )
-    say(f"{path}\nnext: qaeval grade {shlex.quote(str(path))}")
+    say(f"{run.path}\nnext: qaeval grade {shlex.quote(str(run.path))}")
 
 
 def grade(
@@ -347,6 +347,7 @@ def grade(
         progress=progress_on_stderr(),
         confirm=confirm_on_stderr(yes=yes),
         consent=consent_on_stderr(consent),
+        command=command_line(),
     )
     if escalate is not None:
         _print_escalation(run)
@@ -390,6 +391,7 @@ def report(
 ) -> None:
     """Write the report of a run. Several runs are compared side by side."""
     from qaeval import api
+    from qaeval.storage.run_directory import MANIFEST
 
     if format_ not in {None, *FORMATS}:
         raise UsageError(f"--format is {', '.join(FORMATS)}, not {format_!r}")
@@ -401,10 +403,11 @@ def report(
         panel=comma_separated(panel, "--panel"),
         hardware=hardware,
         config=config,
-        command=_command(),
+        command=command_line(),
     )
     path: Path | None = runs[0] if len(runs) == 1 else None
-    if path is not None:
+    # what is printed in a format changes no file of a finished run
+    if path is not None and (format_ is None or not (path / MANIFEST).is_file()):
         try:
             loaded.write_report()
         except (ReadOnlyError, InUseError) as error:
@@ -428,12 +431,8 @@ def _new_run() -> Path:
     return Path("results", new_run_name())
 
 
-def _command() -> str:
-    return shlex.join(["qaeval", *sys.argv[1:]])
-
-
 @contextmanager
-def _resumable(path: Path, *, as_json: bool = False) -> Iterator[None]:
+def _resumable(*, as_json: bool = False) -> Iterator[None]:
     """Print the command that continues a run that ended early, and the report of a run in which nothing was graded.
 
     A run that never began has nothing to continue.
@@ -441,12 +440,16 @@ def _resumable(path: Path, *, as_json: bool = False) -> Iterator[None]:
     try:
         yield
     except (QaevalError, KeyboardInterrupt) as error:
+        from qaeval.storage.runs import resume_command
+
         reported = error.reported if isinstance(error, QaevalError) else None
         if reported is not None:
             from qaeval.comparison.report_file import load_report
 
             _show(load_report(reported), reported, as_json=as_json)
-        if getattr(error, "__notes__", None) and (reported is None or isinstance(error, EndpointError)):
+        paths = (note.path for note in getattr(error, "__notes__", ()) if isinstance(note, ResumeNote))
+        path = next(paths, None)
+        if path is not None and (reported is None or isinstance(error, EndpointError)):
             say(f"to continue: {resume_command(['qaeval', *sys.argv[1:]], path)}", error=True)
         raise
 

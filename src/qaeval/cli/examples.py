@@ -49,7 +49,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
         "qaeval baseline set results/night --out baselines/answers.json",
     ),
     "baseline show": (
-        "qaeval baseline show baselines/qa_pairs.json",
+        "qaeval baseline show",
         "qaeval baseline show baselines/qa_pairs.json --json",
     ),
     "baseline list": (

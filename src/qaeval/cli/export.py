@@ -18,6 +18,7 @@ from qaeval.cli.options import (
     RubricName,
     RunDirectory,
     Seed,
+    command_line,
     find_run_argument,
     mapping,
 )
@@ -409,6 +410,7 @@ def import_(
     """
     from qaeval.environment import new_run_name
     from qaeval.importing.reading import format_of
+    from qaeval.storage.run_directory import RunStore
 
     target = out or Path("results", new_run_name())
     is_run = {format_of(path) for path in files} == {"inspect"} and all(
@@ -433,6 +435,8 @@ def import_(
                     f"{option} does nothing with logs of qaeval's tasks in Inspect, which name all of it themselves"
                 )
         _bridge().import_log(files, target)
+        with RunStore.open(target, writable=True) as store:
+            store.keep_command(command_line())
         say(f"{target}\nnext: qaeval report {target}")
         return
     from qaeval import api
@@ -451,6 +455,7 @@ def import_(
         common=common,
         join=join,
         config=config,
+        command=command_line(),
     )
     _print_import(target, is_graded=bool(grade_field))
 

@@ -216,7 +216,14 @@ def _reader(config: Path | None, labels: list[Path] | None, hardware: str | None
 
 
 _Folder: TypeAlias = Annotated[Path, typer.Option("--folder", help="Folder of the baseline files.")]
-_File: TypeAlias = Annotated[Path, typer.Argument(metavar="FILE", help="Baseline file.")]
+_File: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FILE",
+        help="Baseline file; default: the baseline of the policy gate.yaml, else baselines/<eval>.json of the registry's eval.",
+        show_default=False,
+    ),
+]
 
 
 @baseline_app.command("set")
@@ -294,17 +301,40 @@ def _never_passing(evidence: "Evidence", path: Path | None) -> tuple[str, list[s
 
 
 @baseline_app.command("show")
-def show_baseline(file: _File, config: Registry = None, as_json: AsJson = False) -> None:
+def show_baseline(file: _File = None, config: Registry = None, as_json: AsJson = False) -> None:
     """Show the candidates, eval, judge and age of a baseline."""
     from qaeval.cli.gate_tables import print_baseline
     from qaeval.environment import now
     from qaeval.gate.baseline import evidence_json
 
-    evidence = _reader(config, None, None).baseline(str(file))
+    reader = _reader(config, None, None)
+    address = file or _default_baseline(reader.config.defaults.eval)
+    evidence = reader.baseline(address)
     if as_json:
         say_json(evidence_json(evidence))
     else:
-        print_baseline(file, evidence, now())
+        print_baseline(address, evidence, now())
+
+
+def _default_baseline(eval_name: str) -> str:
+    """Return the baseline that a gate takes in this folder, for runs of an eval.
+
+    Raises:
+        UsageError: There is none.
+    """
+    from qaeval.evals.find import find_eval
+    from qaeval.gate.baseline import FOLDER
+    from qaeval.gate.decide import POLICY
+    from qaeval.gate.policy import read_policy
+
+    if POLICY.is_file() and (address := read_policy(POLICY).baseline):
+        return address
+    path = FOLDER / f"{find_eval(eval_name).name}.json"
+    if not path.is_file():
+        raise UsageError(
+            f"no baseline: {path} does not exist. `qaeval baseline set RUN` writes it; name another file: `qaeval baseline show FILE`"
+        )
+    return str(path)
 
 
 @baseline_app.command("list")

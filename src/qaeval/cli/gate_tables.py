@@ -1,7 +1,6 @@
 """Terminal output of `qaeval gate` and `qaeval baseline`."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -141,14 +140,14 @@ def print_baselines(rows: Sequence[Mapping[str, object]]) -> None:
             console.print(f"! {_safe(str(row['problem']))}", soft_wrap=not console.is_terminal)
 
 
-def print_baseline(path: Path, evidence: Evidence, today: str) -> None:
+def print_baseline(address: str, evidence: Evidence, today: str) -> None:
     """Print the candidates of a baseline, and eval, rubric, judge and samples."""
     console = Console(highlight=False)
     source = evidence.source
     identity = source.identity
     old = _age(age_hours(source.created, today))
     console.print(
-        f"[bold]{_safe(str(path))}: {_safe(source.name)}, {moment(source.created)}, {old}[/bold]",
+        f"[bold]{_safe(address)}: {_safe(source.name)}, {moment(source.created)}, {old}[/bold]",
         soft_wrap=True,
     )
     rows = [_candidate_row(candidate) for candidate in evidence.candidates]

@@ -1,7 +1,7 @@
 """Options of several commands."""
 
 import shlex
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -161,7 +161,13 @@ ShardOf: TypeAlias = Annotated[
         help="Process shard i of N only (0-based); `qaeval merge` combines the shards.",
     ),
 ]
-Resume: TypeAlias = Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")]
+Resume: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue the run in --out; default: the last unfinished run of results/ with the same settings.",
+    ),
+]
 JudgeName: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -523,15 +529,6 @@ def in_flight(argument: str | None) -> "int | Literal['auto'] | None":
     return int(argument)
 
 
-def resume_command(words: Sequence[str], path: Path) -> str:
-    """Return the command line that continues the run in a directory: that of the run, with ``--out`` and ``--resume``.
-
-    The directory may be a copy of the run that the words name.
-    """
-    kept, rest = [], iter(words)
-    for word in rest:
-        if word == "--out":
-            next(rest, None)
-        elif word != "--resume" and not word.startswith("--out="):
-            kept.append(word)
-    return shlex.join([*kept, "--out", str(path), "--resume"])
+def command_line() -> str:
+    """Return the command of this process as it is typed."""
+    return shlex.join(["qaeval", *sys.argv[1:]])

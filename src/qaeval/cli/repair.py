@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from qaeval.cli.options import AsJson, resume_command
+from qaeval.cli.options import AsJson
 from qaeval.cli.terminal import say, say_json
 
 _SHOWN: Final = 10
@@ -25,6 +25,7 @@ def repair(
     from qaeval.report.numbers import plural
     from qaeval.storage.repair import NO_REPLY, REJECTED
     from qaeval.storage.repair import repair as repair_run
+    from qaeval.storage.runs import next_command, way_on
 
     done = repair_run(run)
     if as_json:
@@ -45,29 +46,5 @@ def repair(
     is_reply_missing = any(row.reason == NO_REPLY for row in done.rejected)
     missing = " and the replies that letters were given to" if is_reply_missing and not replies else ""
     say(f"to ask again: {plural(replies, 'reply', 'replies')}{missing}, {plural(letters, 'letter')}")
-    say(f"next: {_next(run) if replies or missing else f'qaeval grade {shlex.quote(str(run))}'}")
-
-
-def _next(run: Path) -> str:
-    """Return the command that asks for the replies again, and the one that grades them where the first does not."""
-    words = _words_of(run)
-    if words is None:  # begun in Python, merged, or by an earlier version
-        return "the command of the run with --resume"
-    command = resume_command(words, run)
-    return f"{command} && qaeval grade {shlex.quote(str(run))}" if words[1] == "generate" else command
-
-
-def _words_of(run: Path) -> list[str] | None:
-    """Return the words of the command that the run keeps; None where it keeps none, or another one: a run may come from a stranger."""
-    from qaeval.files.rows import explained
-    from qaeval.storage.run_directory import COMMAND
-
-    path = run / COMMAND
-    if not path.is_file():
-        return None
-    with explained(path, "reading"):
-        try:
-            words = shlex.split(path.read_text("utf-8"))
-        except ValueError:
-            return None
-    return words if words[:1] == ["qaeval"] and words[1:2] in (["compare"], ["generate"]) else None
+    grade = f"qaeval grade {shlex.quote(str(run))}"
+    say(f"next: {next_command(run) or way_on(run) if replies or missing else grade}")

@@ -4,11 +4,12 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qaeval.cli.options import Registry
+from qaeval.cli.options import Registry, command_line
 from qaeval.cli.terminal import say, say_json
 from qaeval.errors import QaevalError, UsageError
 
@@ -86,12 +87,16 @@ def merge(
     from qaeval.registry.find import find_config
     from qaeval.storage.location import find_location, is_store
     from qaeval.storage.merge import merge_shards
+    from qaeval.storage.run_directory import RunStore
 
     allow_external = find_config(config).allow_external
     locations = [find_location(place, allow_external=allow_external) for place in places]
     target = find_location(out, allow_external=allow_external)
     result = merge_shards(locations, target)
     rows = f"{result.n_samples:,} samples, {result.n_generations:,} generations, {result.n_grades:,} grades"
+    if result.is_new and not is_store(out):
+        with RunStore.open(Path(out), writable=True) as store:
+            store.keep_command(command_line())
     unchanged = "" if result.is_new else "; the same run is there already, nothing was written"
     say(f"{target.name}: {result.n_shards:,} shards, {rows}{unchanged}")
     following = f"merge {shlex.quote(out)} --out DIR" if is_store(out) else f"report {shlex.quote(out)}"

@@ -14,7 +14,7 @@ from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.agreement.panel import DAWID_SKENE, summarise_panel
 from qaeval.analysis.candidates import summarise_candidate, summarise_strata, summarise_types
 from qaeval.analysis.failures import gather_failures
-from qaeval.analysis.letters import GRADED, letter_table, relative_weights
+from qaeval.analysis.letters import GRADED, WAY_ON, letter_table, relative_weights
 from qaeval.analysis.model import JudgeSummary
 from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
@@ -114,6 +114,12 @@ class RunData:
     escalation: Escalation | None = None
     """Of a run whose unsure items a second judge graded."""
 
+    run: str = "RUN"
+    """Its directory, as a shell reads it; of several runs side by side a placeholder."""
+
+    way_on: str = WAY_ON
+    """What completes the run if rows are missing."""
+
     @property
     def tuned(self) -> frozenset[str]:
         """Judges that were tuned on labels of this eval."""
@@ -141,6 +147,8 @@ class RunData:
             items_per_sample=self.eval_facts.items_per_sample,
             judge=self.judge.name,
             rubric=self.rubric,
+            run=self.run,
+            way_on=self.way_on,
         )
 
 
@@ -192,7 +200,7 @@ class ReportOptions:
     panel: Sequence[str] = ()
     """Judges of whose letters the most frequent one decides, in place of `decide_by`."""
     command: str = ""
-    """The command line or call that made the report."""
+    """The command line or call that makes the report: shown where the run keeps none that wrote its rows."""
 
 
 def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:

@@ -17,6 +17,7 @@ from qaeval.environment import now
 from qaeval.errors import DataError
 from qaeval.report.facts import MachineFacts
 from qaeval.storage.run_directory import MANIFEST, RunStore
+from qaeval.storage.runs import way_on
 
 REPORT: Final = "report.json"
 
@@ -35,8 +36,9 @@ def load_report(run: Path) -> Report:
     command = f"`qaeval report {shlex.quote(str(run))}`"
     # the manifest is dropped while rows are added, and then the report beside it is out of date
     if not (run / MANIFEST).is_file():
+        RunStore(run).require_run()
         raise DataError(
-            f"{run}: not finished (no {MANIFEST}); `qaeval compare --resume` or `qaeval grade` completes it, then {command} writes its report"
+            f"{run}: not finished (no {MANIFEST}); {way_on(run)} completes it, then {command} writes its report"
         )
     path = run / REPORT
     try:

@@ -1,6 +1,7 @@
 """Data of one run directory, or of several runs of the same eval, as the analysis takes it."""
 
 import logging
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Final, TypeVar
 from qaeval.agreement.analysis import require_no_contradiction
 from qaeval.agreement.label_files import read_labels, read_rater_rows
 from qaeval.agreement.panel import panel_grades, panel_name
+from qaeval.analysis.letters import WAY_ON
 from qaeval.calibration.model import Escalation
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
@@ -40,6 +42,7 @@ from qaeval.report.facts import (
 )
 from qaeval.report.numbers import plural
 from qaeval.storage.run_directory import ESCALATION, RunStore
+from qaeval.storage.runs import way_on
 
 _log: Final = logging.getLogger("qaeval")
 
@@ -116,6 +119,8 @@ def read_run(
         until_decided=SequencePlan.of(settings),
         cascade=grading["judge"].get("cascade"),
         escalation=escalation_of(store),
+        run=shlex.quote(str(store.path)),
+        way_on=way_on(store.path),
         judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
         further_tuned=frozenset(
             name
@@ -460,7 +465,14 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
         *(facts.model_copy(update={"name": names[facts.name]}) for facts in run.candidates),
     )
     return replace(
-        first, rows=rows, candidates=candidates, further_tuned=frozenset(), panel=(), escalation=None
+        first,
+        rows=rows,
+        candidates=candidates,
+        further_tuned=frozenset(),
+        panel=(),
+        escalation=None,
+        run="RUN",
+        way_on=WAY_ON,
     )
 
 

@@ -90,7 +90,8 @@ def read_report(stores: Sequence[RunStore], options: ReportOptions) -> Analysis:
         git_commit=git_commit(),
         python=platform.python_version(),
         platform=platform.platform(),
-        command=options.command,
+        command="; ".join(dict.fromkeys(line for store in stores for line in store.commands()))
+        or options.command,
         warnings=(*(text for store in stores for text in store.warnings), *_judge_prompts(runs)),
     )
     if len(stores) == 1:

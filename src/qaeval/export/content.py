@@ -30,6 +30,7 @@ from qaeval.export.tables import as_csv, as_parquet, table_rows
 from qaeval.export.training import Example, dpo_examples, sft_examples
 from qaeval.records import Label
 from qaeval.storage.run_directory import RunStore
+from qaeval.storage.runs import way_on
 
 _UNSAFE_CHARS: Final = re.compile(r"[^A-Za-z0-9_-]+")
 """Characters that are replaced in file names."""
@@ -117,7 +118,7 @@ def table_content(
     """Return the table of all items."""
     rows = table_rows(store, labels, candidates=filters.candidates)
     if not rows:
-        raise DataError(f"{store.path}: the run has no replies; finish it with --resume")
+        raise DataError(f"{store.path}: the run has no replies; {way_on(store.path)} completes it")
     data = as_csv(rows) if to == "csv" else as_parquet(rows)
     grading = Grading.of(store)
     judge = grading.settings["grading"]["judge"]["name"]

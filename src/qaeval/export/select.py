@@ -20,6 +20,7 @@ from qaeval.records import (
     label_names,
 )
 from qaeval.storage.run_directory import RunStore
+from qaeval.storage.runs import way_on
 
 Source: TypeAlias = Literal["label", "grade", "none"]
 """Source of an item's letter; ``none``: the item has no letter."""
@@ -127,8 +128,8 @@ def require_finished(store: RunStore) -> None:
     grades = len(items.difference(row.item_id for row in store.grades()))
     if replies or grades:
         raise DataError(
-            f"{store.path}: not finished: {replies:,} replies and {grades:,} grades are missing; finish it "
-            "with --resume"
+            f"{store.path}: not finished: {replies:,} replies and {grades:,} grades are missing; "
+            f"{way_on(store.path)} completes it"
         )
 
 

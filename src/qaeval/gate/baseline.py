@@ -463,10 +463,11 @@ class EvidenceReader:
         """Read a graded run.
 
         Raises:
-            DataError: There is no run, it is not graded to its end, it changed after its report was written, or no item of it was
+            DataError: There is no run of candidates, it is not graded to its end, it changed after its report was written, or no item of it was
                 graded.
         """
         with RunStore.open(path) as store:
+            store.require_run()
             store.require_unchanged()
             return self.of_store(store, name=path.name)
 

@@ -30,8 +30,9 @@ from qaeval.report.facts import RubricFacts
 from qaeval.report.numbers import listed, plural
 from qaeval.run import generate
 from qaeval.run.plan import control_settings
-from qaeval.storage.run_directory import GENERATIONS, RunStore
+from qaeval.storage.run_directory import GENERATIONS, PURPOSE, RunStore
 
+PURPOSE_OF_ITEMS: Final = "the labelled items of a certificate"
 CANDIDATE: Final = "labelled"
 """Candidate of a run that is made of labelled items: who wrote them is not in a label file."""
 _KIND: Final = "imported"
@@ -176,6 +177,7 @@ def write_items(path: Path, items: Iterable[tuple[Sample, Item]], definition: Ma
         for sample, own in by_sample.values()
     ]
     with RunStore.create(path, settings, samples, resume=False) as store:
+        store.write_text(PURPOSE, f"{PURPOSE_OF_ITEMS}\n")
         store.write_text(GENERATIONS, "".join(row.model_dump_json() + "\n" for row in rows))
 
 

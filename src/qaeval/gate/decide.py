@@ -297,6 +297,7 @@ def _gate_sequentially(
 ) -> GateReport:
     """Grade a run until its gate is decided; its `sequential` says what that saved and what it costs in power."""
     with RunStore.open(request.run, writable=True) as store:
+        store.require_run()
         judging = judging_of_run(
             reader.config,
             store.settings(),

@@ -15,6 +15,7 @@ from qaeval.registry.config import Config
 from qaeval.run.plan import Judging, described, is_related, recorded_candidates
 from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import GENERATIONS, METRICS, SAMPLES, SESSIONS, RunStore
+from qaeval.storage.runs import REGRADED
 
 MakeRunner: TypeAlias = Callable[[RunStore], Runner]
 """Makes the engine that grades an open run."""
@@ -57,7 +58,7 @@ def regrade(
     judging = replace(judging, same_family=is_related(config, judging.judge, candidates, allowed=allowed))
     with (baseline / GENERATIONS).open("rb") as file:
         replies = file_digest(file, "sha256").hexdigest()
-    copy = baseline.with_name(f"{baseline.name}.regraded-{digest([replies, judging.settings()])[:8]}")
+    copy = baseline.with_name(f"{baseline.name}{REGRADED}{digest([replies, judging.settings()])[:8]}")
     if not copy.is_dir():
         _copy(baseline, copy)
     with RunStore.open(copy, writable=True) as store, make_runner(store) as runner:

@@ -33,6 +33,8 @@ def compare_runs(
         UsageError: two of the directories have the same name.
         DataError: a run is not finished, or a label file is not readable.
     """
+    for store in stores:
+        store.require_run()
     runs = {store.name: read_run(store, label_paths=label_paths) for store in stores}
     if len(runs) < len(stores):
         raise UsageError("two run directories have the same name, which identifies a run; rename one of them")

@@ -12,7 +12,8 @@ from qaeval.errors import DataError
 from qaeval.files.rows import explained
 from qaeval.history.model import HistoryRate, HistoryRun, Unread, in_utc
 from qaeval.records import digest
-from qaeval.storage.run_directory import AUDIT, SETTINGS
+from qaeval.storage.run_directory import AUDIT, SETTINGS, purpose_of
+from qaeval.storage.runs import REGRADED
 
 _GATE: Final = "gate.json"
 _IDENTITY: Final = {"name", "hf_id", "revision", "sampling"}
@@ -28,7 +29,7 @@ class _Gate(BaseModel):
 
 
 def read_runs(folder: Path) -> tuple[tuple[HistoryRun, ...], tuple[Unread, ...]]:
-    """Read the finished runs of a folder; all other folders but exports are listed with the reason.
+    """Read the finished runs of a folder; all other folders but exports and regraded copies are listed with the reason.
 
     Raises:
         DataError: the folder does not exist, or has no folders.
@@ -48,6 +49,8 @@ def read_runs(folder: Path) -> tuple[tuple[HistoryRun, ...], tuple[Unread, ...]]
     for path in paths:
         if path.name not in names and path.name.rpartition("-")[0] in names:
             continue  # `qaeval export` writes RUN-FORMAT beside the run
+        if REGRADED in path.name:
+            continue  # `qaeval gate --regrade` writes its copy beside the baseline
         try:
             runs.append(_read_run(path))
         except DataError as error:
@@ -75,6 +78,8 @@ def _read_run(path: Path) -> HistoryRun:
         raise DataError(f"no run (no {SETTINGS})")
     if (path / AUDIT).is_file():
         raise DataError(f"an audit of a judge; `qaeval audit {shlex.quote(str(path))}` shows it")
+    if purpose := purpose_of(path):
+        raise DataError(f"{purpose}, no run of candidates")
     try:
         report = load_report(path)
     except DataError as error:

@@ -46,6 +46,7 @@ from qaeval.inspect_bridge.tasks import FORMAT, GRADER, METADATA
 from qaeval.records import Failure, GenerateRow, Generation, GradeRow, Sample, Session, author
 from qaeval.run import generate as generating
 from qaeval.storage.run_directory import RunStore
+from qaeval.storage.runs import way_on
 
 PROVIDER: Final = "qaeval"
 """Provider of the models in exported logs, ``qaeval/NAME``."""
@@ -163,8 +164,8 @@ class _LogBuilder:
         }
         if missing := sample_ids - set(replies):
             raise DataError(
-                f"{self.store.path}: {candidate} has no row for {len(missing)} samples; finish it with "
-                "--resume"
+                f"{self.store.path}: {candidate} has no row for {len(missing)} samples; "
+                f"{way_on(self.store.path)} completes it"
             )
         items = {
             item.item_id for row in replies.values() if isinstance(row, Generation) for item in row.items

@@ -53,7 +53,7 @@ class RunFacts(Part):
     python: str = ""
     platform: str = ""
     command: str = ""
-    """The command line."""
+    """The command lines that wrote the rows, with semicolons between."""
     warnings: tuple[str, ...] = ()
     """Repairs made when the run was opened, and prompts of the judge in which runs side by side differ; one sentence each."""
 

@@ -15,6 +15,7 @@
                   sessions.jsonl      one row per process and stage: time, duration, server
                   order.json          of a sequential gate: the seed of its grading order
                   report.{json,md,html}
+                  purpose.txt         of items without a candidate alone, as those of a certificate: what they are
                   manifest.json       written last, by rename: its existence means that the run is complete
 
 A row is one line and one write, so that a killed process loses at most the line it was writing. The last row of a
@@ -74,6 +75,8 @@ GENERATIONS: Final = "generations.jsonl"
 GRADES: Final = "grades.jsonl"
 CONTROLS: Final = "controls.jsonl"
 AUDIT: Final = "audit.jsonl"
+PURPOSE: Final = "purpose.txt"
+"""What the items of a directory are that are no run of candidates, in a few words; a run has no such file."""
 ESCALATION: Final = "escalation.json"
 GENERATION_REPEATS: Final = "generation_repeats.jsonl"
 GRADE_REPEATS: Final = "grade_repeats.jsonl"
@@ -82,7 +85,7 @@ JUDGES: Final = "grades"
 """Folder of the letters of further judges."""
 METRICS: Final = "metrics.jsonl"
 COMMAND: Final = "command.txt"
-"""The command line that generates the run, for those who have to continue it."""
+"""The command lines that wrote rows, one a line, for the report and for those who have to continue the run."""
 MANIFEST: Final = "manifest.json"
 COMMITTED: Final = "_committed"
 """Folder of the commit records of a run in shards."""
@@ -110,6 +113,19 @@ def is_written(path: Path) -> bool:
             return not lock(file, path, shared=True)
     except (OSError, StoreError):  # no lock, or none that can be read
         return False
+
+
+def purpose_of(path: Path) -> str:
+    """Return what the items of a directory are that no candidate wrote for a comparison; empty of a run.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    file = path / PURPOSE
+    if not file.is_file():
+        return ""
+    with explained(file, "reading"):
+        return file.read_text("utf-8", errors="replace").strip()
 
 
 class RunStore(Closable):
@@ -149,6 +165,8 @@ class RunStore(Closable):
         """
         if (path / COMMITTED).is_dir():
             raise UsageError(f"{path}: holds shards of a run; add --shard i/N, or choose another --out")
+        if resume and not (path / SETTINGS).is_file():  # before anything is made
+            raise UsageError(f"{path}: nothing to resume (no {SETTINGS}); omit --resume to start a run here")
         store = cls(path)
         store._made = tuple(folder for folder in (path, *path.parents) if not folder.exists())
         with explained(path, "making the directory"):
@@ -230,10 +248,6 @@ class RunStore(Closable):
             raise UsageError(
                 f"{self.path}: already holds a run; add --resume to continue it, or choose another --out"
             )
-        if resume and not exists:
-            raise UsageError(
-                f"{self.path}: nothing to resume (no {SETTINGS}); omit --resume to start a run here"
-            )
         if exists:
             self.require_settings(settings)
         else:
@@ -307,6 +321,35 @@ class RunStore(Closable):
         path = self.path / SETTINGS
         return require_keys(self._read_object(path), Settings, str(path))
 
+    def commands(self) -> tuple[str, ...]:
+        """Return the command lines that wrote rows, in their order; empty of a run that keeps none.
+
+        Raises:
+            StoreError: their file cannot be read.
+        """
+        path = self.path / COMMAND
+        if not path.is_file():
+            return ()
+        with explained(path, "reading"):
+            return tuple(path.read_text("utf-8", errors="replace").splitlines())
+
+    def keep_command(self, command: str) -> None:
+        """Keep the command line of this process, unless it is kept already."""
+        commands = self.commands()
+        if command not in commands:
+            self.write_text(COMMAND, "".join(f"{line}\n" for line in (*commands, command)))
+
+    def require_run(self) -> None:
+        """Require a run of candidates.
+
+        Raises:
+            DataError: the directory has items of another purpose, as those of a certificate.
+        """
+        if purpose := purpose_of(self.path):
+            raise DataError(
+                f"{self.path}: {purpose}, no run of candidates; name the directory of a run of `qaeval compare`, `grade` or `import`"
+            )
+
     @staticmethod
     def _read_object(path: Path) -> dict[str, Any]:
         try:
@@ -332,17 +375,21 @@ class RunStore(Closable):
         Raises:
             NotComparableError: they differ; the message names the differences.
         """
-        recorded = self._read_object(self.path / SETTINGS)
-        if not differences(recorded, settings):
-            return
-        replaced = self._with_unused(recorded, settings)
-        if not (different := differences(replaced, settings)):
-            self.write_settings(replaced)
-        else:
+        if different := self.difference_from(settings):
             raise NotComparableError(
                 f"{self.path}: made with other settings: {different}. Use the settings of the run, or "
                 f"choose another --out"
             )
+        recorded = self._read_object(self.path / SETTINGS)
+        if differences(recorded, settings):
+            self.write_settings(self._with_unused(recorded, settings))
+
+    def difference_from(self, settings: Mapping[str, Any]) -> str:
+        """Name what keeps the run from being resumed with settings, as `require_settings` does; empty where nothing does."""
+        recorded = self._read_object(self.path / SETTINGS)
+        return differences(recorded, settings) and differences(
+            self._with_unused(recorded, settings), settings
+        )
 
     def _with_unused(self, recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the recorded settings with the new ones of every model that has no row: nothing was asked with the old ones."""

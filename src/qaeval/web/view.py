@@ -29,7 +29,7 @@ from qaeval.history.sections import render_history
 from qaeval.labelling import Sitting
 from qaeval.report import numbers
 from qaeval.storage.run_directory import MANIFEST, RunStore, is_written
-from qaeval.storage.runs import RowCounts, last_change, list_runs
+from qaeval.storage.runs import RowCounts, last_change, list_runs, next_command
 from qaeval.text.visible import visible
 from qaeval.web.app import body_of, page
 from qaeval.web.label import LabelPage
@@ -134,7 +134,10 @@ class RunPages:
         name = request.path_params["name"]
         path = self._path(name)
         if not (path / MANIFEST).is_file():
-            return page("view_run.html.j2", name=visible(name), progress=self._progress(path))
+            command = visible(next_command(path))
+            return page(
+                "view_run.html.j2", name=visible(name), progress=self._progress(path), command=command
+            )
         return HTMLResponse(self._page_of(path, name, _stamp(path)))
 
     def _state(self, request: Request) -> Response:
