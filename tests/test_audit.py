@@ -442,11 +442,10 @@ def test_renamed_letters_are_mapped_back_to_the_rubric(small_plan: AuditPlan, tm
 
     with RunStore.open(tmp_path / "audit", is_audit=True) as store:
         rows = [row for row in store.audit_items() if row.setting == RENAMED]
-    assert rows
-    assert {row.grade.letter for row in rows if isinstance(row.grade, Grade)} <= {"A", "B", "C"}
-    assert all(
-        '"L"' in row.grade.text or '"T"' in row.grade.text for row in rows if isinstance(row.grade, Grade)
-    )
+    grades = [row.grade for row in rows if isinstance(row.grade, Grade)]
+    assert len(grades) == len(rows) > 0
+    assert {grade.letter for grade in grades} == {"A", "C"}
+    assert all('"L"' in grade.text or '"T"' in grade.text for grade in grades)
 
 
 # ---------------------------------------------------------------- statistics

@@ -193,12 +193,13 @@ def test_the_row_order_on_disk_does_not_change_the_verdict(
 ) -> None:
     letters = {"alpha": draw_letters(40, 0.7, flagged_share=0.1)}
     write_run(tmp_path / "baseline", {"alpha": draw_letters(40, 0.8)})
-    outputs = []
-    for folder, backwards in (("a", False), ("b", True)):
-        path = write_run(tmp_path / folder / "run", letters, is_reversed=backwards)
-        gate(path, "--baseline", "baseline", "--json")
-        outputs.append(capsys.readouterr().out)
-    assert outputs[0] == outputs[1]
+    results = []
+    for folder, is_reversed in (("a", False), ("b", True)):
+        path = write_run(tmp_path / folder / "run", letters, is_reversed=is_reversed)
+        code = gate(path, "--baseline", "baseline", "--json")
+        results.append((code, json.loads(capsys.readouterr().out)))
+    assert results[0] == results[1]
+    assert results[0][0] == {"pass": 0, "regression": 1, "inconclusive": 2}[results[0][1]["outcome"]]
 
 
 @pytest.mark.slow
