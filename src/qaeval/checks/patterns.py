@@ -6,7 +6,7 @@ from typing import Final
 
 from qaeval.checks.check import CheckedItem
 from qaeval.records import REJECTED
-from qaeval.text.language import LANGUAGES, language_of
+from qaeval.text.language import LANGUAGES, TOLD_APART, language_of, language_to_write
 from qaeval.text.units import content_stems, content_words, named_terms, number_values, numbers, stem, words
 
 _TEXT_NOUN: Final = (
@@ -92,7 +92,6 @@ _PARTS: Final = re.compile(r"[-_./:@'’]")
 _SOURCES: Final = 512
 """Chunks whose words are cached: several items and candidates share a chunk."""
 _MIN_WORDS_FOR_LANGUAGE: Final = 6
-_TOLD_APART: Final = frozenset({"de", "en"})
 
 
 def repeated_question(checked: CheckedItem, *, alike: float = 0.8) -> str:
@@ -266,18 +265,17 @@ def _split(name: str) -> tuple[str, ...]:
 def language(checked: CheckedItem) -> str:
     """An answer in another language than its question or chunk; English and German are distinguished.
 
-    Answers of fewer than six words, or without a word that is specific to one language, are skipped.
+    Answers of fewer than six words, or with too few words of one language alone, are skipped.
     """
     answer = checked.item.answer
     if len(words(answer)) < _MIN_WORDS_FOR_LANGUAGE:
         return ""
-    expected = checked.sample.chunk.language[:2].casefold() or language_of(checked.source)
-    if checked.sample.question:
-        expected = language_of(checked.sample.question) or expected
+    sample = checked.sample
+    expected = language_to_write(question=sample.question, chunk=sample.chunk.language, text=checked.source)
     actual = language_of(answer)
-    if not actual or expected not in _TOLD_APART or actual == expected:
+    if not actual or expected not in TOLD_APART or actual == expected:
         return ""
-    source = "question" if checked.sample.question else "chunk"
+    source = "question" if sample.question else "chunk"
     return f"{LANGUAGES[actual]}, the {source} is {LANGUAGES[expected]}"
 
 

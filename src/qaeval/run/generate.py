@@ -24,7 +24,7 @@ from qaeval.records import ControlText, Failure, FailureReason, GenerateRow, Gen
 from qaeval.registry.model import ModelSpec, PromptedModel
 from qaeval.run.items import read_items
 from qaeval.text.control import escape, unknown_pieces
-from qaeval.text.language import language_name, language_of
+from qaeval.text.language import language_name, language_to_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +101,10 @@ def build_request(
 def language_in_words(sample: Sample) -> str:
     """Return the language that a candidate is to write in, that of the question or else of the chunk, as words of a prompt."""
     chunk = sample.chunk
-    codes = (language_of(sample.question), chunk.language, language_of(f"{chunk.title}\n{chunk.text}"))
-    known = (name for code in codes if (name := language_name(code)))
-    return next(known, f"the language of the {'question' if sample.question else 'source text'}")
+    code = language_to_write(
+        question=sample.question, chunk=chunk.language, text=f"{chunk.title}\n{chunk.text}"
+    )
+    return language_name(code) or f"the language of the {'question' if sample.question else 'source text'}"
 
 
 async def generate_one(

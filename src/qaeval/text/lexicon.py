@@ -35,6 +35,20 @@ ENGLISH_MARKS = word_set(
     "the and of to is are that for with it as on by this be or from which you can not if must has have when "
     "each its at a every what does how why"
 )
+# Words that are common in one language and in no other of Europe: "der" is Danish too, "worden" Dutch, "ich" Polish,
+# "es" French and Spanish; "is" is Dutch, "to" Polish, "not" Turkish.
+GERMAN_EVIDENCE = word_set(
+    "und ist nicht eine einen einem einer eines sich auf für zu von wird auch sind wenn weil oder kann können muss "
+    "müssen soll sollen darf dürfen nur über durch nach zum zur beim aus dass daß jede jeder jedes jeden jedem kein "
+    "keine keinen diese dieser dieses diesen diesem welche welcher welches welchen welchem warum wieso weshalb wann "
+    "wozu wofür woran wodurch worauf womit worin wer zwischen ohne gegen aber sondern wurde wurden haben seit sowie "
+    "damit dabei dazu dann mehr viele ihre ihren ihrer wir gibt während bevor nachdem"
+)
+ENGLISH_EVIDENCE = word_set(
+    "the and that with this those which you your from its they their there what when where why how each every only "
+    "would should could must does did were than then because about into while through between both such after before "
+    "without until unless whether whose however cannot can't don't doesn't isn't aren't many much other if"
+)
 ABBREVIATIONS = word_set(
     "e.g i.e etc vs dr mr mrs ms prof fig figs no nos approx cf al inc ltd st ca eq sec vol pp ed est dept "
     "resp bzw usw nr abs art vgl ggf evtl inkl exkl max min std mio mrd tel str z.b d.h u.a o.ä s.o z.t "
