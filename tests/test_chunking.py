@@ -20,6 +20,7 @@ from qaeval.corpus.chunking import (
     tokenizer_counter,
     words_counter,
 )
+from qaeval.corpus.documents import cut_documents
 from qaeval.corpus.loading import load_chunks
 from qaeval.corpus.reading import Document, Line, find_documents, read_document
 from qaeval.errors import DataError, UsageError
@@ -735,6 +736,36 @@ def test_self_links_in_headings_are_replaced_by_their_text(read_text: ReadText) 
 def test_front_matter_title(read_text: ReadText, line: str, title: str) -> None:
     document = read_text(f"---\n{line}\nlayout: post\n---\n# T\n")
     assert document.title == title
+
+
+def page(attributes: str) -> str:
+    return f"<!doctype html><html {attributes}><body><p>Text</p></body></html>"
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "language"),
+    [
+        (page('lang="de-DE"'), "a.html", "de"),
+        (page('xml:lang="FR"'), "a.html", "fr"),
+        (page(""), "a.html", ""),
+        (page("lang"), "a.html", ""),
+        ("<p lang='fr'>Text</p>", "a.html", ""),  # a paragraph of another page
+        ("---\nlang: pt_BR\n---\nText\n", "a.md", "pt"),
+        ("---\ntitle: T\nlanguage: 'nl'\n---\nText\n", "a.md", "nl"),
+        ('+++\nlanguage = "sv"\n+++\nText\n', "a.md", "sv"),
+        ("---\nlanguage: python\n---\nText\n", "a.md", ""),
+        ("---\nauthor:\n  lang: fr\n---\nText\n", "a.md", ""),  # of the author
+        ("lang: fr\n", "a.md", ""),
+        (pdf_bytes(["Text"]).replace(b"/Catalog", b"/Catalog /Lang (it-CH)"), "a.pdf", "it"),
+        (pdf_bytes(["Text"]), "a.pdf", ""),
+    ],
+)
+def test_the_language_that_a_document_states_is_that_of_its_chunks(
+    tmp_path: Path, content: str | bytes, name: str, language: str
+) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert [row["language"] for row in cut_documents([tmp_path], size=400).rows] == [language]
+    assert [row["language"] for row in cut_documents([tmp_path], size=400, language="en").rows] == ["en"]
 
 
 def test_pdf_is_read_by_page_without_headers_footers_and_hyphenation(read_text: ReadText) -> None:

@@ -10,7 +10,7 @@ from qaeval.corpus.reading import find_documents
 
 
 def text_of(body: str) -> str:
-    return page_as_markdown(Path("page.html"), f"<html><body><main>{body}</main></body></html>")[1]
+    return page_as_markdown(Path("page.html"), f"<html><body><main>{body}</main></body></html>")[2]
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,13 @@ def chunk(
             help="Candidate's tokenizer.json, or its folder; default: four tokens per three words.",
         ),
     ] = None,
-    language: Annotated[str, typer.Option("--language", help="Language of the documents: en, de, …")] = "",
+    language: Annotated[
+        str,
+        typer.Option(
+            "--language",
+            help="Language of the documents: en, de, …; default: the language that each document states.",
+        ),
+    ] = "",
     skip_unreadable: Annotated[
         bool,
         typer.Option("--skip-unreadable", help="Skip and list documents that cannot be read."),

@@ -118,8 +118,8 @@ class _Converter(MarkdownConverter):
         return f"\n\n{fence}{language[1] if language else ''}\n{code}\n{fence}\n\n"
 
 
-def page_as_markdown(path: Path, source: str) -> tuple[str, str]:
-    """Return a page's title and its main part as Markdown.
+def page_as_markdown(path: Path, source: str) -> tuple[str, str, str]:
+    """Return a page's title, its language as it states it (``<html lang>``), and its main part as Markdown.
 
     Raises:
         DataError: the page is nested too deeply, or the parser rejects it.
@@ -129,6 +129,7 @@ def page_as_markdown(path: Path, source: str) -> tuple[str, str]:
             warnings.simplefilter("ignore")  # about text that looks like a file name, and about XHTML
             soup = _Page(_escape_unclosed(source), "html.parser", element_classes={Tag: _Tag})
         title = soup.title.get_text(" ", strip=True) if soup.title else ""
+        language = str((soup.html and (soup.html.get("lang") or soup.html.get("xml:lang"))) or "")
         tags = list(_tags(soup))
         articles = [tag for tag in tags if tag.name == "article"]
         mains = [tag for tag in tags if tag.name == "main" or tag.get("role") == "main"]
@@ -142,7 +143,7 @@ def page_as_markdown(path: Path, source: str) -> tuple[str, str]:
             escape_asterisks=False,
             escape_underscores=False,
         )
-        return title, str(converter.convert_soup(root)).replace("\r", "\n")
+        return title, language, str(converter.convert_soup(root)).replace("\r", "\n")
     except RecursionError as error:
         raise DataError(f"{path}: the page is nested too deeply; simplify it") from error
     except ParserRejectedMarkup as error:

@@ -16,6 +16,7 @@ from qaeval.corpus.pages import page_as_markdown
 from qaeval.errors import DataError
 from qaeval.files.kinds import DOCUMENTS, hint
 from qaeval.files.yaml import LONE_SURROGATE, read_text
+from qaeval.text.language import language_code
 
 _EXPECTED: Final = f"expected a document ({', '.join(DOCUMENTS)})"
 _INLINE: Final = MarkdownIt("commonmark")
@@ -31,6 +32,7 @@ _FRONT_MATTER: Final = re.compile(
     rf"(?>(?!\1)(?:{_FRONT_KEY}|[ \t]+\S|[-#\]}})]|[ \t]*$).*\n)*?\1[ \t]*$"
 )
 _FRONT_TITLE: Final = re.compile(r"""(?im)^["']?title["']?[ \t]*[:=](.*)$""")
+_FRONT_LANGUAGE: Final = re.compile(r"""(?im)^["']?lang(?:uage)?["']?[ \t]*[:=](.*)$""")
 _QUOTED: Final = re.compile(r"""(["'])(.*)\1""")
 _TICKS_OR_COMMENT: Final = re.compile("`+|<!--")
 _IMAGE: Final = r"!\[[^\[\]]*\](?:\([^()]*\)|\[[^\[\]]*\])?"
@@ -78,6 +80,7 @@ class Document:
     markdown: bool
     """Whether the lines are Markdown; otherwise they are plain text."""
     language: str = ""
+    """ISO 639-1 code of the language that the file states; empty if it states none, or one that is not known."""
 
 
 def find_documents(paths: Sequence[Path], ignored: Counter[str] | None = None) -> list[tuple[Path, str]]:
@@ -169,22 +172,34 @@ def read_document(path: Path, name: str = "") -> Document:
         raise DataError(f"{path}: {_EXPECTED}, got {path.suffix!r}")
     empty = Document(path, name or path.name, path.stem, (), "lines", markdown=kind in {"markdown", "html"})
     if kind == "pdf":
-        title, lines = _pdf(path)
-        return replace(empty, title=title or path.stem, lines=tuple(lines), places="pages")
+        title, language, lines = _pdf(path)
+        return replace(
+            empty,
+            title=title or path.stem,
+            lines=tuple(lines),
+            places="pages",
+            language=language_code(language),
+        )
     source = _source(path)
     lines = [Line(text, number) for number, text in enumerate(source.split("\n"), start=1)]
     if kind == "text":
         return replace(empty, lines=tuple(lines))
     if kind == "html":
-        title, source = page_as_markdown(path, source)
+        title, language, source = page_as_markdown(path, source)
         lines = _clean([Line(text, 0) for text in source.split("\n")])
         title = _heading(lines) or title
     else:
-        title, n_front = _front_matter(source)
+        title, language, n_front = _front_matter(source)
         lines = _clean(lines[n_front:])
         title = title or _heading(lines)
     places: Literal["lines", "blocks"] = "lines" if kind == "markdown" else "blocks"
-    return replace(empty, title=title or path.stem, lines=tuple(lines), places=places)
+    return replace(
+        empty,
+        title=title or path.stem,
+        lines=tuple(lines),
+        places=places,
+        language=language_code(language),
+    )
 
 
 def inline_text(content: str, references: dict[str, Any]) -> str:
@@ -235,13 +250,20 @@ def _source(path: Path) -> str:
     return text
 
 
-def _front_matter(source: str) -> tuple[str, int]:
-    """Return the title in a Markdown file's front matter, and the number of lines of the front matter."""
+def _front_matter(source: str) -> tuple[str, str, int]:
+    """Return title and language in a Markdown file's front matter, and the number of lines of the front matter."""
     match = _FRONT_MATTER.match(source)
-    title = _FRONT_TITLE.search(match[0]) if match else None
-    value = title[1].strip() if title else ""
+    if match is None:
+        return "", "", 0
+    title, language = (_front_value(pattern, match[0]) for pattern in (_FRONT_TITLE, _FRONT_LANGUAGE))
+    return title, language, match[0].count("\n") + 1
+
+
+def _front_value(pattern: re.Pattern[str], front: str) -> str:
+    found = pattern.search(front)
+    value = found[1].strip() if found else ""
     quoted = _QUOTED.fullmatch(value)
-    return quoted[2] if quoted else value, match[0].count("\n") + 1 if match else 0
+    return quoted[2] if quoted else value
 
 
 def code_spans(text: str) -> dict[int, int]:
@@ -308,8 +330,8 @@ def _clean(lines: list[Line]) -> list[Line]:
     return result
 
 
-def _pdf(path: Path) -> tuple[str, list[Line]]:
-    """Return title and lines; a blank line separates two pages unless a sentence continues on the second."""
+def _pdf(path: Path) -> tuple[str, str, list[Line]]:
+    """Return title, stated language and lines; a blank line separates two pages unless a sentence continues on the second."""
     from pypdf import PdfReader  # noqa: PLC0415 - importing it takes a fifth of a second
 
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # its messages do not name the file; ours do
@@ -317,6 +339,7 @@ def _pdf(path: Path) -> tuple[str, list[Line]]:
         with path.open("rb") as file:
             reader = PdfReader(file)
             title = str((reader.metadata and reader.metadata.title) or "")
+            language = str(reader.root_object.get("/Lang") or "")
             texts = [title, *(page.extract_text() for page in reader.pages)]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
@@ -337,7 +360,7 @@ def _pdf(path: Path) -> tuple[str, list[Line]]:
                 lines += [Line(remainder, number)] if remainder else []
             else:
                 lines.append(Line(text, number))
-    return title.strip(), lines
+    return title.strip(), language, lines
 
 
 def _without_edges(pages: list[list[str]]) -> list[list[str]]:
