@@ -123,6 +123,21 @@ def test_a_chunk_of_a_few_words_may_have_fewer_pairs_and_no_other() -> None:
     assert item_schema(PAIRS, LONG)["properties"]["pairs"]["minItems"] == 3
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "该证书的有效期为九十天，到期之前必须通过服务台门户网站续订。合同工只有三十天的访问权限。",
+        "契約社員は30日間のみアクセスできます。証明書は90日間有効で、期限の前に更新します。",
+        "ใบรับรองมีอายุเก้าสิบวันและต้องต่ออายุผ่านพอร์ทัลของฝ่ายบริการก่อนหมดอายุ" * 2,
+    ],
+)
+def test_a_full_chunk_in_a_script_without_spaces_takes_all_pairs(text: str) -> None:
+    chunk = Chunk(chunk_id="c", text=text)
+    assert PAIRS.fewest_items(chunk) == 3
+    assert item_schema(PAIRS, chunk)["properties"]["pairs"]["minItems"] == 3
+    assert PAIRS.fewest_items(Chunk(chunk_id="c", text=text[:9])) == 1
+
+
 def test_fewer_pairs_are_for_pairs_alone() -> None:
     content = {**find_eval("rag_qa").model_dump(), "directory": Path(), "fewer_allowed": 25}
     with pytest.raises((DataError, ValueError), match="fewer_allowed"):

@@ -251,6 +251,24 @@ LANGUAGE: Final = [
     in_language("", "The server uses port 8000 for this.", "Texte", "fr"),
 ]
 
+CHINESE: Final = "该证书的有效期为九十天，到期之前必须续订。合同工只有三十天的VPN权限，随合同终止而终止。"
+CHINESE_ANSWER: Final = "合同工的VPN权限只有三十天，合同终止时结束。"
+
+
+def chinese(check: str, **texts: str) -> CheckCase:
+    defaults = {"question": "合同工 VPN 权限有多少天？", "answer": CHINESE_ANSWER}
+    return CheckCase(check, "", case(text=CHINESE, language="zh", **(defaults | texts)))
+
+
+WITHOUT_SPACES: Final = [
+    chinese("answer_length"),
+    chinese("foreign_question"),
+    chinese("echoed_answer", question="Linux 还是 Windows 需要证书？", answer="Linux"),
+    chinese("type_label", question="两种证书有什么区别？", type="comparison"),
+    chinese("new_names"),
+    CheckCase("answer_length", "122 words", case("天" * 122, text=CHINESE)),
+]
+
 REFUSALS: Final = [
     "The text does not say.",
     "The provided context doesn't mention the price.",
@@ -577,7 +595,7 @@ COPIED: Final = [
 ]
 
 CHECK_CASES: Final = [
-    *COPIED,
+    *(*COPIED, *WITHOUT_SPACES),
     *(*REPEATED, *FOREIGN, *ECHOED, *STOCK, *LENGTH, *LABEL, *NUMBERS, *NAMES, *LANGUAGE, *REFUSING),
     *(*FORMS, *BARE, *WORDS, *STEPS, *FEATURES, *FORBIDDEN, *REALITY, *ALIKE),
 ]

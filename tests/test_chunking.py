@@ -477,6 +477,10 @@ def test_chunks_of_arbitrary_text_are_deterministic_and_valid(
 def test_words_counter_counts_four_tokens_for_three_words() -> None:
     counter = words_counter()
     assert [counter(text) for text in ("", "one", "one two three", "a b c d", "東京都")] == [0, 2, 4, 6, 4]
+    assert [counter(text) for text in ("ใบรับรองมี", "서버 설정")] == [
+        4,
+        6,
+    ]  # four letters of Thai, a syllable of Korean
 
 
 def test_tokenizer_counter_loads_from_a_file_or_folder(tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def test_a_whole_document_is_refused_with_its_size(file: File) -> None:
     message = refusal(file({"id": "a", "text": "w " * (MAX_CHUNK_WORDS + 1)}))
     assert "20,001 words" in message
     assert "`qaeval chunk`" in message
+    assert "20,001 words" in refusal(file({"id": "a", "text": "天" * (MAX_CHUNK_WORDS + 1)}))
 
 
 def test_twenty_problems_are_listed_and_all_are_counted(file: File) -> None:

@@ -2,7 +2,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qaeval.text.units import content_words, is_german, named_terms, numbers, sentences, stem, units, words
+from qaeval.text.units import (
+    content_words,
+    count_words,
+    has_no_spaces,
+    is_german,
+    named_terms,
+    numbers,
+    sentences,
+    stem,
+    units,
+    words,
+)
 
 
 @pytest.mark.parametrize(
@@ -151,3 +162,34 @@ def test_spelled_numbers_count_like_digits_in_both_languages() -> None:
     for spelled in (english, german):
         for value, word in enumerate(spelled.split(), 2):
             assert numbers(f"It has {word} parts.") == numbers(f"It has {value} parts."), word
+
+
+@pytest.mark.parametrize(
+    ("text", "n"),
+    [
+        ("", 0),
+        ("The port is 8000.", 4),
+        ("Für\u00a0alle – gültig\nab heute.", 6),
+        ("合同工只有三十天", 8),
+        ("VPN 证书的有效期是 90 天", 10),
+        ("契約社員は30日間です。", 11),
+        ("ใบรับรองมีอายุเก้าสิบวัน", 6),
+        ("인증서는 90일 동안 유효하다", 4),  # Korean has spaces
+    ],
+)
+def test_words_are_counted_in_scripts_without_spaces_too(text: str, n: int) -> None:
+    assert count_words(text) == n
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("合同工使用 VPN 需要申请吗？", True),
+        ("ใบรับรอง VPN", True),
+        ("The Chinese word 关系 (guanxi) has no exact translation.", False),
+        ("인증서는 90일 동안 유효하다", False),
+        ("", False),
+    ],
+)
+def test_a_text_has_no_spaces_by_its_script(text: str, expected: bool) -> None:
+    assert has_no_spaces(text) is expected

@@ -23,6 +23,7 @@ from qaeval.report.facts import ModelFacts, RubricFacts
 from qaeval.report.measure import Measure
 from qaeval.stats.estimate import undefined
 from qaeval.stats.intervals import clustered_rate
+from qaeval.text.units import count_words
 
 Mask = pd.Series  # booleans, aligned with the table of letters
 
@@ -146,7 +147,7 @@ def question_types(types: "pd.Series[str]", eval_types: Sequence[str]) -> dict[s
 
 def answer_words(answers: "pd.Series[str]") -> AnswerLength:
     """Summarise the lengths of answers, in words."""
-    words = np.array([len(answer.split()) for answer in answers], dtype=float)
+    words = np.array([count_words(answer) for answer in answers], dtype=float)
     if not len(words):
         return AnswerLength(n=0, mean=None, median=None, p95=None, share_over_60=None)
     return AnswerLength(

@@ -9,6 +9,7 @@ from typing import Final
 
 from qaeval.checks.answers import refuses
 from qaeval.records import REJECTED, Failure, FailureReason, GenerateRow, Generation, Sample
+from qaeval.text.units import count_words
 
 PLACEHOLDER: Final[FailureReason] = "placeholder"
 _MIN_CHUNKS: Final = 3
@@ -54,7 +55,7 @@ def repeated_replies(replies: Iterable[ReplyTexts]) -> dict[tuple[str, str], int
 
 def _may_repeat(reply: ReplyTexts) -> bool:
     return reply.is_asked and all(
-        len(answer.split()) < _MIN_WORDS or refuses(answer) for _, answer, _ in reply.texts
+        count_words(answer) < _MIN_WORDS or refuses(answer) for _, answer, _ in reply.texts
     )
 
 

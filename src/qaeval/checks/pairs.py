@@ -12,7 +12,7 @@ from qaeval.checks.check import CheckedItem
 from qaeval.checks.claims import Facts, claims
 from qaeval.checks.scenarios import impossible
 from qaeval.records import REJECTED
-from qaeval.text.units import content_words
+from qaeval.text.units import content_words, count_words
 
 _STEP: Final = re.compile(
     r"(?:^[ \t>#*-]{0,8}|(?<=[.:;!?)])[ \t]{1,4}\*{0,2})(?:"
@@ -85,7 +85,7 @@ def words(
         ratio: Minimum and maximum of the length of chosen relative to rejected.
     """
     parts = _parts(checked)
-    counts = {name: len(text.split()) for name, text in parts.items()}
+    counts = {name: count_words(text) for name, text in parts.items()}
     problems = [
         f"{name} has {counts[name]} words, expected {band[0]} to {band[1]}"
         for name, band in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected))

@@ -7,7 +7,17 @@ from typing import Final
 from qaeval.checks.check import CheckedItem
 from qaeval.records import REJECTED
 from qaeval.text.language import LANGUAGES, TOLD_APART, language_of, language_to_write
-from qaeval.text.units import content_stems, content_words, named_terms, number_values, numbers, stem, words
+from qaeval.text.units import (
+    content_stems,
+    content_words,
+    count_words,
+    has_no_spaces,
+    named_terms,
+    number_values,
+    numbers,
+    stem,
+    words,
+)
 
 _TEXT_NOUN: Final = (
     r"(?:text|passage|document|chunk|excerpt|context|source|above)\b"
@@ -123,9 +133,13 @@ def _asked_for(question: str) -> tuple[str | None, set[str]]:
 def foreign_question(checked: CheckedItem, *, least: float = 0.5) -> str:
     """A question with too few words of the chunk to be answered from it.
 
+    A question in a script without spaces is skipped.
+
     Args:
         least: Minimum share of the question's content words that occur in the chunk or its title.
     """
+    if has_no_spaces(checked.item.question):
+        return ""
     question = _STOCK.sub(" ", checked.item.question)
     question_words = {stem(word): word for word in words(question) if content_words(word)}
     source_stems = _content_stems(checked.source)
@@ -142,14 +156,16 @@ def foreign_question(checked: CheckedItem, *, least: float = 0.5) -> str:
 def echoed_answer(checked: CheckedItem, *, most: float = 0.9) -> str:
     """An answer that repeats the question.
 
-    A yes or no, a denial, a new number or a choice among the options of the question is an answer.
+    A yes or no, a denial, a new number or a choice among the options of the question is an answer. Scripts without
+    spaces are skipped.
 
     Args:
         most: Maximum share of the answer's content words that occur in the question.
     """
     question, answer = checked.item.question, checked.item.answer
     answer_stems, question_stems = set(content_words(answer)), set(content_words(question))
-    if not answer_stems or len(answer_stems & question_stems) / len(answer_stems) <= most:
+    shared = len(answer_stems & question_stems)
+    if has_no_spaces(question) or not answer_stems or shared / len(answer_stems) <= most:
         return ""
     is_choice = _CHOICE.search(question) and not answer_stems >= question_stems
     is_denial = _DENIAL.search(answer) and not _DENIAL.search(question)
@@ -178,13 +194,18 @@ def answer_length(checked: CheckedItem, *, least: int = 3, most: int = 120) -> s
         least: Minimum number of words; a lone number or name is not fit to publish.
         most: Maximum number of words.
     """
-    n = len(checked.item.answer.split())
+    n = count_words(checked.item.answer)
     return f"{n} words, expected {least} to {most}" if not least <= n <= most else ""
 
 
 def type_label(checked: CheckedItem) -> str:
-    """A question that does not match its type label: no comparison, or no how or why."""
+    """A question that does not match its type label: no comparison, or no how or why.
+
+    A question in a script without spaces is skipped.
+    """
     label, question = checked.item.type, checked.item.question
+    if has_no_spaces(question):
+        return ""
     cue = _CUES.get(label)
     if cue is not None and not cue.search(question):
         return f"labelled {label}, but nothing in the question says so: {question[:80]!r}"
@@ -234,8 +255,11 @@ def _value(number: str) -> str:
 
 
 def new_names(checked: CheckedItem) -> str:
-    """Names and identifiers in the answer that are in neither the chunk nor the question."""
-    if not (names := named_terms(checked.item.answer)):
+    """Names and identifiers in the answer that are in neither the chunk nor the question.
+
+    An answer in a script without spaces is skipped: where a name ends is not known there.
+    """
+    if has_no_spaces(checked.item.answer) or not (names := named_terms(checked.item.answer)):
         return ""
     known = _stems(checked.source) | _stems(checked.item.question)
     unknown = [

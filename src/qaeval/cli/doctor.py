@@ -22,6 +22,7 @@ from qaeval.run.plan import Judging, Plan
 from qaeval.serving.gpus import NotMeteredError, gpu_meter
 from qaeval.serving.memory import MemoryEstimate, estimate_memory, fit_together
 from qaeval.serving.probe import reach
+from qaeval.text.units import count_words
 from qaeval.text.visible import visible
 
 _FIRST_PORT: Final = 8001
@@ -103,7 +104,7 @@ def print_plan(plan: Plan, judging: Judging) -> None:
         f"up to {n_candidates * n_samples * n_items:,} requests to grade"
     )
     longest = max(plan.samples, key=lambda sample: len(sample.chunk.text))
-    say(f"  longest chunk: {len(longest.chunk.text.split()):,} words ({longest.chunk.chunk_id})")
+    say(f"  longest chunk: {count_words(longest.chunk.text):,} words ({longest.chunk.chunk_id})")
 
 
 def print_memory(specs: Sequence[ModelSpec], gpu_gib: float) -> None:

@@ -16,7 +16,7 @@ from qaeval.report.facts import CheckFacts
 from qaeval.report.numbers import in_words
 from qaeval.report.tables import Notes, Section, Table
 from qaeval.text.near import NearIndex
-from qaeval.text.units import content_words
+from qaeval.text.units import content_words, count_words
 
 N_EXAMPLES: Final = 3
 """Of each check and candidate."""
@@ -124,7 +124,7 @@ def summarise_pairs(
 
 
 def _mean_words(texts: "pd.Series[str]") -> float | None:
-    return float(sum(len(text.split()) for text in texts) / len(texts)) if len(texts) else None
+    return float(sum(map(count_words, texts)) / len(texts)) if len(texts) else None
 
 
 _HOW: Final = (

@@ -17,6 +17,7 @@ from qaeval.corpus.reading import MARKDOWN, Document, code_spans, inline_text
 from qaeval.errors import DataError, UsageError, install_command
 from qaeval.records import record_id
 from qaeval.text.lexicon import ABBREVIATIONS
+from qaeval.text.units import word_pattern
 
 _PLAIN: Final = frozenset({"heading_open", "hr", "gap"})
 _LEAVES: Final = _PLAIN | {"paragraph_open", "table_open", "fence", "code_block", "html_block"}
@@ -29,9 +30,8 @@ _NUMBERED: Final = re.compile(r"[\s>*_+-]*\d+")
 _LIST_MARKER: Final = re.compile(r"^(?:[\s>]*(?:[-*+]|\d{1,9}[.)])[ \t]+)+")
 _LONG_SENTENCE: Final = 8
 """Lines; a longer paragraph without the end of a sentence is a listing, and is split at its lines."""
-_CJK: Final = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-_WORD: Final = re.compile(rf"[{_CJK}]|[^\s{_CJK}]+")
-"""A word between spaces; in Chinese, Japanese and Korean, which have no spaces, each character counts."""
+_WORD: Final = word_pattern(characters="\uac00-\ud7af")
+"""A word as `count_words` has it; Korean has spaces, but a token is hardly more than one of its syllables."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from qaeval.errors import DataError, UsageError, closest
 from qaeval.files.kinds import hint
 from qaeval.files.yaml import LONE_SURROGATE, MAX_PROBLEMS, read_text, readable
 from qaeval.records import Chunk, record_id
+from qaeval.text.units import count_words
 
 DuplicateIds: TypeAlias = Literal["refuse", "number"]
 """What becomes of two chunks with one id: an error, or the later ones get a number."""
@@ -245,7 +246,7 @@ def _chunk(row: dict[str, Any], names: Mapping[str, tuple[str, ...]]) -> Chunk:
         if blank := [key for key in names["chunk_id"] if isinstance(row.get(key), str)]:
             raise LineError(f"{blank[0]!r} is blank; every chunk needs an id and a text")
         fields["chunk_id"] = record_id("chunk", fields["text"])
-    if (n_words := len(fields["text"].split())) > MAX_CHUNK_WORDS:
+    if (n_words := count_words(fields["text"])) > MAX_CHUNK_WORDS:
         raise LineError(
             f"the chunk has {n_words:,} words, more than {MAX_CHUNK_WORDS:,}; cut it with `qaeval chunk`"
         )

@@ -16,6 +16,7 @@ from qaeval.checks.registry import CHECKS, KINDS
 from qaeval.errors import DataError, UsageError, closest
 from qaeval.files.yaml import read_text, read_yaml, refuse, validated
 from qaeval.records import Chunk, Record, digest
+from qaeval.text.units import count_words
 
 ItemKind: TypeAlias = Literal["qa_pair", "answer", "preference_pair"]
 """``qa_pair``: the candidate writes questions and answers; ``answer``: it answers the sample's question;
@@ -140,7 +141,7 @@ class EvalDefinition(Record):
 
     def fewest_items(self, chunk: Chunk) -> int:
         """Return the smallest number of items that a reply about a chunk may have."""
-        return 1 if len(chunk.text.split()) < self.fewer_allowed else self.items_per_sample
+        return 1 if count_words(chunk.text) < self.fewer_allowed else self.items_per_sample
 
     @property
     def example_texts(self) -> frozenset[str]:

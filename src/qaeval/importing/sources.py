@@ -10,6 +10,7 @@ from qaeval.errors import DataError
 from qaeval.evals.definition import ItemKind
 from qaeval.importing.entries import Entry
 from qaeval.records import Chunk, Sample, record_id
+from qaeval.text.units import count_words
 
 _EXCERPT: Final = 40
 
@@ -191,7 +192,7 @@ def _made(chunk_id: str, entry: Entry) -> Chunk:
     fields = dict(entry.chunk)
     if "\0" in fields["text"] + chunk_id:
         raise DataError(f"{entry.where}: the chunk holds a NUL character; remove it")
-    if (n_words := len(fields["text"].split())) > MAX_CHUNK_WORDS:
+    if (n_words := count_words(fields["text"])) > MAX_CHUNK_WORDS:
         raise DataError(
             f"{entry.where}: the chunk has {n_words:,} words, more than {MAX_CHUNK_WORDS:,}; cut it with `qaeval chunk`"
         )

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Final
 
 from qaeval.text.lexicon import ENGLISH_EVIDENCE, GERMAN_EVIDENCE
-from qaeval.text.units import words
+from qaeval.text.units import count_words, words
 
 LANGUAGES: Final[Mapping[str, str]] = {
     "ar": "Arabic",
@@ -68,7 +68,7 @@ _CODE: Final = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _SHORT: Final = 20
 """Words below which a text is as short as a question: two words of one language are evidence if none is of the other."""
 _LEAST, _LEAST_SHORT = 3, 2
-_SHARE: Final = 0.03
+_SHARE: Final = 0.025
 """Least share of a text's words that are evidence: a text with English names and quotations is not English."""
 _CLEARLY_MORE: Final = 3
 
@@ -76,11 +76,12 @@ _CLEARLY_MORE: Final = 3
 @lru_cache(maxsize=_SOURCES)
 def language_of(text: str) -> str:
     """Return ``de`` or ``en`` by the words that no other language has; empty where too few say so, as in all other languages."""
-    tokens = words(_CODE.sub(" ", text[:_MAX_CHARS]))
+    prose = _CODE.sub(" ", text[:_MAX_CHARS])
+    tokens, n_words = words(prose), count_words(prose)
     german = sum(token in GERMAN_EVIDENCE for token in tokens)
     english = sum(token in ENGLISH_EVIDENCE for token in tokens)
-    least = _LEAST_SHORT if len(tokens) < _SHORT and not min(german, english) else _LEAST
-    if max(german, english) < max(least, _SHARE * len(tokens), _CLEARLY_MORE * min(german, english)):
+    least = _LEAST_SHORT if n_words < _SHORT and not min(german, english) else _LEAST
+    if max(german, english) < max(least, _SHARE * n_words, _CLEARLY_MORE * min(german, english)):
         return ""
     return "de" if german > english else "en"
 

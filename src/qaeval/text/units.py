@@ -22,18 +22,27 @@ from qaeval.text.lexicon import (
 __all__ = [
     "Unit",
     "content_words",
+    "count_words",
+    "has_no_spaces",
     "is_german",
     "named_terms",
     "numbers",
     "sentences",
     "stem",
     "units",
+    "word_pattern",
     "words",
 ]
 
 UnitKind = Literal["sentence", "item", "row", "heading", "code"]
 
 _WORD = re.compile(r"[^\W_]+(?:[-_.'’/:@][^\W_]+|_+[^\W_]+)*%?")
+_CHARACTERS = "\u3040-\u30ff\u3400-\u9fff"
+"""Chinese and Japanese: each character counts as a word."""
+_LETTERS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+"""Thai, Lao, Burmese and Khmer: four letters count as a word."""
+_SPACELESS = re.compile(rf"[{_CHARACTERS}{_LETTERS}]")
+_SPACELESS_SHARE = 0.1
 _NUMBER = re.compile(r"(?<![A-Za-z_\d.])(?<![A-Za-z]-)\d+(?:[.,]\d+)*(?:\s?%)?")
 _FENCE = re.compile(r"^\s*(```|~~~)")
 _HEADING = re.compile(r"^\s{0,3}#{1,6}\s+(.*)$")
@@ -128,6 +137,29 @@ def words(text: str) -> list[str]:
 @lru_cache(maxsize=_CACHED_TEXTS)
 def _words(text: str) -> tuple[str, ...]:
     return tuple(match.casefold() for match in _WORD.findall(text))
+
+
+def word_pattern(characters: str = "") -> re.Pattern[str]:
+    """Return a pattern of words between spaces, or what counts as one in scripts that have no spaces.
+
+    Args:
+        characters: Further characters that count as a word each, as a range of a regular expression.
+    """
+    single = _CHARACTERS + characters
+    return re.compile(rf"[{single}]|[{_LETTERS}]{{1,4}}|[^\s{single}{_LETTERS}]+")
+
+
+_COUNTED = word_pattern()
+
+
+def count_words(text: str) -> int:
+    """Count the words between spaces; of Chinese and Japanese each character, of Thai, Lao, Burmese and Khmer four letters."""
+    return len(text.split()) if text.isascii() else len(_COUNTED.findall(text))
+
+
+def has_no_spaces(text: str) -> bool:
+    """Whether a text is in a script without spaces, so that its words are not known; a few quoted words do not count."""
+    return len(_SPACELESS.findall(text)) > _SPACELESS_SHARE * len(text)
 
 
 @lru_cache(maxsize=1 << 16)
