@@ -203,7 +203,8 @@ def test_numeric_letters_assume_the_highest_is_best(tmp_path: Path) -> None:
 
 
 def test_json_lines_are_read_like_a_table(tmp_path: Path) -> None:
-    lines = '{"anna": "A", "judge": "A", "n": 1}\n{"anna": "B", "judge": null}\n{"anna": "C", "judge": "A"}\n'
+    # a string may hold line breaks of Unicode
+    lines = '{"anna": "A", "judge": "A", "n": "a\u2028b\x85c"}\n{"anna": "B", "judge": null}\n{"anna": "C", "judge": "A"}\n'
     (result,) = agreement(write(tmp_path / "x.jsonl", lines)).agreement
     assert result.coefficients is not None
     assert result.coefficients.n == 2

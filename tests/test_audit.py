@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from qaeval.agreement.label_files import read_labels
 from qaeval.audit.analysis import decide
 from qaeval.audit.model import Audit
 from qaeval.audit.mutants import write_mutants
@@ -250,7 +251,9 @@ def test_a_judge_that_always_gives_the_best_letter_is_not_trusted(
 
 
 @pytest.mark.slow
-def test_an_interrupted_audit_is_resumed(small_plan: AuditPlan, tmp_path: Path) -> None:
+def test_an_interrupted_audit_names_its_command_and_is_resumed(
+    small_plan: AuditPlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, judge = tmp_path / "audit", Judge(small_plan, perfect)
     n_asked = 0
 
@@ -268,6 +271,15 @@ def test_an_interrupted_audit_is_resumed(small_plan: AuditPlan, tmp_path: Path) 
         run_audit(small_plan, path, SilentProgress(), config=find_config(None))
     with RunStore.open(path, is_audit=True) as store:
         graded = {row.task_id for row in store.audit_items() if isinstance(row.grade, Grade)}
+    finish = f"qaeval audit planted --eval rag_qa --n 12 --seed 0 --out {path} --resume"
+    with pytest.raises(DataError, match=re.escape(finish)):
+        write_mutants(path)
+    assert not (path / "mutants").exists()
+    capsys.readouterr()
+    assert command(["audit", str(path)]) == 65
+    assert capsys.readouterr().err == f"qaeval: {path}: not finished: `{finish}`\n"
+    assert command(["report", str(path)]) == 65
+    assert f"`qaeval audit {path}` shows it, or how to finish it" in capsys.readouterr().err
     model = ScriptedModel(Judge(small_plan, perfect))
     with registered("planted", model):
         audit = run_audit(small_plan, path, SilentProgress(), config=find_config(None), resume=True)
@@ -365,6 +377,29 @@ def test_labels_reveal_a_judge_that_favours_its_family(tmp_path: Path, favours: 
     assert result.effect.value == (0.5 if favours else 0)
     assert result.verdict == ("fail" if favours else "pass")
     assert ("self-preference" in audit.failed()) is favours
+
+
+@pytest.mark.slow
+def test_the_judge_is_held_to_the_letters_that_count_in_a_certificate(tmp_path: Path) -> None:
+    letters = {"mistral": ["BBB"] * 10}
+    make_run(tmp_path / "run", letters, labels={"ann": letters})
+    files = tmp_path / "run" / "labels"
+    first, second, third = read_labels(files / "ann.jsonl")[:3]
+    others = {
+        "bob": first.model_copy(update={"rater": "bob", "letter": "C"}),
+        "eva": first.model_copy(update={"rater": "eva", "letter": "A", "settles": True}),
+        "model": second.model_copy(update={"rater": "model", "rater_kind": "model", "letter": "C"}),
+        "zoe": third.model_copy(update={"rater": "zoe", "rubric": "another/1", "letter": "C"}),
+    }
+    for rater, label in others.items():
+        (files / f"{rater}.jsonl").write_text(
+            label.model_dump_json(exclude_none=True) + "\n", encoding="utf-8"
+        )
+
+    plan = make_planted_plan(eval_name="qa_pairs", run=tmp_path / "run")
+
+    labels = {row.item.item_id: row.label for row in plan.rows if row.probe == "self-preference"}
+    assert [labels[label.item_id] for label in (first, second, third)] == ["A", "B", "B"]
 
 
 @pytest.mark.slow

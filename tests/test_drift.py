@@ -405,6 +405,23 @@ def test_invalid_anchors_end_with_exit_code_3(tmp_path: Path, judge: Judge, dama
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("registry", ["without the judge", "with another one"])
+def test_a_judge_that_the_registry_does_not_have_ends_3_or_is_noted(
+    tmp_path: Path, judge: Judge, registry: str
+) -> None:
+    with registered("writes", ScriptedModel(write_pairs)), registered("judge", ScriptedModel(judge)):
+        run, labels = labelled_run(tmp_path)
+        qaeval.certify("judge", run=run, labels=labels, anchors=20, out="c.json")
+    if registry == "with another one":
+        Path("qaeval.yaml").write_text("judges:\n  judge: {url: 'http://127.0.0.1:9', family: j}\n")
+    required = qaeval.gate(run, baseline=run, policy=POLICY)
+    assert (required.exit_code, required.drift and required.drift.outcome) == (3, "not checked")
+    assert "the anchors are not checked: " in required.headline
+    warned = qaeval.gate(run, baseline=run, policy={**POLICY, "drift": "warn"})
+    assert (warned.exit_code, "Anchors: the anchors are not checked" in warned.notes[0]) == (0, True)
+
+
+@pytest.mark.slow
 def test_gate_without_an_engine_cannot_grade_anchors(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {"mistral": ["AAB"] * 12})
     request = GateRequest(run=run.path, baseline=str(run.path), policy=Policy.model_validate(POLICY))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gate_runs import draw_letters, evidence, without_letters, write_run
+from qaeval.cli.gate_tables import print_baseline
 from qaeval.errors import DataError
 from qaeval.gate.baseline import (
     EvidenceReader,
@@ -17,12 +18,33 @@ from qaeval.gate.baseline import (
     write_baseline,
     write_pointer,
 )
-from qaeval.gate.evidence import FAILED, UNGRADED, Evidence
+from qaeval.gate.evidence import ABSENT, FAILED, UNGRADED, Evidence
 from qaeval.records import digest
 from qaeval.registry.find import find_config
 from qaeval.storage.location import Folder, Location, find_location
 from qaeval.storage.run_directory import GRADES
 from sharding import KEYS, s3_server
+
+
+def test_a_baseline_of_an_import_counts_its_items_and_has_no_empty_date(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # every second sample has one item of three; one item failed
+    made = evidence({"alpha": ["AAA"] * 10})
+    (alpha,) = made.candidates
+    letters = alpha.letters.copy()
+    letters[::2, 1:] = ABSENT
+    letters[1, 0] = FAILED
+    imported = replace(
+        made,
+        candidates=(replace(alpha, letters=letters),),
+        source=made.source.model_copy(update={"created": ""}),
+    )
+    print_baseline(Path("b.json"), imported, "2026-01-20T10:00:00+00:00")
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == "b.json: run, age unknown"
+    (row,) = [line.split() for line in printed.splitlines() if "alpha" in line]
+    assert row == ["alpha", "95.0", "%", "20", "1", "0"]
 
 
 @pytest.fixture

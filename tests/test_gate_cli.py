@@ -65,6 +65,18 @@ def test_an_underpowered_gate_exits_2_and_says_how_many_chunks_are_needed(
     assert "more chunks would decide" in capsys.readouterr().out
 
 
+def test_a_policy_of_limits_takes_no_baseline_that_is_not_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = write_run(tmp_path / "run", {"alpha": draw_letters(24, 0.95)})
+    (tmp_path / "gate.yaml").write_text("rules:\n  - {quantity: usable_rate, at_least: 0.5}\n")
+    (tmp_path / "baselines").mkdir()
+    (tmp_path / "baselines" / "qa_pairs.json").write_text("{}")
+    assert gate(made) == 0
+    assert "against" not in capsys.readouterr().out
+    assert gate(made, "--baseline", "baselines/qa_pairs.json") == 65
+
+
 @pytest.mark.slow
 def test_a_missing_required_certificate_exits_3(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -285,7 +297,15 @@ def test_baseline_set_lists_rules_that_can_never_pass(
     assert "more chunks" in too_narrow
     assert "p95 latency cannot be evaluated" in unmeasured
     assert run(["baseline", "set", str(demo), "--policy", "p.yaml"]) == 0
-    assert too_narrow in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert too_narrow in printed
+    assert "\nEven an identical run would not pass this gate (policy p.yaml):\n" in printed
+    policy.write_text(f"certificate: require\n{WIDE}")
+    assert run(["baseline", "set", str(demo), "--policy", "p.yaml"]) == 0
+    assert (
+        "\nWith this judge, even an identical run would not pass this gate (policy p.yaml):\n"
+        in capsys.readouterr().out
+    )
     policy.write_text("rules:\n  - {quantity: flag_rate, flag: rude, margin: 0.3}\n")
     assert run(["baseline", "set", str(demo), "--policy", "p.yaml", "--out", "b.json"]) == 65
     assert not (tmp_path / "b.json").exists()

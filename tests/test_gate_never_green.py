@@ -114,6 +114,17 @@ def test_hallucination_rate_is_inconclusive_if_most_items_failed(
     assert "20.0 %" in report.rules[0].sentence
 
 
+@pytest.mark.parametrize("others", ["x", "AAA"])
+def test_a_candidate_that_failed_on_every_item_is_a_regression(others: str) -> None:
+    run = evidence({"alpha": ["x"] * 39 + [others], "beta": ["AAA"] * 40})
+    baseline = evidence({"alpha": ["AAA"] * 40, "beta": ["AAA"] * 40})
+    quantities = ("usable_rate", "success_rate", "valid_rate")
+    rules = [{"quantity": name, "margin": 0.1, "candidates": ["alpha"]} for name in quantities]
+    report = gate(run, baseline, *rules, {**HALLUCINATION, "candidates": ["alpha"]})
+    assert [rule.verdict for rule in report.rules] == ["regression"] * 3 + ["inconclusive"]
+    assert gate(run, None, {"quantity": "valid_rate", "at_least": 0.9}).outcome == "regression"
+
+
 def test_a_paired_rate_uses_the_smaller_number_of_graded_chunks() -> None:
     # 9 chunks are graded in each candidate of the run, 18 in the baseline
     run = evidence({"alpha": ["AAA"] * 9 + ["x"] * 9})
@@ -157,6 +168,47 @@ def test_equally_many_ungraded_items_on_both_sides_pass() -> None:
     rule = gate(run, run, USABLE).rules[0]
     assert rule.verdict == "pass"
     assert "no letter" not in rule.sentence
+
+
+def test_two_runs_that_the_judge_mostly_left_without_a_letter_are_not_compared() -> None:
+    # two thirds of both have no letter: nobody knows what they are
+    run, baseline = evidence({"alpha": ["-A-"] * 100}), evidence({"alpha": ["A--"] * 100}, name="before")
+    report = gate(run, baseline, USABLE, inconclusive="warn")
+    assert (report.outcome, report.exit_code) == ("inconclusive", 2)
+    assert "only 33.3 % of the delivered items of alpha were graded in run" in report.rules[0].sentence
+    # what failed is a loss, however much it is
+    lost = evidence({"alpha": ["x"] * 80 + ["AAA"] * 20})
+    assert gate(lost, evidence({"alpha": ["AAA"] * 100}), USABLE).outcome == "regression"
+
+
+def test_a_judge_that_failed_on_the_run_violates_no_limit_of_usable_items() -> None:
+    # every letter is an A, a third of the items has none
+    run = evidence({"alpha": ["AA-"] * 100})
+    rule = gate(run, None, {"quantity": "usable_rate", "at_least": 0.8}).rules[0]
+    assert (rule.verdict, rule.n_more_chunks) == ("inconclusive", None)
+    assert "no letter to 33.3 % of the items:" in rule.sentence
+    # with the items without a letter two thirds would be usable, which is too few
+    worse = evidence({"alpha": ["AB-"] * 100})
+    assert gate(worse, None, {"quantity": "usable_rate", "at_least": 0.8}).rules[0].verdict == "regression"
+    kept = evidence({"alpha": ["AAA"] * 95 + ["AA-"] * 5})
+    assert gate(kept, None, {"quantity": "usable_rate", "at_least": 0.8}).rules[0].verdict == "pass"
+
+
+def test_a_judge_that_failed_makes_no_item_dearer_or_cheaper() -> None:
+    def timed_use(letters: list[str], name: str = "run") -> Evidence:
+        return with_server(evidence({"alpha": letters}, name=name), work_s=60.0)
+
+    rule = {"quantity": "seconds_per_1000_usable", "margin": "10%"}
+    whole, third = timed_use(["AAA"] * 100, "before"), timed_use(["AA-"] * 100)
+    for run, baseline in ((third, whole), (timed_use(["AAB"] * 100), third)):
+        found = gate(run, baseline, rule).rules[0]
+        assert found.verdict == "inconclusive"
+        assert "the judge gave no letter to" in found.sentence.lower()
+    # 60 seconds for 300 items: 200 for 1,000 usable ones, 300 where a third of them has no letter
+    limit = {"quantity": "seconds_per_1000_usable", "at_most": 250}
+    assert [gate(run, None, limit).rules[0].verdict for run in (whole, third)] == ["pass", "inconclusive"]
+    most = timed_use(["A--"] * 100)
+    assert "only 33.3 % of the delivered items" in gate(most, most, rule).rules[0].sentence
 
 
 # -------------------------------------------------------------------- nothing changed

@@ -82,6 +82,9 @@ def test_a_run_against_itself_passes_with_its_interval() -> None:
     run = evidence({"alpha": draw_letters(100, 0.8)})
     report = gate(run, run)
     assert (report.outcome, report.exit_code, only_rule(report).verdict) == ("pass", 0, "pass")
+    assert only_rule(report).sentence.endswith(
+        "(90 % interval): no loss above the allowed 5.0 points (95 % level)."
+    )
     # all 100 chunks tie: two chunks of +1 and -1 are added, se = sqrt(2/101/102), t on 99 degrees of freedom
     assert only_rule(report).change.high == pytest.approx(
         scipy.stats.t.ppf(0.95, 99) * np.sqrt(2 / 101 / 102)
@@ -298,9 +301,18 @@ def test_more_failures_never_improve_the_verdict_on_a_limit(
 
 def test_a_rate_close_to_its_limit_requests_no_unrealistic_number_of_chunks() -> None:
     letters = ["AAA"] * 80 + ["CCC"] * 20
-    rule = only_rule(gate(evidence({"alpha": letters}), None, {"quantity": "usable_rate", "at_least": 0.799}))
+    report = gate(evidence({"alpha": letters}), None, {"quantity": "usable_rate", "at_least": 0.799})
+    rule = only_rule(report)
     assert rule.verdict == "inconclusive"
     assert "realistic size" in rule.sentence
+    assert report.headline.endswith("of 1 rule. No sample of a realistic size would decide it.")
+    # the items without a letter explain the loss but for rounding, and a distance that no number of chunks tells
+    base = evidence({"alpha": ["AAA"] * 100}, name="base")
+    explained = only_rule(gate(evidence({"alpha": ["AA-"] * 100}), base, {**USABLE, "margin": 0.1}))
+    near = only_rule(
+        gate(evidence({"alpha": letters}), None, {"quantity": "usable_rate", "at_least": 0.79999})
+    )
+    assert [explained.n_more_chunks, near.n_more_chunks] == [None, None]
     rule = only_rule(gate(evidence({"alpha": letters}), None, {"quantity": "usable_rate", "at_least": 0.75}))
     assert "no sample" not in rule.sentence
     assert f"{two_digits_up(rule.n_more_chunks)} more chunks" in rule.sentence

@@ -24,6 +24,7 @@ from qaeval.evals.find import data_root, find_eval
 from qaeval.gate.baseline import EvidenceReader
 from qaeval.gate.decide import GateRequest
 from qaeval.gate.decide import gate as decide_gate
+from qaeval.gate.early_stop import ORDER
 from qaeval.gate.evidence import UNGRADED, Evidence
 from qaeval.gate.messages import sequential_line
 from qaeval.gate.model import GateReport
@@ -323,6 +324,22 @@ def test_interrupted_gate_keeps_replies_in_flight_and_resumes(bench: Bench) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("n_rows", [60, CHUNKS * ITEMS])
+def test_letters_that_are_not_all_there_do_not_doubt_the_judge(bench: Bench, n_rows: int) -> None:
+    # one letter to every item, and no planted control is graded before the end
+    baseline, run = bench.run("base", 1.0, graded=True), bench.run("same", 1.0)
+    stopped = bench.folder / "stopped" / "same"
+    shutil.copytree(run, stopped)
+    whole = bench.gate(run, baseline)
+    assert whole.outcome == "pass"
+    for name in (SETTINGS, ORDER):
+        shutil.copy(run / name, stopped / name)
+    lines = (run / GRADES).read_bytes().splitlines(keepends=True)
+    (stopped / GRADES).write_bytes(b"".join(lines[:n_rows]))
+    assert comparable_content(bench.gate(stopped, baseline)) == comparable_content(whole)
+
+
+@pytest.mark.slow
 def test_existing_letters_decide_without_requests(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1, graded=True)
     report = bench.gate(run, baseline)
@@ -429,7 +446,7 @@ def test_command_reports_savings_and_how_to_grade_the_rest(
     assert "Sequential: " in printed
     assert "Ville's inequality" in " ".join(printed.split())
     assert cli(gate) == 65
-    assert "`qaeval grade RUN" in capsys.readouterr().err
+    assert "`qaeval grade new" in capsys.readouterr().err
     assert cli([*gate, "--sequential", "--seed", "1"]) == 4
     assert cli(["grade", "new"]) == 0
     assert cli(gate) == 1
@@ -566,14 +583,31 @@ def test_judge_failures_on_the_run_are_no_sequential_loss() -> None:
     assert [rule.verdict for rule in verdicts_of(monitor.cases(), 0.05)] == ["regression"]
 
 
-def test_graded_candidates_grow_with_their_first_letter() -> None:
-    run = evidence({"alpha": ["AAA", "AAA"], "beta": ["x", "B-B"]})
-    monitor = SequentialMonitor(make_cases(make_policy(), run, run), without_letters(run), run, alpha=0.05)
-    graded_candidates = [monitor.graded_candidates.copy()]
-    for chunk in run.chunks.tolist():
-        monitor.update(chunk, grade_rows(run))
-        graded_candidates.append(monitor.graded_candidates.copy())
-    assert graded_candidates == [set(), {"alpha"}, {"alpha", "beta"}]
+def test_two_runs_that_the_judge_mostly_left_without_a_letter_are_not_followed_to_a_pass() -> None:
+    run, baseline = evidence({"alpha": ["-A-"] * 100}), evidence({"alpha": ["A--"] * 100}, name="base")
+    monitor, n = run_monitor(make_policy({"quantity": "usable_rate", "margin": 0.1}), run, baseline)
+    (rule,) = verdicts_of(monitor.cases(), 0.05)
+    assert (rule.verdict, n) == ("inconclusive", 100)
+    assert "only 33.3 % of the delivered items" in rule.sentence
+
+
+def test_a_judge_that_fails_on_the_run_violates_no_followed_limit() -> None:
+    gate_policy = make_policy({"quantity": "usable_rate", "at_least": 0.8})
+    for letters, verdict in (("AA-", "inconclusive"), ("AB-", "regression"), ("AAA", "pass")):
+        run = evidence({"alpha": [letters] * 200})
+        monitor, n = run_monitor(gate_policy, run, run)
+        (rule,) = verdicts_of(monitor.cases(), 0.05)
+        assert rule.verdict == verdict
+        assert (n == 200) == (verdict == "inconclusive")
+
+
+def test_a_candidate_that_failed_on_every_item_is_followed_to_a_regression() -> None:
+    baseline = evidence({"alpha": ["AAA"] * 60}, name="base")
+    for quantity, most in (("usable_rate", 20), ("valid_rate", 1)):
+        gate_policy = make_policy({"quantity": quantity, "margin": 0.1})
+        monitor, n = run_monitor(gate_policy, evidence({"alpha": ["x"] * 60}), baseline)
+        assert [rule.verdict for rule in verdicts_of(monitor.cases(), 0.05)] == ["regression"]
+        assert n <= most
 
 
 def test_missing_grade_row_is_an_error() -> None:

@@ -15,9 +15,11 @@ from certificate_builders import certificate
 from gate_runs import TODAY, controls, draw_letters, evidence
 from qaeval.chat.protocol import ChatError, ChatRequest
 from qaeval.cli import run as command
+from qaeval.cli.gate_tables import print_gate
 from qaeval.comparison.html import render_html
 from qaeval.comparison.markdown import render_markdown
 from qaeval.comparison.model import Reason, Verdict
+from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report_file import load_report
 from qaeval.errors import DataError, EndpointError
 from qaeval.gate.decide import decide
@@ -25,7 +27,10 @@ from qaeval.gate.evidence import Evidence
 from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
 from qaeval.gate.rules import GateInputs
+from qaeval.gate.views import to_comment, to_junit, to_markdown
+from qaeval.records import Label
 from qaeval.testing import ScriptedModel, grade_reply, pairs_reply, registered
+from report_builders import case
 
 TYPES = ("factual", "conceptual", "comparison")
 USABLE = {"quantity": "usable_rate", "margin": 0.1}
@@ -84,6 +89,68 @@ def test_a_baseline_says_nothing_of_the_judge() -> None:
     file = replace(blind, discrimination=None, doubts=())
     run = evidence({"alpha": draw_letters(60, 0.8)})
     assert gate(run, USABLE, baseline=blind).outcome == gate(run, USABLE, baseline=file).outcome == "pass"
+
+
+def labels_of(run: Evidence, letters: str) -> list[Label]:
+    """Label the first items of the run's candidate."""
+    items = run.candidates[0].item_ids.ravel().tolist()
+    return [
+        Label(item_id=item, letter=letter, rater="anna", rater_kind="human")
+        for item, letter in zip(items, letters, strict=False)
+    ]
+
+
+def test_a_pass_by_a_judge_that_nothing_validated_is_cautioned_in_every_view(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = evidence({"alpha": draw_letters(60, 0.8)})
+    run = evidence({"alpha": draw_letters(60, 0.8)}, labels=labels_of(plain, "A" * 12))
+    report = gate(run, USABLE)
+    said = "Caution: the judge is not validated (4 labelled chunks; 10 are needed). This pass is only as good as its letters."
+    assert (report.outcome, report.exit_code, report.caution) == ("pass", 0, said)
+    print_gate(report)
+    assert said in " ".join(capsys.readouterr().out.split())
+    for text in (to_markdown(report), to_comment(report)):
+        assert (
+            text.index(report.headline) < text.index("Caution: the judge is not validated") < text.index("|")
+        )
+    assert to_junit(report).count("Caution: the judge is not validated") == 2
+    assert "(no labels; labels of 10 chunks are needed)" in gate(plain, USABLE).caution
+
+
+def test_a_pass_that_labels_or_a_certificate_back_has_no_caution(tmp_path: Path) -> None:
+    run = evidence({"alpha": draw_letters(60, 0.8)})
+    right = labels_of(run, "".join(draw_letters(60, 0.8)))
+    assert gate(evidence({"alpha": draw_letters(60, 0.8)}, labels=right), USABLE).caution == ""
+    assert gate(run, VALID).caution == ""
+    assert gate(evidence({"alpha": draw_letters(60, 0.2, seed=1)}), USABLE, baseline=run).caution == ""
+    path = tmp_path / "c.json"
+    certificate(run.source.identity).write(path)
+    assert gate(run, USABLE, certificate="warn", certificate_file=str(path)).caution == ""
+
+
+def test_the_reason_against_a_judge_names_what_applies() -> None:
+    # 9 of 15 letters are right, and 12 of 15 labels are a C; no item below A got an A
+    judged, labels = ["ABC", "ACB", "ABC", "BCB", "CBC"] * 12, ["ACC", "ACC", "ACC", "CCC", "CCC"] * 12
+    given = labels_of(evidence({"alpha": judged}), "".join(labels))
+    report = gate(evidence({"alpha": judged}, labels=given), USABLE)
+    assert report.outcome == "untrusted"
+    shown = "agrees with 60.0 % of the labels; always answering C would agree with 80.0 %."
+    assert report.headline.startswith(
+        f"The judge is not trusted: by anna's labels, the judge {shown} More chunks "
+    )
+    page = case({"alpha": judged}).with_rows(labels=given).report()
+    (caution,) = [one.text for one in page.headline if "not shown to be reliable" in one.text]
+    assert caution.endswith(f"it {shown}")
+    screen = build_overview(page)
+    assert f"By anna's labels, the judge {shown}" in str(screen)
+    assert "gives an A to 0" not in f"{screen} {caution}"
+
+
+def test_labels_that_do_not_show_the_judge_to_be_better_are_no_validation() -> None:
+    labels = labels_of(evidence({"alpha": ["AAA"] * 30}), "A" * 90)
+    labelled = evidence({"alpha": ["AAA"] * 30}, labels=labels)
+    assert "labels of 30 chunks do not show that it is better than chance" in gate(labelled, USABLE).caution
 
 
 # ------------------------------------------------------------------------------ runs

@@ -186,6 +186,25 @@ def test_each_judge_is_measured_against_labels_separately(run: Path, tmp_path: P
 
 
 @pytest.mark.slow
+def test_a_gate_does_not_show_the_verdict_of_another_judge(run: Path, tmp_path: Path) -> None:
+    grade_by_second(run)
+
+    def gated(judge: str) -> tuple[bool, bool, bool]:
+        shown = run_command("report", "run", "--decide-by", judge, cwd=tmp_path)
+        assert shown.returncode == 0, shown.stderr
+        shown = run_command("gate", "run", "--baseline", "run", "--comment", "comment.md", cwd=tmp_path)
+        report, comment = json.loads((run / "gate.json").read_text()), (tmp_path / "comment.md").read_text()
+        return (
+            report["verdict"] is not None,
+            "Comparison: " in shown.stdout,
+            "<summary>The run: candidates" in comment,
+        )
+
+    assert gated("scripted-judge") == (True, True, True)
+    assert gated("second") == (False, False, False)
+
+
+@pytest.mark.slow
 def test_a_gate_uses_the_first_judge_only(run: Path) -> None:
     reader = EvidenceReader(config=find_config(None), labels=[run / "labels" / "anna.jsonl"])
     before = evidence_digest(reader.run(run))

@@ -167,7 +167,8 @@ def test_embedded_candidates_alone_are_no_verdict() -> None:
 def test_labels_that_refute_the_judge_leave_no_verdict() -> None:
     verdict = refuted().report().verdict
     assert (verdict.kind, verdict.candidate) == ("none", None)
-    assert verdict.reasons == (Reason(code="judge_refuted", raters=("anna",)),)
+    detail = "by anna's labels, the judge is not shown to agree more than chance would"
+    assert verdict.reasons == (Reason(code="judge_refuted", raters=("anna",), detail=detail),)
     assert not verdict.trusts_judge
 
 

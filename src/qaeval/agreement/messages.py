@@ -121,6 +121,38 @@ def _misses(rater: str, coefficients: Coefficients, rubric: RubricFacts) -> str:
     return f"{first} Of the {plural(n_best, 'item')} that {rater} graded {rubric.best}, it gives a lower letter to {n_held}."
 
 
+def counts_against(rater: RaterAgreement) -> str:
+    """Return the plain counts; empty where they say nothing against the judge, which gave no item below the best letter that letter.
+
+    Args:
+        rater: With coefficients.
+    """
+    numbers = rater.coefficients
+    if numbers is not None and _is_ordered(numbers):
+        lower = numbers.confusion[1:]
+        if any(map(sum, lower)) and not any(row[0] for row in lower):
+            return ""
+    return rater.sentences[0]
+
+
+def shortfall(rater: RaterAgreement, judge: str = "it") -> str:
+    """Say what is not shown of a judge by a rater's labels, without a full stop.
+
+    Args:
+        rater: By whose labels the judge does not beat both chance and the most frequent letter.
+        judge: Subject of the clause.
+    """
+    if rater.standing == "too few chunks":
+        return "the labels come from too few chunks for an interval"
+    observed = rater.coefficients.observed.value if rater.coefficients else None
+    if rater.standing != "majority" or observed is None or rater.majority_baseline is None:
+        return f"{judge} is not shown to agree more than chance would"
+    always, constant = f"always answering {rater.majority_letter} would", percent(rater.majority_baseline)
+    if observed < rater.majority_baseline:
+        return f"{judge} agrees with {percent(observed)} of the labels; {always} agree with {constant}"
+    return f"{judge} is not shown to agree more often ({percent(observed)}) than {always} ({constant})"
+
+
 def _a(letter: str) -> str:
     return f"an {letter}" if letter in "AEFHILMNORSX" else f"a {letter}"
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from qaeval.agreement.label_files import read_labels
 from qaeval.agreement.label_rows import with_settled
+from qaeval.audit.resume import require_finished
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.errors import DataError
 from qaeval.records import AuditItem, Generation, Grade, record_id
@@ -44,18 +45,19 @@ def write_mutants(audit: Path) -> Path:
         audit: Directory of a finished audit.
 
     Raises:
-        DataError: there is no audit, or nothing in it is graded.
+        DataError: there is no audit, it is not finished, or nothing in it is graded.
         StoreError: the directory cannot be written.
     """
     path = audit / FOLDER
     with RunStore.open(audit, is_audit=True) as store:
+        require_finished(store)
         settings = store.settings()
         by_sample: dict[str, dict[str, AuditItem]] = {}
         for row in _planted(store):
             by_sample.setdefault(row.sample_id, {})[row.item.item_id] = row
         samples = tuple(sample for sample in store.samples() if sample.sample_id in by_sample)
     if not samples:
-        raise DataError(f"{audit}: no planted item has a grade yet; `qaeval audit … --resume --out {audit}`")
+        raise DataError(f"{audit}: the judge graded no planted item, so there is none to check")
     most = max(map(len, by_sample.values()))
     run_settings = {
         **{name: settings[name] for name in ("format", "grading")},

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from qaeval import __version__
+from qaeval.agreement.analysis import comparable_labels
 from qaeval.agreement.label_files import read_labels
+from qaeval.agreement.reference import reference_letters
 from qaeval.audit.analysis import AuditFacts, analyse_audit
 from qaeval.audit.good import GoodItems, find_good
 from qaeval.audit.model import Audit, AuditRequest, ProbeName
@@ -17,7 +19,7 @@ from qaeval.audit.page import render_audit_html, render_audit_markdown
 from qaeval.audit.plan import COLD, PROBE_OF, AuditScope, LabelledItem, plan_audit
 from qaeval.audit.stage import AuditStage
 from qaeval.audit.wordings import TRANSLATED, is_changed
-from qaeval.comparison.run_data import labels_of_run
+from qaeval.comparison.run_data import labels_of_run, rubric_facts
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.environment import git_commit, now
@@ -181,29 +183,29 @@ def _labelled_items(
             raise UsageError(
                 f"{run}: a run of the eval {settings['eval']['name']}, not of {definition.name}; name its eval with --eval"
             )
-        letters = {
-            label.item_id: label.letter
-            for path in (labels or labels_of_run(run, settings))
-            for label in read_labels(path)
-            if label.letter in judging.rubric.letters
-        }
+        given = [label for path in labels or labels_of_run(run, settings) for label in read_labels(path)]
+        rubric = rubric_facts(judging.settings()["rubric"])
+        is_tuned = definition.name in judging.judge.tuned_on
+        letters = reference_letters(
+            comparable_labels(given, rubric, judge_tuned=is_tuned), judging.rubric.letters
+        )
         own = {*lines(judging.judge)}
         related = {spec.name: bool(own & {*lines(spec)}) for spec in recorded_candidates(config, settings)}
         samples = {sample.sample_id: sample for sample in store.samples()}
         counts: dict[str, int] = {}
         items = []
         with store.replies() as replies:
-            given = (
+            labelled = (
                 (sample, row.candidate, item)
                 for sample in samples.values()
                 for row in replies.of(sample.sample_id)
                 for item in row.items
                 if item.item_id in letters
             )
-            for sample, candidate, item in given:
+            for sample, candidate, item in labelled:
                 counts[candidate] = counts.get(candidate, 0) + 1
                 if counts[candidate] <= _PER_CANDIDATE:
-                    items.append(LabelledItem(sample, item, candidate, letters[item.item_id]))
+                    items.append(LabelledItem(sample, item, candidate, letters[item.item_id].letter))
     return items, related
 
 

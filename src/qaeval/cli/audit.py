@@ -22,7 +22,7 @@ from qaeval.cli.options import (
     in_flight,
 )
 from qaeval.cli.terminal import say, say_json
-from qaeval.errors import QaevalError
+from qaeval.errors import DataError, QaevalError
 
 if TYPE_CHECKING:
     from qaeval.audit.model import Audit
@@ -72,6 +72,7 @@ def audit(
 
     It plants one defect each in good items, asks the judge about both, and asks again in ways that should change no letter. Needs no labels. Exit code 0: trusted so far, 2: not enough data, 3: not trusted.
     """
+    from qaeval.audit.resume import command_to_finish
     from qaeval.audit.run import REPORT, make_audit_plan, run_audit, show_again
     from qaeval.cli.progress import progress_on_stderr
     from qaeval.environment import new_run_name
@@ -82,6 +83,9 @@ def audit(
     if (Path(judge) / REPORT).is_file():
         _show(show_again(Path(judge)), as_json=as_json)
         return
+    if (Path(judge) / AUDIT).is_file():
+        with RunStore.open(Path(judge), is_audit=True) as store:
+            raise DataError(f"{judge}: not finished: `{command_to_finish(store.settings(), store.path)}`")
     registry = find_config(config).with_endpoints(endpoint_urls(endpoint))
     plan = make_audit_plan(
         registry, judge, eval_name=eval_name, rubric=rubric, labels=labels or (), run=run, n=n, seed=seed

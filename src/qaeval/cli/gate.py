@@ -199,12 +199,13 @@ def write_views(
             file.write(to_markdown(report))
     if comment is not None:
         from qaeval.comparison.overview import build_overview
-        from qaeval.comparison.report_file import load_report
+        from qaeval.gate.decide import comparison_by
         from qaeval.gate.views import to_comment
 
         screen = None
-        with suppress(DataError):  # a run without a report is gated all the same
-            screen = build_overview(load_report(run))
+        with suppress(DataError):  # a run without a readable report is gated all the same
+            comparison = comparison_by(report.run.identity.judge, run)
+            screen = build_overview(comparison) if comparison else None
         write_file(comment, to_comment(report, link, screen))
 
 
@@ -251,7 +252,7 @@ def set_baseline(
 ) -> None:
     """Set a run as the baseline.
 
-    Names the rules that not even an equal run would pass. The file is small enough for git: letters and ids, no texts.
+    Names the rules that even an identical run would not pass. The file is small enough for git: letters and ids, no texts.
     """
     from qaeval.gate.baseline import FOLDER, evidence_digest, write_baseline, write_pointer
     from qaeval.storage.location import is_store
@@ -260,7 +261,7 @@ def set_baseline(
         raise UsageError(f"{run}: a baseline is set from a run directory, this is a file")
     reader = _reader(config, labels, hardware)
     evidence = reader.baseline(run) if is_store(run) else reader.run(Path(run))
-    name, problems = _never_passing(evidence, policy)
+    name, problems, is_trusted = _never_passing(evidence, policy)
     path = out or FOLDER / f"{evidence.source.identity.eval}.json"
     earlier = ", in place of the earlier one" if path.is_file() else ""
     size = write_pointer(run, evidence, path) if pointer else write_baseline(evidence, path)
@@ -271,13 +272,14 @@ def set_baseline(
     say(f"{path}: {size:,} bytes{earlier}. Commit it, and compare later runs with:")
     say("  qaeval gate RUN" if out is None else f"  qaeval gate RUN --baseline {path}")
     if problems:
-        say(f"Not even an equal run would pass this gate (policy {name}):")
+        even = "Even" if is_trusted else "With this judge, even"
+        say(f"{even} an identical run would not pass this gate (policy {name}):")
         for problem in problems:
             say(f"! {problem}")
 
 
-def _never_passing(evidence: "Evidence", path: Path | None) -> tuple[str, list[str]]:
-    """Return the name of the policy, and why not even a run that equals its baseline would pass.
+def _never_passing(evidence: "Evidence", path: Path | None) -> tuple[str, list[str], bool]:
+    """Return the name of the policy, why even a run that equals its baseline would not pass, and whether its judge is trusted.
 
     Raises:
         DataError: The named policy is not valid, or not one of this eval. That of the working directory may be of another eval.
@@ -292,12 +294,13 @@ def _never_passing(evidence: "Evidence", path: Path | None) -> tuple[str, list[s
     except QaevalError as error:
         if path is not None:
             raise
-        return str(POLICY), [str(error)]
+        return str(POLICY), [str(error)], True
     failed = [rule for rule in report.rules if rule.verdict != "pass"]
     sentences = [sentence for _, sentence in sentences_of_rules(failed)]
-    if report.outcome == "untrusted":
+    is_trusted = report.outcome != "untrusted"
+    if not is_trusted:
         sentences.insert(0, report.headline)
-    return plain(policy.name), [plain(sentence) for sentence in sentences]
+    return plain(policy.name), [plain(sentence) for sentence in sentences], is_trusted
 
 
 @baseline_app.command("show")

@@ -33,6 +33,8 @@ def print_gate(report: GateReport) -> None:
     console = Console(highlight=False)
     soft = not console.is_terminal
     console.print(f"[bold]{_safe(report.headline)}[/bold]", soft_wrap=soft)
+    if report.caution:
+        console.print(_safe(report.caution), soft_wrap=soft)
     names = list(dict.fromkeys(rule.candidate for rule in report.rules))
     for name in names:
         rows = [_row(rule) for rule in report.rules if rule.candidate == name]
@@ -145,11 +147,9 @@ def print_baseline(address: str, evidence: Evidence, today: str) -> None:
     console = Console(highlight=False)
     source = evidence.source
     identity = source.identity
-    old = _age(age_hours(source.created, today))
-    console.print(
-        f"[bold]{_safe(address)}: {_safe(source.name)}, {moment(source.created)}, {old}[/bold]",
-        soft_wrap=True,
-    )
+    when = [moment(source.created)] if source.created else []
+    title = ", ".join([f"{address}: {source.name}", *when, _age(age_hours(source.created, today))])
+    console.print(f"[bold]{_safe(title)}[/bold]", soft_wrap=True)
     rows = [_candidate_row(candidate) for candidate in evidence.candidates]
     print_table(
         console, ("candidate", f"usable {evidence.scale[0]}", "items", "failed", "without a letter"), rows
@@ -167,7 +167,7 @@ def print_baseline(address: str, evidence: Evidence, today: str) -> None:
 
 
 def _candidate_row(candidate: CandidateEvidence) -> tuple[str, ...]:
-    n, n_delivered = candidate.letters.size, int(candidate.delivered.sum())
+    n, n_delivered = int(candidate.requested.sum()), int(candidate.delivered.sum())
     usable = percent(int(candidate.usable.sum()) / n) if n else "–"
     n_ungraded = n_delivered - int(candidate.graded.sum())
     return (plain(candidate.name), usable, f"{n:,}", f"{n - n_delivered:,}", f"{n_ungraded:,}")

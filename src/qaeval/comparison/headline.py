@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from qaeval.agreement.messages import counts_against, shortfall
 from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.analysis.model import CandidateSummary, JudgeSummary, Sentence
 from qaeval.comparison.model import Difference, LabelledRate, Reason, SampleWeights, Stopping, Verdict
@@ -213,6 +214,8 @@ def doubt_clause(doubts: Sequence[Reason], controls: JudgeDiscrimination | None 
         controls: What planted controls and letters show; None: without the counts.
     """
     if refuted := next((reason for reason in doubts if reason.code == "judge_refuted"), None):
+        if refuted.detail:
+            return refuted.detail
         raters = listed([f"{rater}{_S}" for rater in refuted.raters])
         return f"by {raters} labels, the judge is not shown to agree more often than chance or a constant answer would"
     sentence = "The judge tells nothing apart" if controls is None else controls.sentence.rstrip(".")
@@ -288,12 +291,11 @@ def _standing(judge: JudgeSummary, agreement: Sequence[RaterAgreement]) -> list[
 
 
 def _doubt(judge: str, rater: RaterAgreement) -> str:
-    reasons = {
-        "too few chunks": "the labels come from too few chunks for an interval",
-        "chance": "it is not shown to agree more than chance would",
-        "majority": f"it is not shown to agree more often than always answering {rater.majority_letter} would",
-    }
-    return f"By {rater.rater}'s labels, the judge {judge} is not shown to be reliable: {reasons.get(rater.standing, '')}. {rater.sentences[0]}"
+    text = (
+        f"By {rater.rater}'s labels, the judge {judge} is not shown to be reliable: {shortfall(rater)}. "
+        f"{counts_against(rater)}"
+    )
+    return text.rstrip()
 
 
 def _trust(judge: str, rater: RaterAgreement) -> str:

@@ -336,6 +336,8 @@ class Reason(Part):
     None where that is not known."""
     failure: str = Field(default="", exclude_if=is_unset)
     """The most frequent `qaeval.records.FailureReason`, where nothing was graded."""
+    detail: str = Field(default="", exclude_if=is_unset)
+    """Of ``judge_refuted``: what the labels of each rater show, in words without a full stop; empty in reports of earlier versions."""
 
 
 class Verdict(Part):

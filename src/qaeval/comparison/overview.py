@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Final, Literal, TypeAlias
 
+from qaeval.agreement.messages import counts_against, shortfall
 from qaeval.agreement.model import RaterAgreement
 from qaeval.analysis.model import CandidateSummary, Count
 from qaeval.comparison.headline import verdict_basis, verdict_sentence
@@ -260,7 +261,8 @@ def _gap(leader: str, rival: str, pair: Difference, first: LabelledDifference) -
 def _why_none(report: Report) -> str:
     verdict = report.verdict
     if verdict.reason("judge_refuted"):
-        return refuting(report.agreement)[0].sentences[0]
+        rater = refuting(report.agreement)[0]
+        return counts_against(rater) or f"By {rater.rater}'s labels, {shortfall(rater, 'the judge')}."
     if verdict.reason("judge_tells_nothing_apart") and report.controls is not None:
         return report.controls.sentence
     if verdict.reason("one_candidate"):

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from qaeval.agreement.messages import shortfall
 from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.analysis.model import CandidateSummary
 from qaeval.comparison.model import (
@@ -17,6 +18,7 @@ from qaeval.comparison.model import (
     depends_on_ungraded,
     outcome_of,
 )
+from qaeval.report.numbers import listed
 
 SHOWN_FROM: Final = 30
 """Labelled chunks from which a corrected difference is shown without a condition. With fewer, t intervals of differences that
@@ -213,13 +215,21 @@ def judge_doubts(
     """Return why the judge's letters decide nothing; empty where nothing speaks against them."""
     refuted = refuting(agreement)
     return (
-        *((Reason(code="judge_refuted", raters=tuple(rater.rater for rater in refuted)),) if refuted else ()),
+        *((_refuted_by(refuted),) if refuted else ()),
         *(
             (Reason(code="judge_tells_nothing_apart"),)
             if controls is not None and controls.outcome == "tells nothing apart"
             else ()
         ),
     )
+
+
+def _refuted_by(raters: Sequence[RaterAgreement]) -> Reason:
+    shown: dict[str, list[str]] = {}
+    for rater in raters:
+        shown.setdefault(shortfall(rater, "the judge"), []).append(f"{rater.rater}'s")
+    detail = "; ".join(f"by {listed(names)} labels, {clause}" for clause, names in shown.items())
+    return Reason(code="judge_refuted", raters=tuple(rater.rater for rater in raters), detail=detail)
 
 
 def refuting(agreement: Sequence[RaterAgreement]) -> tuple[RaterAgreement, ...]:

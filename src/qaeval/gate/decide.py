@@ -6,18 +6,18 @@ directory. A sequential gate grades the run on the way (`qaeval.gate.early_stop`
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
-from qaeval.comparison.model import Verdict as ComparisonVerdict
 from qaeval.comparison.model import weighted_sentence
+from qaeval.comparison.report import Report
 from qaeval.comparison.report_file import load_report
 from qaeval.environment import now
-from qaeval.errors import DataError, InUseError, ReadOnlyError, UsageError
+from qaeval.errors import DataError, InUseError, NotComparableError, ReadOnlyError, UsageError
 from qaeval.gate import messages
 from qaeval.gate.anchors import AnchorFiles, attribute, look_at
 from qaeval.gate.baseline import FOLDER, EvidenceReader, letters_digest
@@ -71,7 +71,7 @@ class GateRequest:
 
     run: Path
     baseline: str | None = None
-    """Run directory, file or pointer; default: that of the policy, else ``baselines/<eval>.json``."""
+    """Run directory, file or pointer; default: that of the policy, else ``baselines/<eval>.json`` where a rule has a margin."""
     policy: Policy | Path | None = None
     """Rules, or their file; default: ``gate.yaml`` of the working directory, else the default policy."""
     candidates: Mapping[str, str] = field(default_factory=dict)
@@ -129,10 +129,13 @@ def gate(
         inputs = inputs_of(request, reader, run, make_runner if request.regrade else None)
         if inputs.policy.drift != "off":
             with RunStore.open(request.run) as store:
-                judging, definition = judging_by(store, reader.config), store.settings()["eval"]
-            drift = _look_at_anchors(inputs, judging, definition, make_fresh_runner)
+                definition = store.settings()["eval"]
+                drift = _look_at_anchors(
+                    inputs, lambda: judging_by(store, reader.config), definition, make_fresh_runner
+                )
             inputs = replace(inputs, drift=drift)
-        report = decide(replace(inputs, comparison=comparison_verdict(request.run)))
+        comparison = comparison_by(run.source.identity.judge, request.run)
+        report = decide(replace(inputs, comparison=comparison.verdict if comparison else None))
     if request.save:
         try:
             with RunStore.open(request.run, writable=True) as store:
@@ -142,16 +145,18 @@ def gate(
     return report
 
 
-def comparison_verdict(run: Path) -> ComparisonVerdict | None:
-    """Read the verdict from the report of a run; None where the run has no report.
+def comparison_by(judge: str, run: Path) -> Report | None:
+    """Read the report of a run; None where the run has none, or another judge decides it (``--decide-by``, ``--panel``).
 
     Args:
+        judge: The judge whose letters the gate reads.
         run: The run directory.
 
     Raises:
         DataError: The report is not readable.
     """
-    return load_report(run).verdict if (run / MANIFEST).is_file() else None
+    report = load_report(run) if (run / MANIFEST).is_file() else None
+    return report if report and report.judge.facts.name == judge else None
 
 
 def _require_consistent(request: GateRequest, make_runner: MakeRunner | None) -> None:
@@ -219,17 +224,20 @@ def find_policy(source: Policy | Path | None, run: Evidence) -> Policy:
 
 
 def find_baseline(request: GateRequest, policy: Policy, run: Evidence) -> str | None:
-    """Return path or address of the baseline; None where no rule needs one and none is named.
+    """Return path or address of the baseline; None where nothing needs one and none is named.
 
     Raises:
         UsageError: A rule needs a baseline and there is none.
     """
-    default = FOLDER / f"{run.source.identity.eval}.json"
     if address := request.baseline or policy.baseline:
         return address
+    has_margin = any(rule.limit is None for rule in policy.rules)
+    if not (has_margin or request.regrade):
+        return None
+    default = FOLDER / f"{run.source.identity.eval}.json"
     if default.is_file():
         return str(default)
-    if any(rule.limit is None for rule in policy.rules):
+    if has_margin:
         raise UsageError(
             f"no baseline: name a run directory or a file with --baseline (or baseline: in the policy); {default} does not "
             f"exist. `qaeval baseline set RUN` writes it"
@@ -256,15 +264,19 @@ def gate_of_equal_run(policy: Policy, baseline: Evidence, today: str) -> GateRep
 
 def _look_at_anchors(
     inputs: GateInputs,
-    judging: Judging,
+    find_judge: Callable[[], Judging],
     definition: Mapping[str, Any],
     make_fresh_runner: MakeRunner | None,
 ) -> DriftReport:
-    """Have the judge of a run grade the anchors of its certificate; without a certificate of this judge nothing is checked."""
+    """Have the judge of a run grade the anchors of its certificate; without the judge, or a certificate of it, nothing is checked."""
     if make_fresh_runner is None:
         raise UsageError("a gate whose policy has drift needs an engine: make_fresh_runner")
     identity = inputs.run.source.identity
     path = certificate_of(inputs.policy, identity)
+    try:
+        judging = find_judge()
+    except (UsageError, NotComparableError) as error:  # not in the registry, or another one there
+        return DriftReport(outcome="not checked", sentence=f"the anchors are not checked: {error}")
     try:
         file = read_certificate(path)
         # another server or prompt may have moved the judge: the anchors tell
@@ -315,18 +327,19 @@ def _gate_sequentially(
         inputs = inputs_of(request, reader, read())
         if inputs.policy.drift != "off":
             definition = store.settings()["eval"]
-            drift = _look_at_anchors(inputs, judging, definition, make_fresh_runner)
+            drift = _look_at_anchors(inputs, lambda: judging, definition, make_fresh_runner)
             inputs = replace(inputs, drift=drift)
-        first = decide(inputs)
-        if first.outcome in {"not comparable", "untrusted"}:  # whatever the letters will be
+        # letters that are not all there say nothing against the judge; certificate, anchors and comparability do not change with them
+        first = decide(replace(inputs, run=replace(inputs.run, doubts=())))
+        if first.outcome in {"not comparable", "untrusted"}:
             return first
         require_sequential(inputs.policy)
         require_same_samples(inputs.run, inputs.baseline)
-        sequence = SequentialGrading(store, inputs, read, seed=request.seed or 0)
+        sequence = SequentialGrading(store, inputs, seed=request.seed or 0)
         with make_runner(store) as runner:
             sequence.grade(runner, judging)
         run = read()
-    report = decide(replace(inputs, run=run), sequence.cases(run))
+    report = decide(replace(inputs, run=run), sequence.cases())
     multiplicity = f"{report.multiplicity} {_SEQUENTIAL_ERRORS}"
     return report.model_copy(update={"sequential": sequence.summary(), "multiplicity": multiplicity})
 
@@ -385,6 +398,18 @@ def _doubt(run: Evidence, rules: Sequence[RuleVerdict], certificate: Certificate
     if not doubts or len(others) == len(rules) or "regression" in others:
         return ""
     return messages.judge_doubt(doubts, run.discrimination)
+
+
+def _caution(run: Evidence, rules: Sequence[RuleVerdict], certificate: Certificate) -> str:
+    """Return what a pass is worth; empty where labels or a certificate validate the judge, or no rule rests on its letters."""
+    is_validated = (
+        certificate.state == "valid"
+        or any(rater.standing == "beats both" for rater in run.agreement)
+        or (run.discrimination is not None and bool(run.discrimination.raters))
+    )
+    return (
+        "" if is_validated or not any(map(_rests_on_letters, rules)) else messages.unvalidated(run.agreement)
+    )
 
 
 def _rests_on_letters(rule: RuleVerdict) -> bool:
@@ -456,10 +481,12 @@ def _report(
         else:
             headline += " The policy accepts too little data, but no rule that cannot be evaluated."
     n_evaluated = sum(rule.p_worse is not None for rule in rules)
+    caution = "" if exit_code else _caution(inputs.run, rules, certificate)
     return GateReport(
         outcome=outcome,
         exit_code=exit_code,
         headline=headline,
+        caution=caution,
         policy=policy.name,
         policy_digest=policy.digest,
         run=inputs.run.source,
@@ -531,9 +558,8 @@ def _default_margins(inputs: GateInputs) -> Iterator[str]:
     if n_chunks < needed and (inputs.policy.name, inputs.policy.rules) == (default.name, default.rules):
         usable, other = default_margins(n_chunks, n_items)
         yield (
-            f"The default policy accepts a loss of less than {size(usable)} of usable items, and {size(other)} of the other rates: what "
-            f"{plural(n_chunks, 'chunk')} of {plural(n_items, 'item')} can show. 5 and 3 points take about {needed:,} chunks; gate.yaml sets other "
-            f"margins."
+            f"The default margins depend on the number of chunks: {size(usable)} of usable items and {size(other)} of the other rates for "
+            f"{plural(n_chunks, 'chunk')} of {plural(n_items, 'item')}, 5 and 3 points from about {needed:,} on. Set yours in gate.yaml."
         )
 
 

@@ -6,7 +6,7 @@ the first one was graded, whenever their letters come.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -39,21 +39,19 @@ class SequentialGrading:
     Args:
         store: The open run: generated to its end, graded in part or not at all.
         inputs: The gate, with the run as it is now.
-        read: Reads the run's evidence again.
         seed: Seed of the order of the chunks; a run keeps the seed of its first gate.
     """
 
-    def __init__(
-        self, store: RunStore, inputs: GateInputs, read: Callable[[], Evidence], *, seed: int
-    ) -> None:
-        self._inputs, self._read = inputs, read
+    def __init__(self, store: RunStore, inputs: GateInputs, *, seed: int) -> None:
+        self._inputs = inputs
         self._pairs = inputs.pairs
         cases = cases_of(inputs)
         gated = tuple(candidate for candidate in inputs.run.candidates if candidate.name in self._pairs)
         run = replace(inputs.run, candidates=gated)
         self._monitor = SequentialMonitor(cases, run, inputs.baseline, alpha=inputs.policy.alpha)
-        self._passed: Mapping[str, bool] | None = None if self._monitor.n_tests < len(cases) else {}
-        """Rules that no letter changes, by id; None until they are decided."""
+        verdicts = verdicts_of(cases, inputs.policy.alpha)
+        self._passed = {verdict.id: verdict.verdict == "pass" for verdict in verdicts}
+        """By id; the monitor asks only for the rules that no letter changes."""
         self._order = grading_order(run, seed)
         self._items = _items_by_chunk(run)
         self._item_ids = frozenset[str]().union(*self._items.values())
@@ -75,9 +73,10 @@ class SequentialGrading:
             EndpointError: The judge's server cannot be used.
             StoreError: A row could not be written.
         """
+        is_continued = (self._store.path / ORDER).is_file()
         self._keep_seed()
         self._advance()
-        if self._is_decided:
+        if self._is_decided and not (is_continued and self._has_pending_controls):
             return
         in_flight = max(_MIN_IN_FLIGHT, int(len(self._item_ids) * _MAX_WASTED_SHARE))
         try:
@@ -91,6 +90,13 @@ class SequentialGrading:
             )
         except Interrupted as error:
             raise Interrupted(f"{error}; the gate is undecided, and the same command continues it") from error
+
+    @property
+    def _has_pending_controls(self) -> bool:
+        """Whether planted controls are wanted and the judge is still to be asked about one."""
+        controls = self._store.controls()
+        is_wanted: bool = self._store.settings().get("controls", True)
+        return is_wanted and (not controls or any(control.is_pending for control in controls))
 
     def _keep_seed(self) -> None:
         """Write down the order before anything is graded in it, and refuse another one later: its result must not choose it."""
@@ -125,25 +131,10 @@ class SequentialGrading:
             if not self._items[chunk] <= self._grades.keys():
                 return
             self._monitor.update(chunk, self._grades)
-            # items in flight may have letters already: only chunks that count may say that a candidate has any
-            if self._passed is None and self._monitor.graded_candidates >= self._pairs.keys():
-                self._decide_others(self._read())
-            self._is_decided = self._monitor.is_decided(self._passed or {})
+            self._is_decided = self._monitor.is_decided(self._passed)
 
-    def _decide_others(self, run: Evidence) -> None:
-        """Decide the rules that no letter changes: once, on all samples."""
-        cases = cases_of(replace(self._inputs, run=run))
-        self._monitor.update_others(cases)
-        verdicts = verdicts_of(cases, self._inputs.policy.alpha)
-        self._passed = {verdict.id: verdict.verdict == "pass" for verdict in verdicts}
-
-    def cases(self, run: Evidence) -> list[RuleCase]:
-        """Return all rules with their estimates.
-
-        Args:
-            run: Evidence of the run as it is now.
-        """
-        self._decide_others(run)
+    def cases(self) -> list[RuleCase]:
+        """Return all rules with their estimates: those that no letter changes on all samples, the others on the chunks that count."""
         return self._monitor.cases()
 
     def summary(self) -> dict[str, float]:

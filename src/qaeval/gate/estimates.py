@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import exp, isnan, log, nan, sqrt
+from math import exp, inf, isnan, log, nan, sqrt
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -29,6 +29,10 @@ _POWER: Final = 0.8
 """Probability with which a larger sample has to decide."""
 _SEED: Final = 20_240_229
 """Of the sign patterns, drawn only where weights of chunks are no multiples of one fraction."""
+_NO_DISTANCE: Final = 1e-9
+"""A smaller distance between a value and a bound is rounding."""
+_MAX_MORE: Final = 100_000_000
+"""A larger number of further chunks is none."""
 _MAX_PROJECTED_CHUNKS: Final = 20_000
 """Largest sample whose interval is computed; beyond it the spread says little more, and a formula is enough."""
 
@@ -50,7 +54,8 @@ class RuleEstimate:
     caveat: str = ""
     """Uncertainty that the interval leaves out."""
     ungraded_shift: float = 0.0
-    """Share of items without a letter in the baseline minus that in the run, which more chunks make no smaller."""
+    """Share of items without a letter in the baseline, 0 for a limit, minus that in the run, and what that does to a cost, in its unit:
+    more chunks make it no smaller."""
     labelled_by: str = ""
     """Rater whose labels correct the quantity; empty where the judge's letters decide."""
     n_labelled_chunks: int | None = None
@@ -279,36 +284,51 @@ def permutation_p_value(a: Counts, b: Counts, *, below: bool) -> float:
     )
 
 
-def with_ungraded_items(estimate: RuleEstimate, *, before: float, now: float) -> RuleEstimate:
-    """Widen a difference of usable rates so that it includes the case that items without a letter were usable.
+def with_ungraded_items(estimate: RuleEstimate, *, before: float | None, now: float) -> RuleEstimate:
+    """Widen a usable rate, or a difference of two, so that it includes the case that items without a letter were usable.
 
     They count as not usable, so a loss of the run could hide behind a judge that failed on the baseline, and a judge that failed
-    on the run could look like a loss. The interval grows by the difference of the two shares, at the end where it matters.
+    on the run could look like a loss. The interval grows by the difference of the two shares, at the end where it matters; that of
+    the run alone grows by its share, at the upper end.
 
     Args:
-        estimate: Of usable items, run minus baseline.
-        before: Share of the baseline's items that were delivered and have no letter.
+        estimate: Of usable items, run minus baseline, or of the run alone.
+        before: Share of the baseline's items that were delivered and have no letter; None for the run alone.
         now: The same share of the run.
     """
-    deciding = estimate.deciding
-    if now == before or deciding is None:
+    deciding, shift = estimate.deciding, (before or 0.0) - now
+    if not shift or deciding is None:
         return estimate
-
-    def interval(level: float) -> Estimate:
-        difference = deciding(level)
-        if not difference.has_interval:
-            return difference
-        low = difference.low - max(0.0, before - now)
-        high = difference.high + max(0.0, now - before)
-        return replace(difference, low=max(-1.0, low), high=min(1.0, high))
-
+    interval = widened(deciding, down=max(0.0, shift), up=max(0.0, -shift), ends=(-1.0, 1.0))
     return replace(
         estimate,
         deciding=interval,
-        ungraded_shift=before - now,
-        caveat=f"the judge gave no letter to {percent(before)} of the items in the baseline and to {percent(now)} in the run: the "
-        f"interval allows for them being usable",
+        current=interval if before is None else estimate.current,
+        ungraded_shift=shift,
+        caveat=ungraded_caveat(before, now),
     )
+
+
+def widened(
+    source: IntervalAt, *, down: float, up: float, ends: tuple[float, float] = (-inf, inf)
+) -> IntervalAt:
+    """Move the ends of an interval apart, down and up by so much, but not beyond `ends`."""
+
+    def interval(level: float) -> Estimate:
+        bounded = source(level)
+        if not bounded.has_interval:
+            return bounded
+        return replace(bounded, low=max(ends[0], bounded.low - down), high=min(ends[1], bounded.high + up))
+
+    return interval
+
+
+def ungraded_caveat(before: float | None, now: float) -> str:
+    """Return that an interval allows for items without a letter being usable; see `with_ungraded_items`."""
+    shares = f"{percent(now)} of the items"
+    if before is not None:
+        shares = f"{percent(before)} of the items in the baseline and to {percent(now)} in the run"
+    return f"the judge gave no letter to {shares}: the interval allows for them being usable"
 
 
 def independent_difference(a: IntervalAt, b: IntervalAt) -> IntervalAt:
@@ -396,8 +416,8 @@ def chunks_to_decide(
 
     Args:
         estimate: What decides.
-        goals: Distance from the value to the bound of a pass, then of a regression, each with its one-sided error rate; distances
-            that are not positive cannot be reached.
+        goals: Distance from the value to the bound of a pass, then of a regression, each with its one-sided error rate; a bound at
+            the value or beyond it cannot be reached.
         ends_low: Whether the lower end of the interval decides the pass, and the upper one the regression.
     """
     if estimate.deciding is None:
@@ -408,10 +428,10 @@ def chunks_to_decide(
     needed = [
         _chunks_for(estimate, estimate.deciding, distance, alpha, below=ends_low == (index == 0))
         for index, (distance, alpha) in enumerate(goals)
-        if distance > 0
+        if distance > _NO_DISTANCE
     ]
-    known = [n for n in needed if n is not None]
-    return max(1, min(known) - n_chunks) if known else None
+    more = min((n - n_chunks for n in needed if n is not None), default=_MAX_MORE + 1)
+    return max(1, more) if more <= _MAX_MORE else None
 
 
 def _chunks_for(

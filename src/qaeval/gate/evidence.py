@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qaeval.agreement.analysis import comparable_labels
 from qaeval.agreement.label_rows import known_inclusion
-from qaeval.agreement.model import JudgeDiscrimination
+from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.analysis.letters import GRADED, flag_column
 from qaeval.analysis.replies import ReplyTally
 from qaeval.analysis.server_metrics import histogram
@@ -210,6 +210,8 @@ class Evidence:
     """Hash of the labels that the judge was compared with; empty without any."""
     discrimination: JudgeDiscrimination | None = None
     """Whether the judge tells anything apart, by the controls and labels of a run; None in a baseline file."""
+    agreement: tuple[RaterAgreement, ...] = ()
+    """The judge against each rater; empty in a baseline file."""
     doubts: tuple[Reason, ...] = ()
     """Why the judge's letters decide nothing, as in the verdict of a report; empty in a baseline file."""
 
@@ -332,6 +334,7 @@ def evidence_of(
         labels=labels,
         labels_digest=_labels_digest(data) if labels else "",
         discrimination=discrimination,
+        agreement=agreement,
         doubts=judge_doubts(agreement, discrimination),
     )
 

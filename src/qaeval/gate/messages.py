@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from qaeval.agreement.model import JudgeDiscrimination
+from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.comparison.headline import doubt_clause
 from qaeval.comparison.model import Reason
 from qaeval.gate.estimates import RuleEstimate
@@ -66,12 +66,20 @@ def change(measure: Measure | None, unit: str) -> str:
 def allowed(rule: RuleVerdict) -> str:
     """Format what a rule allows: ``loss of 5.0 points``, ``at most 0.8 s``."""
     if rule.margin is not None:
-        size = numbers.size(rule.margin) if rule.unit == "" else _amount(rule.margin, rule.unit)
-        return f"{'loss' if rule.higher_is_better else 'rise'} of {size}"
+        return f"{_worsening(rule)} of {_margin(rule)}"
     if rule.limit is None:
         return "–"
     bound = numbers.percent(rule.limit) if rule.unit == "" else _amount(rule.limit, rule.unit)
     return f"{'at least' if rule.higher_is_better else 'at most'} {bound}"
+
+
+def _worsening(rule: RuleVerdict) -> str:
+    return "loss" if rule.higher_is_better else "rise"
+
+
+def _margin(rule: RuleVerdict) -> str:
+    margin = rule.margin or 0.0
+    return numbers.size(margin) if rule.unit == "" else _amount(margin, rule.unit)
 
 
 def has_moved(rule: RuleVerdict) -> bool:
@@ -111,6 +119,24 @@ def judge_doubt(doubts: Sequence[Reason], discrimination: JudgeDiscrimination | 
     else:
         advice = "More chunks would not change that; another judge would, or labels (corrected: auto)"
     return f"{clause}. {advice}."
+
+
+def unvalidated(agreement: Sequence[RaterAgreement]) -> str:
+    """Return what a pass is worth whose judge no labels validate.
+
+    Args:
+        agreement: The judge against each rater; none of them shows that it beats both chance and the most frequent letter.
+    """
+    chunks = [(rater.coefficients.n_chunks, rater) for rater in agreement if rater.coefficients is not None]
+    n, rater = max(chunks, key=lambda pair: pair[0], default=(0, None))
+    if rater is None:
+        why = f"no labels; labels of {MIN_CLUSTERS} chunks are needed"
+    elif rater.standing == "too few chunks":
+        why = f"{plural(n, 'labelled chunk')}; {MIN_CLUSTERS} are needed"
+    else:
+        than = "chance" if rater.standing == "chance" else f"always answering {rater.majority_letter}"
+        why = f"{rater.rater}'s labels of {n:,} chunks do not show that it is better than {than}"
+    return f"Caution: the judge is not validated ({why}). This pass is only as good as its letters."
 
 
 def by_doubted_letters(sentence: str) -> str:
@@ -195,14 +221,14 @@ def of_rule(
 def _of_margin(
     subject: str, verdict: RuleVerdict, rule: Rule, alpha: float, p_adjusted: float, n: int
 ) -> str:
-    loss = allowed(verdict)
-    if isinstance(rule.margin, str):
-        loss += f" ({rule.margin})"
+    loss = f"{_worsening(verdict)} above the allowed {_margin(verdict)}"
+    share = rule.margin if isinstance(rule.margin, str) else ""
     moved = f"{change(verdict.change, verdict.unit)} ({100 * (1 - 2 * alpha):g} % interval)"
     worse = "lower" if verdict.higher_is_better else "higher"
     corrected = f" after correction for {n} rules" if n > 1 else ""
     if verdict.verdict == "pass":
-        text = f"{subject}: {moved}; a {loss} or more is ruled out at the {100 * (1 - alpha):g} % level."
+        sure = "; ".join(filter(None, (share, f"{100 * (1 - alpha):g} % level")))
+        text = f"{subject}: {moved}: no {loss} ({sure})."
         if p_adjusted <= alpha:
             text += f" It is still {worse} than the baseline ({p_value(p_adjusted)}{corrected})."
         return text
@@ -213,9 +239,8 @@ def _of_margin(
         unproven += corrected
     elif verdict.p_worse is not None and has_moved(verdict):
         unproven += f" ({p_value(verdict.p_worse)})"
-    return (
-        f"{subject} is undecided: {moved}; a {loss} is not ruled out, and {unproven}.{_more_chunks(verdict)}"
-    )
+    relative = f" ({share})" if share else ""
+    return f"{subject} is undecided: {moved}; a {loss}{relative} is not ruled out, and {unproven}.{_more_chunks(verdict)}"
 
 
 def _of_limit(subject: str, verdict: RuleVerdict, alpha: float) -> str:
@@ -231,11 +256,17 @@ def _more_chunks(verdict: RuleVerdict) -> str:
     n = verdict.n_more_chunks
     if n is None:
         return " More chunks would not decide at this value."
-    deciding = verdict.change if verdict.limit is None else verdict.current
-    if deciding is not None and n > _OUT_OF_REACH * deciding.n_clusters:
+    if _is_out_of_reach(verdict):
         bound = "margin" if verdict.limit is None else "limit"
         return f" The value is too close to the {bound}: no sample of a realistic size would decide (about {plural(two_digits_up(n), 'more chunk')})."
     return f" About {plural(two_digits_up(n), 'more chunk')} would decide with a power of 80 % at this value."
+
+
+def _is_out_of_reach(verdict: RuleVerdict) -> bool:
+    """Whether a rule takes so many more chunks that their number is no advice."""
+    deciding = verdict.change if verdict.limit is None else verdict.current
+    n = verdict.n_more_chunks
+    return deciding is not None and n is not None and n > _OUT_OF_REACH * max(1, deciding.n_clusters)
 
 
 def _subject(verdict: RuleVerdict, rule: Rule) -> str:
@@ -297,6 +328,10 @@ def _more_for_all(undecided: Sequence[RuleVerdict]) -> str:
     known = [n for n in needed if n is not None]
     if not known or len(known) < len(needed):
         return ""
+    if any(map(_is_out_of_reach, undecided)):
+        return (
+            f" No sample of a realistic size would decide {'it' if len(undecided) == 1 else 'all of them'}."
+        )
     more = plural(two_digits_up(max(known)), "more chunk")
     if all(has_interval(rule) for rule in undecided):
         return f" About {more} would decide."

@@ -174,6 +174,8 @@ class GateReport(Part):
     """Exit code of `outcome`, or 0 where the policy lets an inconclusive gate pass."""
     headline: str
     """One sentence."""
+    caution: str = Field(default="", exclude_if=is_unset)
+    """What a pass is worth where the letters decide it and no labels validate the judge; else empty."""
     policy: str
     """Name or file of the policy."""
     policy_digest: str
@@ -185,7 +187,7 @@ class GateReport(Part):
     drift: DriftReport | None = Field(default=None, exclude_if=lambda drift: drift is None)
     """None where the policy does not ask for it."""
     verdict: ComparisonVerdict | None = None
-    """Verdict of the comparison in the run's ``report.json``; None where the run has no report."""
+    """Verdict of the comparison in the run's ``report.json``; None where the run has no report, or one by another judge's letters."""
     controls: JudgeDiscrimination | None = None
     """Whether the run's judge tells anything apart: by planted controls, labels, or its letters alone."""
     multiplicity: str

@@ -7,7 +7,7 @@ machine from day to day, and every sentence says so.
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from math import ceil, inf, isnan, log, nan, sqrt
+from math import ceil, expm1, inf, isnan, log, log1p, nan, sqrt
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -24,12 +24,14 @@ from qaeval.gate.estimates import (
     logarithm,
     mapped,
     relative,
+    ungraded_caveat,
+    widened,
 )
 from qaeval.gate.evidence import CandidateEvidence, Evidence, Floats, Integers, Mask, RaterLabels
-from qaeval.gate.policy import Rule
+from qaeval.gate.policy import BY_USABLE, Rule
 from qaeval.report.numbers import percent
 from qaeval.stats.estimate import Estimate, too_few, undefined, warning
-from qaeval.stats.intervals import clustered_rate, t_interval
+from qaeval.stats.intervals import t_interval
 from qaeval.stats.reliability import kappa_interval
 
 _ONE_MACHINE: Final = "the interval does not cover the machine's day-to-day variation"
@@ -335,17 +337,43 @@ def _per_item(rule: Rule, run: Side, baseline: Side | None) -> RuleEstimate:
     if any(not side.hits.sum() for side in counts):
         return RuleEstimate.unavailable("no item counts: nothing can be divided by their number")
     power = 1 if rule.definition.higher_is_better else -1
-    current = _scaled(counts[0], factors[0][0], power)
+    now, earlier = (_without_letter(rule, side) for side in (run, baseline))
+    # of the logarithm of the rate: how far its ends move where items without a letter are usable
+    down = log1p(max(0.0, earlier - now) / counts[-1].share)
+    up = log1p(max(0.0, now - earlier) / counts[0].share)
+    current = _scaled(counts[0].rate, factors[0][0], power)
+    ungraded_shift = current(0.95).value * (expm1(down) + expm1(-up))
     if baseline is None:
-        return RuleEstimate(deciding=current, current=current, unit=unit, caveat=_ONE_MACHINE)
-    before = _scaled(counts[1], factors[1][0], power)
+        rate = widened(counts[0].rate, down=0.0, up=now, ends=(0.0, 1.0))
+        current = _scaled(rate, factors[0][0], power)
+        caveat = f"{_ungraded_caveat(None, now)}{_ONE_MACHINE}"
+        return RuleEstimate(
+            deciding=current, current=current, unit=unit, caveat=caveat, ungraded_shift=ungraded_shift
+        )
     is_paired = run[0].has_samples_of(baseline[0])
     logs = _log_rates(counts[1], counts[0]) if is_paired else _unpaired_log_rates(counts[1], counts[0])
     shift = log(factors[0][0] / factors[1][0])
-    change = mapped(logs, lambda x: power * x + shift)
-    return _of_ratio(
-        change, before, current, unit=unit, caveat=f"{_price_caveat(rule, run, baseline)}{_ONE_MACHINE}"
+    estimate = _of_ratio(
+        mapped(widened(logs, down=down, up=up), lambda x: power * x + shift),
+        _scaled(counts[1].rate, factors[1][0], power),
+        current,
+        unit=unit,
+        caveat=f"{_price_caveat(rule, run, baseline)}{_ungraded_caveat(earlier, now)}{_ONE_MACHINE}",
     )
+    return replace(estimate, ungraded_shift=ungraded_shift)
+
+
+def _without_letter(rule: Rule, side: Side | None) -> float:
+    """Return the share of items without a letter, which may be usable; 0 for a rule that does not count usable items."""
+    if side is None or rule.quantity not in BY_USABLE:
+        return 0.0
+    evidence, candidate = side
+    return count_by_chunk(evidence, candidate.delivered & ~candidate.graded, candidate.requested).share
+
+
+def _ungraded_caveat(before: float | None, now: float) -> str:
+    """Return that the interval allows for items without a letter; empty where it need not."""
+    return "" if now == (before or 0.0) else f"{ungraded_caveat(before, now)}; "
 
 
 def _price_caveat(rule: Rule, run: Side, baseline: Side) -> str:
@@ -370,11 +398,8 @@ def _factor(rule: Rule, candidate: CandidateEvidence) -> tuple[float, str] | str
     return 1000 * use.price / (use.fresh * n), use.currency
 
 
-def _scaled(counts: Counts, factor: float, power: int) -> IntervalAt:
-    def transform(rate: float) -> float:
-        return factor * rate**power if rate > 0 else nan
-
-    return mapped(lambda level: clustered_rate(counts.hits, counts.totals, level=level), transform)
+def _scaled(rate: IntervalAt, factor: float, power: int) -> IntervalAt:
+    return mapped(rate, lambda share: factor * share**power if share > 0 else nan)
 
 
 def _log_rates(a: Counts, b: Counts) -> IntervalAt:

@@ -62,6 +62,9 @@ BY_LETTERS: Final = frozenset(
 )
 """Quantities that rest on the judge's letters and flags."""
 
+BY_USABLE: Final = frozenset({"usable_rate", "seconds_per_1000_usable", "cost_per_1000_usable"})
+"""Quantities that count usable items: an item without a letter is not known to be one."""
+
 _ALPHA: Final = 0.05
 _PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?) ?%")
 _MARGINS: Final[Mapping[str, str]] = {
@@ -267,7 +270,7 @@ class Policy(Record):
 
     name: str = ""
     baseline: str = ""
-    """Run directory or file of the baseline, from the working directory; default: ``baselines/<eval>.json``."""
+    """Run directory or file of the baseline, from the working directory; default where a rule has a margin: ``baselines/<eval>.json``."""
     alpha: float = Field(default=_ALPHA, gt=0, lt=0.5)
     """Error rate of a wrong pass of a rule, and of any wrong regression among all rules; one-sided."""
     inconclusive: Literal["fail", "warn"] = "fail"

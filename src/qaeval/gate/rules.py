@@ -15,6 +15,7 @@ from qaeval.files.yaml import listed as problem_list
 from qaeval.gate import messages
 from qaeval.gate.correction import labelled_estimate
 from qaeval.gate.estimates import (
+    Counts,
     PairedRates,
     RuleEstimate,
     chunks_to_decide,
@@ -28,7 +29,7 @@ from qaeval.gate.estimates import (
 from qaeval.gate.evidence import CandidateEvidence, Evidence, Mask
 from qaeval.gate.model import DriftReport, RuleVerdict, Verdict
 from qaeval.gate.performance import Side, kappa_estimate, performance_estimate
-from qaeval.gate.policy import Policy, Rule
+from qaeval.gate.policy import BY_USABLE, Policy, Rule
 from qaeval.report.facts import PromptChange
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import percent
@@ -36,7 +37,8 @@ from qaeval.stats.estimate import MIN_CLUSTERS, Estimate
 from qaeval.stats.paired import holm
 
 MIN_COUNTED_SHARE: Final = 0.5
-"""Share of the items that must be graded, or delivered, before a rate of these represents a candidate."""
+"""Share of the items that must be graded, or delivered, before a rate of these represents a candidate; of the delivered items
+that must be graded before usable rates are compared."""
 _REPORTED_LEVEL: Final = 0.95
 """Level of the intervals beside the one that decides, as in reports."""
 
@@ -55,7 +57,7 @@ class GateInputs:
     today: str
     """ISO 8601; the time that ages are counted to."""
     comparison: ComparisonVerdict | None = None
-    """Verdict in the report of the run; None where it has no report."""
+    """Verdict in the report of the run; None where it has no report by the same judge's letters."""
     drift: DriftReport | None = None
     """What the anchors of the judge's certificate show; None where the policy does not ask."""
 
@@ -259,11 +261,12 @@ def _estimate(
             return RuleEstimate.unavailable(
                 f"the baseline has no candidate {name}: name its counterpart with --candidate {name}=NAME"
             )
-        if not candidate.graded.any():
+        # a candidate of the run that failed on every item lost what it had; nothing can be lost against such a baseline
+        if evidence is baseline and not candidate.graded.any():
             return RuleEstimate.unavailable(f"no item of {side_name} was graded in {evidence.source.name}")
         sides.append((evidence, candidate))
     if rule.definition.scale == "ratio":
-        return performance_estimate(rule, sides[0], sides[1] if baseline else None)
+        return _gap(rule, None, sides) or performance_estimate(rule, sides[0], sides[1] if baseline else None)
     return _share(rule, stratum, sides)
 
 
@@ -276,33 +279,38 @@ def _share(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEstima
             return RuleEstimate.unavailable(
                 f"{candidate.name} has no item that counts{scope} in {evidence.source.name}"
             )
-        if gap := _gap(rule, stratum, evidence, candidate):
-            return RuleEstimate.unavailable(gap)
     if rule.corrected and (by_labels := _by_labels(rule, stratum, sides)):
         return by_labels
-    if len(counts) == 1:
-        return RuleEstimate(deciding=counts[0].rate, projected=counts[0].projected, current=counts[0].rate)
-    (run, _), (baseline, _) = sides
-    if not run.has_samples_of(baseline):
-        change = independent_difference(counts[1].rate, counts[0].rate)
-        estimate = RuleEstimate(deciding=change, baseline=counts[1].rate, current=counts[0].rate)
-    else:
-        higher_is_better = rule.definition.higher_is_better
-        paired = PairedRates.of(counts[1], counts[0], higher_is_better=higher_is_better)
-        estimate = RuleEstimate(
-            deciding=paired,
-            projected=paired.projected,
-            baseline=counts[1].rate,
-            current=counts[0].rate,
-            p_permutation=permutation_p_value(counts[1], counts[0], below=higher_is_better),
-        )
+    if gap := _gap(rule, stratum, sides):
+        return gap
+    estimate = _by_letters(rule, sides, counts)
     if rule.quantity != "usable_rate":
         return estimate
-    now, before = (
+    now, *before = (
         _share_of(evidence, candidate, candidate.delivered & ~candidate.graded, stratum)
         for evidence, candidate in sides
     )
-    return with_ungraded_items(estimate, before=before, now=now)
+    return with_ungraded_items(estimate, before=before[0] if before else None, now=now)
+
+
+def _by_letters(rule: Rule, sides: Sequence[Side], counts: Sequence[Counts]) -> RuleEstimate:
+    """Estimate a share of items from the counts of the run, or of run and baseline."""
+    current = counts[0].rate
+    if len(counts) == 1:
+        return RuleEstimate(deciding=current, projected=counts[0].projected, current=current)
+    (run, _), (baseline, _) = sides
+    if not run.has_samples_of(baseline):
+        change = independent_difference(counts[1].rate, current)
+        return RuleEstimate(deciding=change, baseline=counts[1].rate, current=current)
+    higher_is_better = rule.definition.higher_is_better
+    paired = PairedRates.of(counts[1], counts[0], higher_is_better=higher_is_better)
+    return RuleEstimate(
+        deciding=paired,
+        projected=paired.projected,
+        baseline=counts[1].rate,
+        current=current,
+        p_permutation=permutation_p_value(counts[1], counts[0], below=higher_is_better),
+    )
 
 
 def _by_labels(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEstimate | None:
@@ -316,22 +324,41 @@ def _by_labels(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEs
     )
 
 
-def _gap(rule: Rule, stratum: str | None, evidence: Evidence, candidate: CandidateEvidence) -> str:
-    """Return why a rate of graded or delivered items does not represent a candidate; empty where it does."""
-    if not rule.base_quantity:
+def _gap(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEstimate | None:
+    """Return that the rate of a side does not represent its candidate, by the items that it rests on; None where all do."""
+    for evidence, candidate in sides:
+        counts = [
+            float(count_by_chunk(evidence, mask, stratum=stratum).hits.sum())
+            for mask in (candidate.delivered, candidate.graded, candidate.requested)
+        ]
+        if gap := gap_of(rule, *counts, candidate=candidate.name, run=evidence.source.name):
+            return RuleEstimate.unavailable(gap)
+    return None
+
+
+def gap_of(rule: Rule, delivered: float, graded: float, requested: float, *, candidate: str, run: str) -> str:
+    """Return why a rate does not represent a candidate: it rests on fewer than `MIN_COUNTED_SHARE` of the items.
+
+    Args:
+        rule: About items.
+        delivered: Items that were delivered, by weight.
+        graded: Items with a letter.
+        requested: All items.
+        candidate: Name of the candidate.
+        run: Name of its run.
+    """
+    if rule.quantity in BY_USABLE and rule.limit is None:
+        # a failure is a loss of usable items, and an item without a letter is not known to be one
+        counted, of, items, state = graded, delivered, "delivered items", "graded"
+    elif rule.base_quantity == "success_rate":
+        counted, of, items, state = graded, requested, "items", "graded"
+    elif rule.base_quantity:
+        counted, of, items, state = delivered, requested, "items", "delivered"
+    else:
         return ""
-    counted = candidate.graded if rule.base_quantity == "success_rate" else candidate.delivered
-    share = _share_of(evidence, candidate, counted, stratum)
-    return "" if share >= MIN_COUNTED_SHARE else gap_of(rule, share, candidate.name, evidence.source.name)
-
-
-def gap_of(rule: Rule, share: float, candidate: str, run: str) -> str:
-    """Return that a rate of so small a share of the items does not represent a candidate."""
-    state = "graded" if rule.base_quantity == "success_rate" else "delivered"
-    return (
-        f"only {percent(share)} of the items of {candidate} were {state} in {run}, which does not represent the "
-        f"others"
-    )
+    if not of or counted >= MIN_COUNTED_SHARE * of:
+        return ""
+    return f"only {percent(counted / of)} of the {items} of {candidate} were {state} in {run}, which does not represent the others"
 
 
 def _share_of(evidence: Evidence, candidate: CandidateEvidence, items: Mask, stratum: str | None) -> float:
@@ -405,9 +432,8 @@ def _more_chunks(case: RuleCase, deciding: Estimate | None, alpha: float, alpha_
         to_pass = gain - (case.rule.limit if higher_is_better else -case.rule.limit)
         to_worse = -to_pass
     else:
-        # what the judge left ungraded widens the interval by the same amount however many chunks there are
-        shift = case.estimate.ungraded_shift
-        to_pass = gain + (case.margin or 0.0) - max(0.0, shift)
-        to_worse = -gain - max(0.0, -shift)
-    goals = ((to_pass, alpha), (to_worse, alpha_worse))
+        to_pass, to_worse = gain + (case.margin or 0.0), -gain
+    # what the judge left ungraded widens the interval by the same amount however many chunks there are
+    shift = case.estimate.ungraded_shift
+    goals = ((to_pass - max(0.0, shift), alpha), (to_worse - max(0.0, -shift), alpha_worse))
     return chunks_to_decide(case.estimate, goals, ends_low=higher_is_better)

@@ -26,7 +26,7 @@ from qaeval.gate.estimates import (
 )
 from qaeval.gate.evidence import PENDING, CandidateEvidence, Evidence, Floats, Integers, Mask
 from qaeval.gate.policy import Policy, Rule, lost_unseen
-from qaeval.gate.rules import MIN_COUNTED_SHARE, RuleCase, gap_of
+from qaeval.gate.rules import RuleCase, gap_of
 from qaeval.records import GradeRow
 from qaeval.stats.estimate import Estimate, undefined
 from qaeval.stats.margins import non_inferiority
@@ -91,7 +91,6 @@ class SequentialMonitor:
     Attributes:
         n_chunks: Chunks of the run.
         n_seen: Chunks that count so far.
-        graded_candidates: Candidates with a letter in a chunk that counts.
     """
 
     def __init__(
@@ -100,7 +99,6 @@ class SequentialMonitor:
         self._run, self._alpha = run, alpha
         self._cases = list(cases)
         self.n_chunks, self.n_seen = len(run.chunk_names), 0
-        self.graded_candidates: set[str] = set()
         self._tests = {
             index: _RuleTest(case, run, baseline, alpha=alpha, n_rules=len(cases))
             for index, case in enumerate(cases)
@@ -131,16 +129,8 @@ class SequentialMonitor:
             if missing := candidate.item_ids[candidate.letters == PENDING].tolist():
                 raise DataError(f"grades: {len(missing)} items of a chunk have no row, first {missing[0]!r}")
         self.n_seen += 1
-        self.graded_candidates |= {name for name, candidate in items.items() if candidate.graded.any()}
         for test in self._tests.values():
             test.update(chunk, items[test.candidate], samples)
-
-    def update_others(self, cases: Sequence[RuleCase]) -> None:
-        """Replace the estimates of the rules that are not tested chunk by chunk, known once any item is graded."""
-        self._cases = [
-            known if index in self._tests else case
-            for index, (known, case) in enumerate(zip(self._cases, cases, strict=True))
-        ]
 
     def cases(self) -> list[RuleCase]:
         """Return all cases with what the data say by now."""
@@ -229,11 +219,9 @@ class ItemCounts:
         delivered, graded, requested = self._counts
         return float((delivered - graded) / requested) if requested else 0.0
 
-    @property
-    def graded(self) -> float:
-        """Share of the items that have a letter; 1 before the first chunk."""
-        _, graded, requested = self._counts
-        return float(graded / requested) if requested else 1.0
+    def gap(self, rule: Rule) -> str:
+        """Return why a rate does not represent the candidate; see `gap_of`."""
+        return gap_of(rule, *map(float, self._counts), candidate=self.candidate, run=self.run)
 
 
 def _is_sequential(case: RuleCase, run: Evidence, baseline: Evidence | None) -> bool:
@@ -262,7 +250,7 @@ class _RuleTest:
         if case.rule.limit is None and baseline is not None:
             self._reference = _Reference(case, baseline)
         self._sign = 1.0 if case.rule.definition.higher_is_better else -1.0
-        self._pass_bound, worse_bound = _bounds_of(case.rule, self._sign)
+        self._pass_bound, self._worse_bound = _bounds_of(case.rule, self._sign)
         # a rate lies in [0, 1], a difference of two rates in [-1, 1]
         low, high = (0.0, 1.0) if self._reference is None else (-1.0, 1.0)
         n_chunks = max(1, len(self._weights))
@@ -279,7 +267,7 @@ class _RuleTest:
         # the loss as the test takes it: its sign turned, so that large values are a loss
         smallest_loss, largest_loss = sorted((-self._sign * low, -self._sign * high))
         self._worse = BettingTest(
-            -self._sign * worse_bound,
+            -self._sign * self._worse_bound,
             # Holm's correction comes later, with the p-values: the bets aim at the strictest level it may demand
             alpha=alpha / n_rules,
             n_values=n_chunks,
@@ -339,26 +327,26 @@ class _RuleTest:
         """Of the hypothesis that nothing got worse, at all looks; 1 where items without a letter could explain the loss."""
         if not self._values or self._gap:
             return nan
-        is_explained = self._unseen < 0 and self._bounds.high - self._unseen >= 0
+        is_explained = self._unseen < 0 and self._bounds.high - self._unseen >= self._worse_bound
         return 1.0 if is_explained else float(self._worse.p_value)
 
     @property
     def _unseen(self) -> float:
         """Share of items without a letter in the baseline minus that in the run, of a rule about usable items."""
-        if self._reference is None or self._case.rule.quantity != "usable_rate":
+        if self._case.rule.quantity != "usable_rate":
             return 0.0
-        return self._reference.items.without_letter - self._run_items.without_letter
+        return (self._unseen_before or 0.0) - self._run_items.without_letter
+
+    @property
+    def _unseen_before(self) -> float | None:
+        """Share of the baseline's items without a letter; None for a limit."""
+        return None if self._reference is None else self._reference.items.without_letter
 
     @property
     def _gap(self) -> str:
-        """Say why a rate of graded items says nothing about a candidate; empty where it does."""
-        if not self._case.rule.base_quantity:
-            return ""
+        """Why the rate does not represent a candidate; empty where it does."""
         sides = [self._run_items] if self._reference is None else [self._run_items, self._reference.items]
-        for items in sides:
-            if items.graded < MIN_COUNTED_SHARE:
-                return gap_of(self._case.rule, items.graded, items.candidate, items.run)
-        return ""
+        return next(filter(None, (items.gap(self._case.rule) for items in sides)), "")
 
     def case(self) -> RuleCase:
         """Return the case with what the chunks so far say."""
@@ -384,10 +372,10 @@ class _RuleTest:
                 current=current.rate,
                 baseline=before.rate,
             )
-            if self._unseen:
-                estimate = with_ungraded_items(
-                    estimate, before=self._reference.items.without_letter, now=self._run_items.without_letter
-                )
+        if self._unseen:
+            estimate = with_ungraded_items(
+                estimate, before=self._unseen_before, now=self._run_items.without_letter
+            )
         return replace(self._case, estimate=estimate, p_worse=self.p_worse)
 
     def _estimate(self, level: float) -> Estimate:

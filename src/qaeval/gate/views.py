@@ -45,13 +45,17 @@ _HEADER: Final = ("rule", "candidate", "baseline", "run", "change", "allowed", "
 
 def to_markdown(report: GateReport) -> str:
     """Return a gate as GitHub-flavoured Markdown; the same report gives the same text."""
-    lines = [f"## qaeval gate: {TITLES[report.outcome]}", "", f"**{safe(report.headline)}**"]
+    lines = [f"## qaeval gate: {TITLES[report.outcome]}", "", *_headline(report)]
     if report.rules:
         lines += ["", *rule_table(report.rules), ""]
         lines += [f"- {safe(sentence)}" for _, sentence in sentences_of_rules(report.rules)]
     lines += ["", *(f"> {safe(note)}  " for note in report.notes), ""] if report.notes else [""]
     lines += [f"- {name}: {text}" for name, text in _basis(report)]
     return "\n".join(lines) + "\n"
+
+
+def _headline(report: GateReport) -> list[str]:
+    return [f"**{safe(report.headline)}**", *(["", safe(report.caution)] if report.caution else [])]
 
 
 def rule_table(rules: Iterable[RuleVerdict]) -> tuple[str, ...]:
@@ -134,7 +138,7 @@ def to_comment(report: GateReport, link: str = "", screen: Overview | None = Non
     """
     shown = [rule for rule in report.rules if rule.verdict != "pass" or has_moved(rule)]
     quiet = [rule for rule in report.rules if rule not in shown]
-    lines = [MARKER, f"### qaeval gate: {TITLES[report.outcome]}", "", f"**{safe(report.headline)}**", ""]
+    lines = [MARKER, f"### qaeval gate: {TITLES[report.outcome]}", "", *_headline(report), ""]
     lines += _shown(shown)
     lines += _folded(quiet)
     lines += [f"> {safe(note)}  " for note in report.notes[:_MAX_NOTES]]
@@ -241,7 +245,8 @@ def to_junit(report: GateReport) -> str:
     for key, value in _properties(report):
         SubElement(properties, "property", {"name": plain(key), "value": plain(value)})
     suite.extend(cases)
-    sentences = (report.headline, *(rule.sentence for rule in report.rules), *report.notes)
+    cautions = [report.caution] if report.caution else []
+    sentences = (report.headline, *cautions, *(rule.sentence for rule in report.rules), *report.notes)
     SubElement(suite, "system-out").text = "\n".join(map(plain, sentences))
     SubElement(suite, "system-err").text = ""
     indent(suites)
@@ -287,6 +292,8 @@ def _evidence(rule: RuleVerdict) -> str:
 def _properties(report: GateReport) -> Iterator[tuple[str, str]]:
     yield "outcome", report.outcome
     yield "exit_code", str(report.exit_code)
+    if report.caution:
+        yield "caution", report.caution
     yield "policy", f"{report.policy} {report.policy_digest}"
     yield "run", report.run.name
     if report.baseline:

@@ -210,7 +210,7 @@ class RunStore(Closable):
                 raise DataError(
                     f"{path}: a run, not an audit; `qaeval audit JUDGE --out DIR` makes one"
                     if is_audit
-                    else f"{path}: an audit of a judge, not a run; `qaeval audit {path}` shows it"
+                    else f"{path}: an audit of a judge, not a run; `qaeval audit {path}` shows it, or how to finish it"
                 )
         store = cls(path)
         if not writable:
