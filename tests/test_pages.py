@@ -63,3 +63,22 @@ def test_a_link_out_of_a_folder_is_not_followed_and_one_inside_is_read_once(tmp_
     ignored: Counter[str] = Counter()
     assert [name for _, name in find_documents([docs], ignored)] == ["a.md"]
     assert ignored == {"link out of the folder": 1}
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("10<sup>6</sup> requests, 2<sup>12</sup> bits", "10^6 requests, 2^12 bits"),
+        ("5 × 10<sup>-3</sup> and 10<sup>\u22123</sup>", "5 × 10^(-3) and 10^(\u22123)"),
+        ("<i>x</i><sup>n</sup>, 2<sup>2n</sup>, 2<sup>(n+1)</sup>", "*x*^n, 2^(2n), 2^(n+1)"),
+        ("<code>2<sup>10</sup></code>", "`2^10`"),
+        ("note<sup>1</sup>", "note^1"),
+        ("H<sub>2</sub>O, Na<sup>+</sup>, 1<sup>st</sup>, Brand<sup>TM</sup>, a<sup> </sup>b", "H2O, Na+, 1st, BrandTM, a b"),
+        ('a<sup><a href="#fn1">1</a></sup>, b<sup>[<a href="#c2">2</a>, <a href="p.html#c3">3</a>]</sup>.', "a, b."),
+        ('a<a href="#fn1"><sup>1</sup></a>.', "a."),
+        ('<a href="#powers">10<sup>6</sup></a>', "[10^6](#powers)"),
+        ('x<sup><a href="#n">n</a> + 1</sup>', "x^([n](#n) + 1)"),
+    ],
+)  # fmt: skip
+def test_a_superscript_is_a_power_and_no_further_digit(html: str, expected: str) -> None:
+    assert text_of(f"<p>{html}</p>").strip() == expected

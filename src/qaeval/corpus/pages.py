@@ -43,6 +43,10 @@ _PAGE_LINK: Final = re.compile(
     r"(?i)(?:edit|improve|view|show)(?: this| the)? (?:page|source|page source|on git(?:hub|lab))|[¶#🔗]"
 )
 _CODE_CLASS: Final = re.compile(r"\b(?:language|highlight|lang)-(?!default)(\w[\w+#-]*)")
+_NO_POWER: Final = re.compile(r"(?i)st|nd|rd|th|tm|sm|[^\w]*|\[.*\]", re.DOTALL)
+"""Superscripts that stay as they are: ordinals, trademarks, charges, numbers of references."""
+_MAX_POWER: Final = 100
+"""Characters; longer superscripts are small print."""
 _HEADINGS: Final = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
 _BLOCKS: Final = _HEADINGS | frozenset(
     re.findall(
@@ -109,6 +113,16 @@ class _Converter(MarkdownConverter):
             self.n_items[id(el.parent)] += 1
         text = re.sub("(?m)^(?=.)", " " * len(bullet), text.strip())
         return f"{bullet}{text[len(bullet) :]}\n" if text else "\n"
+
+    def convert_sup(self, el: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - overrides
+        """Write a superscript as ``10^6`` or ``10^(-3)``; drop a link to a footnote."""
+        if _is_footnote_link(el):
+            return ""
+        power = text.strip()
+        if _NO_POWER.fullmatch(power) or len(power) > _MAX_POWER:
+            return text
+        is_simple = re.fullmatch(r"\d+|\w|\(.*\)", power, re.DOTALL)
+        return f"^{power}" if is_simple else f"^({power})"
 
     def convert_pre(self, el: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - overrides
         fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
@@ -206,6 +220,22 @@ def _is_anchor_of_heading(link: Tag) -> bool:
     if not str(link.get("href", "")).startswith("#"):
         return False
     return any(tag.name in _HEADINGS for tag in (*link.parents, *_tags(link)))
+
+
+def _is_footnote_link(superscript: Tag) -> bool:
+    """Whether a superscript holds links to places of a page and no other words, or is all of such a link."""
+    text = superscript.get_text()
+    if len(text) > _MAX_POWER:
+        return False
+    parent = superscript.parent
+    if parent is not None and parent.name == "a" and len(parent.contents) == 1:
+        links = [parent]
+    else:
+        links = superscript.find_all("a")
+        text = re.sub(r"\W", "", text)
+        if re.sub(r"\W", "", "".join(link.get_text() for link in links)) != text:
+            return False
+    return bool(links) and all("#" in str(link.get("href", "")) for link in links)
 
 
 def _on_one_line(cell: Tag) -> None:
