@@ -82,3 +82,47 @@ def test_a_link_out_of_a_folder_is_not_followed_and_one_inside_is_read_once(tmp_
 )  # fmt: skip
 def test_a_superscript_is_a_power_and_no_further_digit(html: str, expected: str) -> None:
     assert text_of(f"<p>{html}</p>").strip() == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (
+            "<tr><th>Plan<th>Region<th>Price<tbody><tr><td rowspan=2><b>Basic</b><td>EU<td>5<tr><td>US<td>6",
+            ["| Plan | Region | Price |", "| **Basic** | EU | 5 |", "| **Basic** | US | 6 |"],
+        ),
+        (
+            "<tr><th rowspan=2>Plan<th colspan=2>Price<tr><th>EU<th>US<tr><td>Basic<td>5<td>6",
+            ["| Plan | Price | Price |", "| Plan | EU | US |", "| Basic | 5 | 6 |"],
+        ),
+        ("<tr><td>a<td rowspan=3>b<tr><td>c<tr><tr><td>d", ["| a | b |", "| c | b |", "|  | b |", "| d |"]),
+        ("<tr><td rowspan=2 colspan=2>a<td>b<tr><td>c", ["| a | a | b |", "| a | a | c |"]),
+        ("<tr><td rowspan=2>a<td>b<tr><td colspan=2>c", ["| a | b |", "| a | c | c |"]),
+        ("<tr><td>a<td rowspan=2>b<tr><td colspan=2>c<td>d", ["| a | b |", "| c | c | d |"]),
+        ("<tbody><tr><td rowspan=0>a<td>b<tr><td>c<tbody><tr><td>d<td>e", ["| a | b |", "| a | c |", "| d | e |"]),
+        ("<tr><td rowspan='²'>a<td>b<tr><td>c", ["| a | b |", "| c |"]),
+        (
+            "<tr><td rowspan=2>a<table><tr><td>x<tr><td>y</table><td>b<tr><td>c",
+            ["| a  | x | | --- | | y | | b |", "| a  | x | | --- | | y | | c |"],
+        ),
+        (f"<tr><td colspan=2>{'long ' * 200}<tr><td>a<td>b", [f"| {'long ' * 199}long |  |", "| a | b |"]),
+    ],
+)  # fmt: skip
+def test_a_cell_that_spans_rows_or_columns_stands_in_each(rows: str, expected: list[str]) -> None:
+    lines = [line for line in text_of(f"<table>{rows}</table>").splitlines() if line.strip()]
+    assert [line for line in lines if not line.startswith("| ---")] == expected
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "<tr>" + "<td rowspan=65534>x" * 2_000 + "<tr>" * 2_000,
+        "<tr>" + "<td>x" * 2_000 + "<td rowspan=65534>y" + "<tr>" * 2_000,
+        ("<tr><td colspan=99 rowspan=99>" + "x" * 90) * 120,
+        "<tr><td colspan=9>x<table>" * 60,
+    ],
+)
+def test_spans_repeat_no_more_than_a_page_holds(rows: str) -> None:
+    table = f"<table>{rows}"
+    assert len(text_of(table)) < 20 * len(table) + 100_000

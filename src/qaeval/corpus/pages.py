@@ -59,6 +59,10 @@ _BLOCKS: Final = _HEADINGS | frozenset(
 _FRAMES: Final = frozenset(["button", "caption", "object", "table", "td", "template", "th"])
 _CELLS, _ROWS = frozenset({"td", "th"}), frozenset({"thead", "tbody", "tfoot"})
 _ITEM_FRAMES: Final = (_BLOCKS | _FRAMES) - {"address", "div", "p"}
+_TO_THE_END: Final = 65_534
+"""Rows that HTML lets a cell span; ``rowspan=0`` means all that follow in its part of the table."""
+_MAX_COPIED: Final = 500
+"""Characters; a longer cell that spans others, as in a layout, is not repeated."""
 _IMPLIED_ENDS: Final[Mapping[str, tuple[frozenset[str], frozenset[str]]]] = {
     "li": (frozenset({"li"}), _ITEM_FRAMES - {"li"}),
     **dict.fromkeys(("dt", "dd"), (frozenset({"dt", "dd"}), _ITEM_FRAMES - {"dt", "dd"})),
@@ -100,9 +104,14 @@ class _Page(BeautifulSoup):
 
 
 class _Converter(MarkdownConverter):
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - the library's
+    def __init__(self, n_copied: int, **options: Any) -> None:  # noqa: ANN401 - the library's
         super().__init__(**options)
         self.n_items: Counter[int] = Counter()
+        self.n_copied = n_copied
+        """Characters that repeated cells may still take."""
+        self.cells: dict[int, str] = {}
+        self.above: dict[int, dict[int, tuple[str, int]]] = {}
+        """By part of a table and column: the cell that reaches into the next row, and the rows that it still spans."""
 
     def convert_li(self, el: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - overrides
         """Convert an item like the library, which counts all preceding items for each one, in linear time."""
@@ -123,6 +132,48 @@ class _Converter(MarkdownConverter):
             return text
         is_simple = re.fullmatch(r"\d+|\w|\(.*\)", power, re.DOTALL)
         return f"^{power}" if is_simple else f"^({power})"
+
+    def convert_td(self, el: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - overrides
+        self.cells[id(el)] = text.strip().replace("\n", " ")
+        return f" {self.cells[id(el)]} |"
+
+    convert_th = convert_td
+
+    def convert_tr(self, el: Tag, text: str, parent_tags: set[str]) -> str:
+        """Convert a row like the library, which shifts the cells beside one that spans rows."""
+        above = self.above.pop(id(el.parent), {}) if self.n_copied > 0 else {}
+        cells = [cell for cell in el.children if isinstance(cell, Tag) and cell.name in _CELLS]
+        if above or any("rowspan" in cell.attrs or "colspan" in cell.attrs for cell in cells):
+            row, self.above[id(el.parent)] = self._spanned_row(cells, above)
+            text = "".join(f" {cell} |" for cell in row)
+        return str(super().convert_tr(el, text, parent_tags))  # type: ignore[misc]
+
+    def _spanned_row(
+        self, cells: Sequence[Tag], above: dict[int, tuple[str, int]]
+    ) -> tuple[list[str], dict[int, tuple[str, int]]]:
+        """Return the cells of a row, repeated where they span columns or rows, and those that reach further down."""
+        row: list[str] = []
+        below: dict[int, tuple[str, int]] = {}
+        for cell in [*cells, None]:
+            while above and (cell is None or len(row) in above):
+                text, n_rows = above.pop(len(row), ("", 1))
+                if n_rows > 1:
+                    below[len(row)] = text, n_rows - 1
+                row.append(self._copy(text))
+            if cell is None:
+                break
+            n_rows = int(str(cell.get("rowspan", "1"))) or _TO_THE_END
+            for column in range(max(1, int(str(cell.get("colspan", "1"))))):
+                above.pop(len(row), None)
+                if n_rows > 1:
+                    below[len(row)] = self.cells[id(cell)], n_rows - 1
+                row.append(self._copy(self.cells[id(cell)]) if column else self.cells[id(cell)])
+        return row, below
+
+    def _copy(self, text: str) -> str:
+        copied = text if len(text) <= min(_MAX_COPIED, self.n_copied) else ""
+        self.n_copied -= len(copied) + len(" |")
+        return copied
 
     def convert_pre(self, el: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - overrides
         fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
@@ -151,6 +202,7 @@ def page_as_markdown(path: Path, source: str) -> tuple[str, str, str]:
         root = next((main for main in mains if main.get_text(strip=True)), soup.body or soup)
         _strip(root)
         converter = _Converter(
+            n_copied=len(source) + 10_000,
             heading_style="ATX",
             bullets="-",
             table_infer_header=True,
@@ -241,6 +293,8 @@ def _is_footnote_link(superscript: Tag) -> bool:
 def _on_one_line(cell: Tag) -> None:
     if not re.fullmatch("[0-9]{1,2}", str(cell.get("colspan", ""))):
         del cell["colspan"]  # missing, or a value that the library cannot parse
+    if not re.fullmatch("[0-9]{1,5}", str(cell.get("rowspan", ""))):
+        del cell["rowspan"]
     for pre in cell.find_all("pre"):
         pre.name = "code"
     for text in cell.find_all(string=re.compile(r"\|")):
