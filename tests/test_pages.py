@@ -126,3 +126,64 @@ def test_a_cell_that_spans_rows_or_columns_stands_in_each(rows: str, expected: l
 def test_spans_repeat_no_more_than_a_page_holds(rows: str) -> None:
     table = f"<table>{rows}"
     assert len(text_of(table)) < 20 * len(table) + 100_000
+
+
+def visible(page: str) -> str:
+    return " ".join(page_as_markdown(Path("page.html"), f"<html><body>{page}</body></html>")[1].split())
+
+
+TEXT = "<h2>VPN</h2><p>The certificate is valid for 90 days.</p>"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        f'<form action="./vpn.aspx" id="aspnetForm"><div><h1>IT</h1>{TEXT}<label>Search</label></div></form>',
+        f"<form>{TEXT}<form><input></form></form>",
+        f"<main><form>{TEXT}</form></main>",
+        f"<form>{TEXT}{'<p>The gateway is restarted each night.</p>' * 20}</form>{'<p>The log is kept.</p>' * 80}",
+        f'<div>{TEXT}</div><article class="card"><p>Related: printing</p></article>',
+        f'<h1>IT</h1>{TEXT}<article class="card"><h2>Printing</h2><p>Ask the desk.</p></article>',
+        f'<div class="has-cookie-notice">{TEXT}</div>',
+        f'<div class="page onetrust-on"><h1>IT</h1>{TEXT}</div>',
+        f'<div id="consent-overlay"><main>{TEXT}</main></div>',
+    ],
+)
+def test_a_part_around_the_text_of_a_page_is_no_boilerplate(page: str) -> None:
+    assert "## VPN The certificate is valid for 90 days." in visible(page)
+
+
+@pytest.mark.parametrize(
+    "dropped",
+    [
+        "<form><h3>Newsletter</h3><p>Subscribe to site news.</p><input><button>Go</button></form>",
+        f"<form><label>site</label><select>{'<option>site' * 100}</select></form>",
+        "<aside>site</aside>",
+        '<main><p>Text.</p><aside class="right-sidebar">site</aside></main>',
+        '<div class="js-cookie-banner">site</div>',
+    ],
+)
+def test_forms_sidebars_and_banners_beside_the_text_are_dropped(dropped: str) -> None:
+    text = visible(f"<div>{TEXT}</div>{dropped}")
+    assert "site" not in text
+    assert "90 days" in visible(f"<main>{TEXT}</main>{dropped}")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<main><p>Text.</p><aside>Never restart the node.</aside></main>",
+        "<article><h1>A</h1><p>Text.</p><aside>Never restart the node.</aside></article>",
+        '<div role="main"><p>Text.</p><aside>Never restart the node.</aside></div>',
+        '<p>Text.</p><aside class="starlight-aside--caution"><p>Never restart the node.</p></aside>',
+        '<p>Text.</p><aside role="note"><p>Never restart the node.</p></aside>',
+    ],
+)
+def test_an_aside_of_the_text_stays(page: str) -> None:
+    assert "Never restart the node." in visible(page)
+
+
+def test_an_article_with_most_of_the_text_or_the_only_top_heading_is_the_page() -> None:
+    menu = '<div class="menu"><a href="a.html">Menu</a> <a href="b.html">Menu</a></div><div>Imprint</div>'
+    assert "Imprint" not in visible(f"{menu}<article>{TEXT}</article>")
+    assert "Comment" not in visible(f"<article><h1>VPN</h1>Short.</article><p>Comment {'so long ' * 9}</p>")

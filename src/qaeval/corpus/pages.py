@@ -3,13 +3,14 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
 from bs4 import BeautifulSoup, Tag
 from bs4.builder import ParserRejectedMarkup
+from bs4.element import NavigableString
 from markdownify import MarkdownConverter
 
 from qaeval.errors import DataError
@@ -21,8 +22,6 @@ _DROPPED: Final = frozenset(
         "nav",
         "header",
         "footer",
-        "aside",
-        "form",
         "button",
         "template",
         "noscript",
@@ -36,9 +35,18 @@ _LISTINGS: Final = frozenset({"highlighttable", "rouge-table"})
 """Classes of tables with line numbers beside a listing."""
 _HIDDEN: Final = re.compile(r"(?i)display\s*:\s*none|visibility\s*:\s*hidden")
 _COOKIES: Final = re.compile(
-    r"(?i)\b(?:cookie|consent|gdpr)s?[-_]*(?:banner|notice|bar|popup|consent|modal|overlay)"
+    r"(?i)\b(?<!has-)(?<!with-)(?<!no-)(?:cookie|consent|gdpr)s?[-_]*(?:banner|notice|bar|popup|consent|modal|overlay)"
     r"|onetrust|cookiebot"
 )
+_SIDEBAR: Final = re.compile(
+    r"(?i)side-?bar|table-?of-?contents|newsletter|\b(?:toc\b|related|share\b|social|promo|ads?\b|advert)"
+)
+_NOTE: Final = re.compile(
+    r"(?i)\b(?:note|tip|hint|info|important|warning|caution|danger|attention|alert|admonition|callout|footnote)\b"
+)
+_NO_PROSE: Final = _DROPPED | {"a", "label", "legend", "option", "select", "textarea"}
+_MIN_PROSE: Final = 500
+"""Characters of prose that make a form a part of the text."""
 _PAGE_LINK: Final = re.compile(
     r"(?i)(?:edit|improve|view|show)(?: this| the)? (?:page|source|page source|on git(?:hub|lab))|[¶#🔗]"
 )
@@ -195,11 +203,7 @@ def page_as_markdown(path: Path, source: str) -> tuple[str, str, str]:
             soup = _Page(_escape_unclosed(source), "html.parser", element_classes={Tag: _Tag})
         title = soup.title.get_text(" ", strip=True) if soup.title else ""
         language = str((soup.html and (soup.html.get("lang") or soup.html.get("xml:lang"))) or "")
-        tags = list(_tags(soup))
-        articles = [tag for tag in tags if tag.name == "article"]
-        mains = [tag for tag in tags if tag.name == "main" or tag.get("role") == "main"]
-        mains = mains or (articles if len(articles) == 1 else [])
-        root = next((main for main in mains if main.get_text(strip=True)), soup.body or soup)
+        root = _main_part(soup)
         _strip(root)
         converter = _Converter(
             n_copied=len(source) + 10_000,
@@ -224,6 +228,34 @@ def _escape_unclosed(source: str) -> str:
     return source
 
 
+def _main_part(soup: BeautifulSoup) -> Tag:
+    tags, body = list(_tags(soup)), soup.body or soup
+    mains = [tag for tag in tags if _is_main(tag)]
+    articles = [tag for tag in tags if tag.name == "article"]
+    if not mains and len(articles) == 1:
+        n_headings = sum(tag.name == "h1" for tag in tags)
+        has_the_headings = 0 < n_headings == len(articles[0].find_all("h1"))
+        if has_the_headings or 2 * _n_prose(articles[0]) >= _n_prose(body):
+            mains = articles  # not a teaser
+    return next((main for main in mains if main.get_text(strip=True)), body)
+
+
+def _is_main(tag: Tag) -> bool:
+    return tag.name == "main" or tag.get("role") == "main"
+
+
+def _n_prose(root: Tag) -> int:
+    """Count the characters outside links, controls and what is dropped."""
+    n, parts = 0, [root]
+    while parts:
+        for node in parts.pop().contents:
+            if not isinstance(node, Tag):
+                n += len(node.strip()) if type(node) is NavigableString else 0
+            elif node.name not in _NO_PROSE:
+                parts.append(node)
+    return n
+
+
 def _tags(root: Tag) -> Iterator[Tag]:
     return (node for node in root.descendants if isinstance(node, Tag))
 
@@ -233,9 +265,11 @@ def _strip(root: Tag) -> None:
         for heading in [tag for tag in root.find_all("h1") if tag.find_parent("header")]:
             # the page's heading, not the site's
             heading.find_parents("header")[-1].insert_before(heading.extract())
-    for tag in [tag for tag in _tags(root) if _is_boilerplate(tag)]:
-        tag.extract()
     tags = list(_tags(root))
+    wrappers = _wrappers(tags)
+    _extract([tag for tag in tags if _is_boilerplate(tag, is_wrapper=id(tag) in wrappers)])
+    tags = list(_tags(root))
+    _strip_forms(root, [tag for tag in tags if tag.name == "form"])
     for link in [tag for tag in tags if tag.name == "a" and _is_anchor_of_heading(tag)]:
         link.unwrap()
     for table in [tag for tag in tags if not _LISTINGS.isdisjoint(_classes(tag)) and tag.find("pre")]:
@@ -244,9 +278,44 @@ def _strip(root: Tag) -> None:
         _on_one_line(cell)
 
 
-def _is_boilerplate(tag: Tag) -> bool:
+def _wrappers(tags: Iterable[Tag]) -> set[int]:
+    """Return the ids of the tags around a main part, an article or a top heading."""
+    wrappers: set[int] = set()
+    for tag in tags:
+        if tag.name in {"article", "h1"} or _is_main(tag):
+            wrappers.update(
+                id(parent) for parent in takewhile(lambda tag: id(tag) not in wrappers, tag.parents)
+            )
+    return wrappers
+
+
+def _strip_forms(root: Tag, forms: Sequence[Tag]) -> None:
+    """Drop forms to fill in; a form around the text, as ASP.NET has it, is another part of the page."""
+    n_prose = _n_prose(root) if forms else 0
+    dropped = []
+    for form in reversed(forms):  # a form in a form is that of the outer one, as browsers have it
+        n_own = _MIN_PROSE if form.find_parent("form") else _n_prose(form)
+        if n_own >= _MIN_PROSE or 2 * n_own > n_prose:
+            form.name = "div"
+        else:
+            dropped.append(form)
+    _extract(dropped)
+
+
+def _extract(dropped: Sequence[Tag]) -> None:
+    """Take tags out of the page; without its index the library would search each among all its siblings."""
+    ids = {id(tag) for tag in dropped}
+    for parent in {id(tag.parent): tag.parent for tag in dropped if tag.parent is not None}.values():
+        for index in reversed(range(len(parent.contents))):
+            if id(parent.contents[index]) in ids:
+                parent.contents[index].extract(index)
+
+
+def _is_boilerplate(tag: Tag, *, is_wrapper: bool) -> bool:
     attributes, name = tag.attrs, tag.name
     if name in _DROPPED or (name == "dialog" and "open" not in attributes):
+        return True
+    if name == "aside" and _is_beside_the_text(tag):
         return True
     if not attributes:
         return False
@@ -257,7 +326,7 @@ def _is_boilerplate(tag: Tag) -> bool:
         or attributes.get("role") in _DROPPED_ROLES
         or not _DROPPED_CLASSES.isdisjoint(classes)
         or bool(_HIDDEN.search(str(attributes.get("style") or "")))
-        or bool(_COOKIES.search(" ".join([*classes, str(attributes.get("id") or "")])))
+        or (not is_wrapper and bool(_COOKIES.search(_names(tag))))
         or (name == "a" and bool(_PAGE_LINK.fullmatch(" ".join(tag.get_text().split()))))
         or (name == "img" and str(attributes.get("src")).startswith("data:"))
     )
@@ -265,6 +334,18 @@ def _is_boilerplate(tag: Tag) -> bool:
 
 def _classes(tag: Tag) -> Sequence[str]:
     return tag.get_attribute_list("class") if "class" in tag.attrs else ()
+
+
+def _names(tag: Tag) -> str:
+    return " ".join([*_classes(tag), str(tag.get("id") or "")])
+
+
+def _is_beside_the_text(aside: Tag) -> bool:
+    if _SIDEBAR.search(_names(aside)):
+        return True
+    if aside.get("role") == "note" or _NOTE.search(_names(aside)):
+        return False
+    return not any(tag.name == "article" or _is_main(tag) for tag in aside.parents)
 
 
 def _is_anchor_of_heading(link: Tag) -> bool:
