@@ -187,3 +187,9 @@ def test_an_article_with_most_of_the_text_or_the_only_top_heading_is_the_page() 
     menu = '<div class="menu"><a href="a.html">Menu</a> <a href="b.html">Menu</a></div><div>Imprint</div>'
     assert "Imprint" not in visible(f"{menu}<article>{TEXT}</article>")
     assert "Comment" not in visible(f"<article><h1>VPN</h1>Short.</article><p>Comment {'so long ' * 9}</p>")
+
+
+@pytest.mark.timeout(60)
+def test_a_cell_of_many_bars_is_read_in_time_that_grows_with_it() -> None:
+    text = text_of("<table><tr><td>" + "|<b>x</b>" * 10_000)
+    assert text.count(r"\|") == 10_000

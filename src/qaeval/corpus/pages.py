@@ -141,6 +141,11 @@ class _Converter(MarkdownConverter):
         is_simple = re.fullmatch(r"\d+|\w|\(.*\)", power, re.DOTALL)
         return f"^{power}" if is_simple else f"^({power})"
 
+    def process_text(self, el: NavigableString, parent_tags: set[str]) -> str:
+        """Convert text like the library; a bar of a cell would start another one."""
+        text = str(super().process_text(el, parent_tags))  # type: ignore[misc]
+        return text if _CELLS.isdisjoint(parent_tags) else text.replace("|", r"\|")
+
     def convert_td(self, el: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - overrides
         self.cells[id(el)] = text.strip().replace("\n", " ")
         return f" {self.cells[id(el)]} |"
@@ -378,5 +383,3 @@ def _on_one_line(cell: Tag) -> None:
         del cell["rowspan"]
     for pre in cell.find_all("pre"):
         pre.name = "code"
-    for text in cell.find_all(string=re.compile(r"\|")):
-        text.replace_with(text.replace("|", r"\|"))
