@@ -95,6 +95,25 @@ def test_real_documentation_can_be_chunked_and_compared(
     assert all(candidate["n_valid"] == 36 for candidate in report["candidates"])
 
 
+def test_documents_without_a_chunk_are_named_and_not_counted(
+    work_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docs = work_dir / "docs"
+    docs.mkdir()
+    (docs / "good.md").write_text("# Pumps\n\nThe pump starts at 40 degrees.\n")
+    (docs / "nav.html").write_text("<nav>Home</nav>")
+    assert run(["chunk", "docs"]) == 0
+    stdout, stderr = capsys.readouterr()
+    assert stdout.startswith("chunks.jsonl: 1 chunk of 1 document,")
+    assert stderr == "1 document gave no chunk: nav.html\n"
+    for n in range(25):
+        (docs / f"empty{n:02}.md").write_text("")
+    assert run(["init", "project", "--documents", "docs", "--name", "pumps"]) == 0
+    stdout, stderr = capsys.readouterr()
+    assert "26 documents gave no chunk: empty00.md, empty01.md, " in stdout + stderr
+    assert "empty19.md, and 6 more" in stdout + stderr
+
+
 def test_chunk_lists_ignored_files_and_never_overwrites(
     work_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,6 +89,8 @@ def chunk(
     )
     if large := sum(n > size for n in cut.n_tokens):
         say(f"{large:,} larger than {size} tokens: sentences, table rows and code lines are never cut")
+    if cut.without_chunk:
+        say(cut.without_chunk, error=True)
     if cut.n_duplicates:
         say(f"{plural(cut.n_duplicates, 'duplicate')} of earlier chunks left out")
     if cut.ignored:

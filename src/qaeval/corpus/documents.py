@@ -11,7 +11,7 @@ from qaeval.corpus.reading import find_documents, read_documents
 from qaeval.errors import DataError, UsageError
 
 _SHOWN: Final = 20
-"""Unreadable documents listed in a message."""
+"""Documents listed in a message."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,9 @@ class ChunkedDocuments:
     rows: tuple[dict[str, Any], ...]
     """Rows of the chunk file; a text that occurs twice is left out the second time."""
     n_documents: int
-    """Documents that were read."""
+    """Documents with a chunk."""
+    without_chunk: str
+    """Message about documents without a chunk: empty ones, and boilerplate; empty without any."""
     n_duplicates: int
     """Chunks left out."""
     ignored: str
@@ -73,16 +75,25 @@ def cut_documents(
     if not chunks:
         raise UsageError(f"{names}: no chunks, the documents are empty or boilerplate")
     first = {chunk.text: chunk.chunk_id for chunk in reversed(chunks)}
+    named = {chunk.document for chunk in chunks}
+    without = [document.name for document in read if document.name not in named]
     extra = {"language": language} if language else {}
     kept = [chunk for chunk in chunks if first[chunk.text] == chunk.chunk_id]
     return ChunkedDocuments(
         rows=tuple({**chunk.row(), **extra} for chunk in kept),
-        n_documents=len(read),
+        n_documents=len(named),
+        without_chunk=_without_chunk(without) if without else "",
         n_duplicates=len(chunks) - len(kept),
         ignored=ignored,
         unreadable=unreadable,
         n_tokens=tuple(chunk.n_tokens for chunk in kept),
     )
+
+
+def _without_chunk(names: Sequence[str]) -> str:
+    more = [f"and {len(names) - _SHOWN:,} more"] if len(names) > _SHOWN else []
+    documents = "document" if len(names) == 1 else "documents"
+    return f"{len(names):,} {documents} gave no chunk: {', '.join([*names[:_SHOWN], *more])}"
 
 
 def _unreadable(problems: Sequence[str], n_found: int, *, is_skipped: bool) -> str:

@@ -46,6 +46,7 @@ def chunks_of_documents(
     cut = cut_documents(documents, size=size, language=language, skip_unreadable=skip_unreadable)
     notes = (
         f"skipped: {cut.unreadable}" if cut.unreadable else "",
+        cut.without_chunk,
         f"duplicate chunks left out: {cut.n_duplicates:,}" if cut.n_duplicates else "",
         f"ignored files: {cut.ignored}" if cut.ignored else "",
     )
