@@ -794,6 +794,27 @@ def test_pdf_is_read_by_page_without_headers_footers_and_hyphenation(read_text: 
     assert [(chunk.text, chunk.place) for chunk in make_chunks(document, size=6, min_tokens=0)] == expected
 
 
+def test_pages_of_the_same_form_keep_their_numbers(read_text: ReadText) -> None:
+    pages = [[f"Server {n}", f"CPU: {4 * n} cores", f"Price: {7 * n} EUR"] for n in range(1, 7)]
+    document = read_text(pdf_bytes(*pages), "servers.pdf")
+    assert visible_lines(document) == [line for page in pages for line in page]
+    with_edges = [["Price list 2026", *page, f"Page {n} of 6"] for n, page in enumerate(pages, start=1)]
+    assert visible_lines(read_text(pdf_bytes(*with_edges), "list.pdf")) == visible_lines(document)
+
+
+def test_a_page_number_in_a_header_is_dropped_and_no_page_is_emptied(read_text: ReadText) -> None:
+    texts = ["One.", "Two.", "", "Four.", "Five."]
+    pages = [[f"User manual {n + 9}", "Acme 2026", text] for n, text in enumerate(texts)]
+    assert visible_lines(read_text(pdf_bytes(*pages), "m.pdf")) == [
+        "One.",
+        "Two.",
+        "User manual 11",
+        "Acme 2026",
+        "Four.",
+        "Five.",
+    ]
+
+
 def test_lines_shared_by_only_three_pages_are_kept(read_text: ReadText) -> None:
     assert (
         visible_lines(read_text(pdf_bytes(["Same", "a."], ["Same", "b."], ["Same", "c."]), "m.pdf")).count(

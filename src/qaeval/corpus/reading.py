@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from markdown_it import MarkdownIt
 
@@ -55,6 +55,8 @@ _EDGE_LINES: Final = 3
 """Lines at the top and bottom of a PDF page that are searched for headers and footers."""
 _MIN_PAGES: Final = 4
 """Least pages for the search: on fewer, the same line on most pages may be a coincidence."""
+_NUMBER: Final = re.compile(r"\d{1,9}")
+_PAGE_NUMBER: Final = re.compile(r"(?i)(?:page|seite|p|pg|s|of|von|[\W_])*")
 _BROKEN_WORD: Final = re.compile(r"[^\W\d_](?:-|\u00ad)$")
 
 
@@ -364,15 +366,59 @@ def _pdf(path: Path) -> tuple[str, str, list[Line]]:
 
 
 def _without_edges(pages: list[list[str]]) -> list[list[str]]:
-    """Drop headers and footers: edge lines that more than half of the pages share, numbers aside."""
-    edges: list[dict[int, str]] = []
-    for page in pages:
-        filled = [number for number, text in enumerate(page) if text.strip()]
-        edge = {*filled[:_EDGE_LINES], *filled[-_EDGE_LINES:]}
-        edges.append({number: re.sub(r"\d+", "#", "".join(page[number].split())) for number in edge})
-    on_pages = Counter(text for edge in edges for text in set(edge.values()))
+    """Drop headers and footers: edge lines that more than half of the pages share, page numbers aside.
+
+    Where pages share other edge lines but for their numbers, they are filled forms, and ``Server 3`` on the third
+    is no page number. A page of which nothing would remain is kept.
+    """
+    edges = _edges(pages)
     too_many = len(pages) // 2 + 1 if len(pages) >= _MIN_PAGES else len(pages) + 1
+    on_pages = Counter(line for edge in edges for line in set(edge.values()))
+    shared = {line for line, n in on_pages.items() if n >= too_many}
+    wordings = Counter(wording for edge in edges for wording in {line.wording for line in edge.values()})
+    shared_wordings = {wording for wording, n in wordings.items() if n >= too_many}
+    if shared_wordings - {line.wording for line in shared}:
+        shared = {line for line in shared if not line.is_numbered or _PAGE_NUMBER.fullmatch(line.wording)}
+    remaining = []
+    for page, edge in zip(pages, edges, strict=True):
+        kept = [text for number, text in enumerate(page) if edge.get(number) not in shared]
+        remaining.append(kept if any(text.strip() for text in kept) else page)
+    return remaining
+
+
+class _EdgeLine(NamedTuple):
+    wording: str
+    """The line without spaces, and with # in place of each number."""
+    numbers: tuple[int, ...]
+    """Those that follow the page less its index."""
+    is_numbered: bool
+    """Whether a number follows the page."""
+
+
+def _edges(pages: list[list[str]]) -> list[dict[int, _EdgeLine]]:
+    """Return the first and last lines of each page by line number."""
+    found: list[dict[int, tuple[str, list[int]]]] = []
+    values: dict[tuple[str, int], tuple[Counter[int], Counter[int]]] = {}
+    for index, page in enumerate(pages):
+        filled = [number for number, text in enumerate(page) if text.strip()]
+        texts = {n: "".join(page[n].split()) for n in {*filled[:_EDGE_LINES], *filled[-_EDGE_LINES:]}}
+        found.append(
+            {n: (_NUMBER.sub("#", text), [*map(int, _NUMBER.findall(text))]) for n, text in texts.items()}
+        )
+        for wording, numbers in found[-1].values():
+            for position, number in enumerate(numbers):
+                fixed, following = values.setdefault((wording, position), (Counter(), Counter()))
+                fixed[number] += 1
+                following[number - index] += 1
+    follows = {
+        place: max(following.values()) > max(fixed.values()) for place, (fixed, following) in values.items()
+    }
+
+    def edge_line(wording: str, numbers: list[int], index: int) -> _EdgeLine:
+        is_following = [follows[wording, position] for position in range(len(numbers))]
+        relative = tuple(n - index * moves for n, moves in zip(numbers, is_following, strict=True))
+        return _EdgeLine(wording, relative, any(is_following))
+
     return [
-        [text for number, text in enumerate(page) if on_pages[edge.get(number, "")] < too_many]
-        for page, edge in zip(pages, edges, strict=True)
+        {number: edge_line(*line, index) for number, line in edge.items()} for index, edge in enumerate(found)
     ]
