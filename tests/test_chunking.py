@@ -161,6 +161,40 @@ def test_single_huge_line_is_split_only_at_sentence_ends() -> None:
     assert chunk_texts(unbroken, size=10) == [unbroken]
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("word " * 100_000, "a.txt"),
+        ("# " + "word " * 100_000 + "\n\nText.", "a.md"),
+        ("iVBORw0KGgo" * 20_000, "a.txt"),
+        (
+            "A pump. ![](data:image/png;base64," + "iVBORw0KGgo" * 20_000 + ") It stops. " + "word " * 9,
+            "a.md",
+        ),
+        ("漢字" * 30_000, "a.md"),
+    ],
+)
+def test_what_is_far_above_the_size_is_cut_and_complete(read_text: ReadText, text: str, name: str) -> None:
+    for size in (20, 400):
+        chunks = make_chunks(read_text(text, name), size, count=words_counter())
+        assert max(chunk.n_tokens for chunk in chunks) <= size
+        assert max(len(chunk.text) for chunk in chunks) <= 2_000 + 5 * size
+        assert "".join("".join(chunk.text.split()) for chunk in chunks) == "".join(text.split())
+        assert all(chunk.text in text for chunk in chunks)
+        assert max(len(chunk.title) for chunk in chunks) <= 1_000
+
+
+def test_pieces_of_a_long_line_of_code_or_row_stand_below_their_fence_or_header() -> None:
+    line = " ".join(f"w{number}" for number in range(5_000))
+    fenced = chunk_texts(f"```sh\n{line}\n```", size=400)
+    assert {(text[:6], text[-4:]) for text in fenced} == {("```sh\n", "\n```")}
+    assert drawn_words("\n".join(fenced)) == line.split()
+    rows = chunk_texts(f"| h |\n|---|\n| {line} |\n", size=400)
+    assert all(text.startswith("| h |\n|---|\n") and count_words(text) <= 400 for text in rows)
+    assert drawn_words("\n".join(rows)) == line.split()
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("text", ["!" * 20_000, ". " * 10_000, "x" + " " * 20_000 + "y.", "` " * 10_000])
 def test_long_runs_of_punctuation_and_spaces_are_fast(read_text: ReadText, text: str) -> None:

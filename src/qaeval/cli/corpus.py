@@ -63,7 +63,7 @@ def chunk(
     """Cut documents into chunks.
 
     Chunks consist of whole blocks with their headings, without boilerplate. Sentences, table rows and lines
-    of code are never cut.
+    of code are not cut, unless they are far larger than --size.
     """
     from qaeval.corpus.chunking import tokenizer_counter
     from qaeval.corpus.documents import cut_documents
@@ -88,7 +88,7 @@ def chunk(
         f"{out}: {plural(len(cut.rows), 'chunk')} of {plural(cut.n_documents, 'document')}, median {median:,} tokens"
     )
     if large := sum(n > size for n in cut.n_tokens):
-        say(f"{large:,} larger than {size} tokens: sentences, table rows and code lines are never cut")
+        say(f"{large:,} larger than {size} tokens: sentences, table rows and code lines are not cut")
     if cut.without_chunk:
         say(cut.without_chunk, error=True)
     if cut.n_duplicates:

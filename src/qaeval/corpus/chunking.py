@@ -1,7 +1,8 @@
 """Cut documents into chunks: whole blocks up to a size in tokens, verbatim slices of the source.
 
-A document consists of units that are never cut: headings, sentences, table rows, lines of code. A chunk is
-a run of units; a piece of a table also repeats the table's header, and a piece of a fenced block the fence.
+A document consists of units that are not cut: headings, sentences, table rows, lines of code; one that is far
+above the size is cut at spaces into several. A chunk is a run of units; a piece of a table also repeats the
+table's header, and a piece of a fenced block the fence.
 """
 
 import re
@@ -32,6 +33,19 @@ _LONG_SENTENCE: Final = 8
 """Lines; a longer paragraph without the end of a sentence is a listing, and is split at its lines."""
 _WORD: Final = word_pattern(characters="\uac00-\ud7af")
 """A word as `count_words` has it; Korean has spaces, but a token is hardly more than one of its syllables."""
+_VISIBLE: Final = re.compile(r"\S")
+
+_LONG_WORD: Final = 2_000
+"""Characters; of a longer word, like base64 data, each five count as a word."""
+_FAR_ABOVE: Final = 8
+"""Sizes that a sentence, row or line of code may take before it is cut."""
+_NEVER_CUT: Final = 2_000
+"""Tokens of a unit that is not cut, however small the size."""
+_ALWAYS_CUT: Final = 15_000
+"""Tokens of a unit that is cut, however large the size: a run refuses chunks of 20,000 words."""
+_MAX_TITLE: Final = 1_000
+_MAX_REPEATED: Final = 10_000
+"""Characters of a table header that each of its chunks repeats."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ class DocumentChunk:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """A span of the document's text that is never cut."""
+    """A span of the document's text that is not cut."""
 
     start: int
     end: int
@@ -78,7 +92,16 @@ class _Unit:
 
 def words_counter() -> Callable[[str], int]:
     """Return a counter without a tokenizer: four tokens per three words."""
-    return lambda text: ceil(len(_WORD.findall(text)) * 4 / 3)
+
+    def count(text: str) -> int:
+        words = _WORD.findall(text)
+        n = len(words)
+        if len(text) > _LONG_WORD:
+            long_words = (word for word in words if len(word) > _LONG_WORD)
+            n += sum(sum(map(str.isalnum, word)) // 5 for word in long_words)
+        return ceil(n * 4 / 3)
+
+    return count
 
 
 def tokenizer_counter(path: Path) -> Callable[[str], int]:
@@ -122,9 +145,10 @@ def chunk_documents(
 
     Chunks are filled with whole blocks. A block that is larger than ``size``, or that does not fit into a
     chunk with fewer than ``min_tokens`` tokens, is split between list items, table rows, lines of code or
-    sentences; a single one of these is never cut, even if it is larger than ``size``. A heading starts a
-    new chunk once the current chunk has ``min_tokens`` tokens, and stays with the text below it. Every line
-    is in one chunk; with ``overlap``, the last units of a chunk are repeated in the next chunk of the same
+    sentences; a single one of these is not cut, even if it is larger than ``size``, unless it is far larger:
+    then it is cut at spaces, or at characters where it has none. A heading starts a new chunk once the
+    current chunk has ``min_tokens`` tokens, and stays with the text below it. Every line is in one chunk, if
+    it is not cut; with ``overlap``, the last units of a chunk are repeated in the next chunk of the same
     section.
 
     Args:
@@ -157,10 +181,42 @@ class _Chunker:
         self.document, self.count, (self.size, self.overlap, self.min_tokens) = document, count, sizes
         self.text = "\n".join(line.text for line in document.lines)
         self.offsets = [0, *accumulate(len(line.text) + 1 for line in document.lines)]
-        self.units = _units(document, self.text, self.offsets)
+        self.longest = max(self.size, _NEVER_CUT, min(_FAR_ABOVE * self.size, _ALWAYS_CUT))
+        self.units = _units(document, self.text, self.offsets, self._pieces)
         ends = [*(unit.start for unit in self.units[1:]), len(self.text)]
         spans = zip(self.units, ends, strict=False)
         self.sums = [0, *accumulate(count(self.text[unit.start : end]) for unit, end in spans)]
+
+    def _pieces(self, start: int, end: int, repeated: str) -> Iterator[tuple[int, int]]:
+        """Cut a unit that is far above the size at spaces, or where it has none at characters.
+
+        Args:
+            start: Its start.
+            end: Its end.
+            repeated: Text that is added to each piece.
+        """
+        n_tokens = self.count(self.text[start:end]) if end - start > self.longest else 0
+        if n_tokens <= self.longest:
+            yield start, end
+            return
+        size = max(self.size // 2, self.size - self.count(repeated), 1)
+        n_chars = max(1, (end - start) * size // n_tokens)
+        while start < end:
+            stop = self._piece_end(start, end, n_chars, size)
+            yield start, stop
+            following = _VISIBLE.search(self.text, stop, end)
+            start = following.start() if following else end
+
+    def _piece_end(self, start: int, end: int, n_chars: int, size: int) -> int:
+        """Return the end of a piece of the size: of whole words, or of so many characters of a long one."""
+        while True:
+            piece = self.text[start : min(start + n_chars + 1, end)]
+            if len(piece) > n_chars:
+                head, *tail = piece.rsplit(None, 1)
+                piece = piece.rstrip() if piece[-1].isspace() else head if tail else piece[:-1]
+            if n_chars == 1 or (n_tokens := self.count(piece)) <= size:
+                return start + len(piece)
+            n_chars = max(1, n_chars * size // n_tokens)
 
     def slice(self, first: int, end: int) -> str:
         """Return the text of units, with the repeated lines of a table or fenced block."""
@@ -256,7 +312,13 @@ class _Leaf:
     title: str = ""
 
 
-def _units(document: Document, text: str, offsets: Sequence[int]) -> list[_Unit]:
+def _units(
+    document: Document,
+    text: str,
+    offsets: Sequence[int],
+    pieces: Callable[[int, int, str], Iterable[tuple[int, int]]] = lambda start, end, _: [(start, end)],
+) -> list[_Unit]:
+    """Return the units of a document; ``pieces`` cuts those that are too long."""
     lines = [line.text for line in document.lines]
     leaves = _markdown_leaves(lines, text) if document.markdown else _text_leaves(lines)
     units: list[_Unit] = []
@@ -266,12 +328,17 @@ def _units(document: Document, text: str, offsets: Sequence[int]) -> list[_Unit]
         block += not leaf.rank
         if leaf.level:
             section += 1
-            path = [*(heading for heading in path if heading[0] < leaf.level), (leaf.level, leaf.title)]
+            heading = leaf.level, leaf.title[:_MAX_TITLE]
+            path = [*(heading for heading in path if heading[0] < leaf.level), heading]
         names = tuple(name for _, name in path if name)
         binds = follows is not None and leaf.level > 0 and not 0 < follows.level <= leaf.level
-        for number, (start, end, before, after) in enumerate(_spans(leaf, lines, offsets)):
-            rank = leaf.depth + 1 if number else leaf.rank
-            units.append(_Unit(start, end, rank, leaf.level, binds, block, section, names, before, after))
+        whole, before, after = _spans(leaf, lines, offsets)
+        spans = [piece for span in whole for piece in pieces(*span, before + after)]
+        for number, (start, end) in enumerate(spans):
+            is_last = number == len(spans) - 1
+            rank, level = (leaf.depth + 1, 0) if number else (leaf.rank, leaf.level)
+            edges = before if number else "", "" if is_last else after
+            units.append(_Unit(start, end, rank, level, binds and is_last, block, section, names, *edges))
     return units
 
 
@@ -305,8 +372,10 @@ def _markdown_leaves(lines: Sequence[str], text: str) -> list[_Leaf]:
     return sorted(leaves, key=lambda leaf: leaf.start)
 
 
-def _spans(leaf: _Leaf, lines: Sequence[str], offsets: Sequence[int]) -> Iterator[tuple[int, int, str, str]]:
-    """Split a leaf into uncut spans: start, end, and the text to repeat before and after a piece."""
+def _spans(
+    leaf: _Leaf, lines: Sequence[str], offsets: Sequence[int]
+) -> tuple[list[tuple[int, int]], str, str]:
+    """Split a leaf into spans, and return with them the text to repeat before and after a piece of it."""
     filled = [line for line in range(leaf.start, leaf.end) if lines[line].strip()]
     n, before, after = len(filled), "", ""
     opening = lines[leaf.start]
@@ -317,10 +386,9 @@ def _spans(leaf: _Leaf, lines: Sequence[str], offsets: Sequence[int]) -> Iterato
         firsts = [0]
     elif leaf.kind == "paragraph_open":
         text, start = "\n".join(lines[filled[0] : filled[-1] + 1]), offsets[filled[0]]
-        sentences = [(start + first, start + last, "", "") for first, last in _sentences(text)]
+        sentences = [(start + first, start + last) for first, last in _sentences(text)]
         if len(sentences) > 1 or n <= _LONG_SENTENCE:
-            yield from sentences
-            return
+            return sentences, "", ""
     elif leaf.kind == "table_open":
         firsts = [0, *range(3, n)]  # the header stays with the first row
         before = f"{opening}\n{lines[leaf.start + 1]}\n"
@@ -329,9 +397,15 @@ def _spans(leaf: _Leaf, lines: Sequence[str], offsets: Sequence[int]) -> Iterato
         is_closed = set(lines[filled[-1]].strip(" \t>")) == {fence[0]} and n > 1
         firsts = [0, *range(2, n - is_closed)]
         before, after = f"{opening}\n", f"\n{opening[: opening.index(fence)]}{fence}"
-    for first, following in zip(firsts, [*firsts[1:], n], strict=True):
-        stop = offsets[filled[following - 1]] + len(lines[filled[following - 1]])
-        yield offsets[filled[first]], stop, before if first else "", after if following < n else ""
+    if len(before) > _MAX_REPEATED:
+        before = after = ""
+    lasts = [filled[following - 1] for following in [*firsts[1:], n]]
+    spans = zip(firsts, lasts, strict=True)
+    return (
+        [(offsets[filled[first]], offsets[last] + len(lines[last])) for first, last in spans],
+        before,
+        after,
+    )
 
 
 def _masked(text: str) -> str:
