@@ -129,7 +129,7 @@ def test_spans_repeat_no_more_than_a_page_holds(rows: str) -> None:
 
 
 def visible(page: str) -> str:
-    return " ".join(page_as_markdown(Path("page.html"), f"<html><body>{page}</body></html>")[1].split())
+    return " ".join(page_as_markdown(Path("page.html"), f"<html><body>{page}</body></html>")[2].split())
 
 
 TEXT = "<h2>VPN</h2><p>The certificate is valid for 90 days.</p>"
