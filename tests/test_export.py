@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from command import qaeval
 from qaeval.agreement.label_files import read_labels
 from qaeval.comparison.csv import escape_formula
-from qaeval.errors import DataError, UsageError
+from qaeval.errors import DataError, UsageError, install_command
 from qaeval.export import ExportResult, Filters, write_export
 from qaeval.export.dedup import ComparedText, deduplicate
 from qaeval.export.licences import SourceModel, check_licences, terms_of
@@ -779,7 +779,7 @@ def test_carriage_return_does_not_start_a_csv_row(tmp_path: Path) -> None:
 
 
 def test_missing_package_error_names_the_extra() -> None:
-    with pytest.raises(UsageError, match=r"pip install 'qaeval-harness\[parquet\]'"):
+    with pytest.raises(UsageError, match=re.escape(install_command("parquet"))):
         require_package("no_such_package_at_all", "parquet")
 
 
