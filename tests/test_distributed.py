@@ -266,7 +266,7 @@ def test_an_invalid_parquet_file_is_named(tmp_path: Path, name: str) -> None:
         (["--ray-address", "127.0.0.1:6379"], "add --backend ray"),
         (["--backend", "ray", "--shard", "0/2"], "distributes a run itself"),
         (["--backend", "ray", "--ray-address", "1.1.1.1:6379"], "outside your own network"),
-        (["--backend", "ray", "--ray-block", "501"], "less than or equal to 500"),
+        (["--backend", "ray", "--ray-block", "501"], "expected a number of at most 500"),
     ],
 )
 def test_contradictory_options_are_refused_before_any_work(
