@@ -344,9 +344,10 @@ def test_without_a_browser_the_url_is_printed_and_ctrl_c_ends_the_command(run: P
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
     assert process.stdout
-    first_lines = [process.stdout.readline() for _ in range(2)]
-    assert re.match(r"open http://127\.0\.0\.1:\d+/\?token=", first_lines[0])
-    assert re.match(r"open http://localhost:8000/\?token=", first_lines[1])
+    first_lines = [process.stdout.readline() for _ in range(3)]
+    assert first_lines[0].startswith("77 questions for --n 100: 5 shown twice")
+    assert re.match(r"open http://127\.0\.0\.1:\d+/\?token=", first_lines[1])
+    assert re.match(r"open http://localhost:8000/\?token=", first_lines[2])
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=20)
     assert (process.returncode, stderr) == (0, "")

@@ -248,7 +248,7 @@ def test_a_constant_judge_leaves_the_rate_to_the_labels() -> None:
     labels_only = clustered_rate((label[:120] == 0).reshape(40, 3).sum(axis=1), np.full(40, 3))
     assert corrected.basis == "labels alone"
     assert value_and_bounds(corrected.estimate) == value_and_bounds(labels_only)
-    assert "the judge adds nothing" in str(corrected.estimate.reason)
+    assert "do not narrow the interval" in str(corrected.estimate.reason)
 
 
 def test_any_letters_can_be_the_target() -> None:

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from qaeval.agreement import messages
-from qaeval.agreement.coefficients import NO_ORDER, Paired
+from qaeval.agreement.coefficients import Paired
 from qaeval.agreement.label_rows import settling_labels, uneven_inclusion, with_settled
 from qaeval.agreement.model import (
+    NO_ORDER,
     AgreementReport,
     FactAgreement,
     FlagAgreement,

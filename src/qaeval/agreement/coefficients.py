@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from qaeval.agreement.model import Coefficients
+from qaeval.agreement.model import NO_ORDER, Coefficients
 from qaeval.report.measure import Measure
 from qaeval.stats import coefficients as stats
 from qaeval.stats import reliability
@@ -18,7 +18,6 @@ from qaeval.stats.multirater import Metric, alpha_from_coincidences
 from qaeval.stats.resampling import jackknife
 
 _ONE_LETTER: Final = "both gave every item the same letter"
-NO_ORDER: Final = "the letters have no order"
 
 # the interval of kappa, so that coefficients differ by their definition only: a delete-one-cluster jackknife
 _BY_JACKKNIFE: Final[dict[str, Callable[[np.ndarray], np.ndarray]]] = {

@@ -5,8 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from qaeval.agreement.coefficients import NO_ORDER
-from qaeval.agreement.model import AgreementOutcome, AgreementReport, Coefficients, RaterAgreement
+from qaeval.agreement.model import NO_ORDER, AgreementOutcome, AgreementReport, Coefficients, RaterAgreement
 from qaeval.agreement.rater_quality import SKIMMING
 from qaeval.report.facts import RubricFacts
 from qaeval.report.measure import Measure

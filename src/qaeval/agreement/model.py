@@ -12,6 +12,8 @@ from qaeval.report.measure import Measure
 
 FORMAT: Final = 1
 """Version of the layout of `AgreementReport`."""
+NO_ORDER: Final = "the letters have no order"
+"""Reason of a coefficient that has no value because it needs a scale."""
 
 
 class LetterAgreement(Part):

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from qaeval.agreement.coefficients import NO_ORDER
 from qaeval.agreement.model import (
+    NO_ORDER,
     AgreementReport,
     Coefficients,
     FactAgreement,

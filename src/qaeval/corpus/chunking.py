@@ -43,6 +43,8 @@ _NEVER_CUT: Final = 2_000
 """Tokens of a unit that is not cut, however small the size."""
 _ALWAYS_CUT: Final = 15_000
 """Tokens of a unit that is cut, however large the size: a run refuses chunks of 20,000 words."""
+_CLOSE: Final = 16
+"""Units by which an estimate may be too large before it is halved."""
 _MAX_TITLE: Final = 1_000
 _MAX_REPEATED: Final = 10_000
 """Characters of a table header that each of its chunks repeats."""
@@ -271,6 +273,9 @@ class _Chunker:
         """Return the end of the units that fit."""
         # the sum of the units' sizes is a cheap estimate of the size of their text: few exact counts remain
         end = max(earliest, bisect_right(self.sums, self.sums[first] + self.size) - 1)
+        # pieces of one long word are estimated far too small: counting back one by one would read the whole word each time
+        while end - earliest > _CLOSE and not self.fits(first, middle := (earliest + end) // 2):
+            end = middle
         while end > earliest and not self.fits(first, end):
             end -= 1
         while end < len(self.units) and self.fits(first, end + 1):
