@@ -1172,9 +1172,7 @@ def import_items(
             common=common,
             join=base,
         )
-        import_run(request, path)
-    with RunStore.open(path, writable=True) as store:
-        store.keep_command(command or f"qaeval.import_items(..., out={str(path)!r})")
+        import_run(request, path, command or f"qaeval.import_items(..., out={str(path)!r})")
     return load_run(path, config=config)
 
 

@@ -52,6 +52,7 @@ from qaeval.report.numbers import plural
 from qaeval.run import generate, grade
 from qaeval.run.items import read_items, refuse_placeholder
 from qaeval.storage.run_directory import (
+    COMMAND,
     GENERATIONS,
     GRADES,
     SAMPLES,
@@ -111,8 +112,13 @@ class ImportRequest:
     model_facts: Callable[[str], Mapping[str, Any]]
 
 
-def import_run(request: ImportRequest, out: Path) -> Path:
+def import_run(request: ImportRequest, out: Path, command: str) -> Path:
     """Make a run of items, whole or not at all.
+
+    Args:
+        request: What is imported.
+        out: Run directory.
+        command: Kept in the run, whose report shows it.
 
     Returns:
         The run directory.
@@ -132,6 +138,7 @@ def import_run(request: ImportRequest, out: Path) -> Path:
             grouped = _read(request, spill)
             _write(request, grouped, spill, folder)
         (folder / "rows").unlink()
+        (folder / COMMAND).write_text(f"{command}\n", encoding="utf-8")
     return out
 
 
