@@ -201,9 +201,9 @@ def test_a_judge_that_failed_makes_no_item_dearer_or_cheaper() -> None:
     rule = {"quantity": "seconds_per_1000_usable", "margin": "10%"}
     whole, third = timed_use(["AAA"] * 100, "before"), timed_use(["AA-"] * 100)
     for run, baseline in ((third, whole), (timed_use(["AAB"] * 100), third)):
-        found = gate(run, baseline, rule).rules[0]
-        assert found.verdict == "inconclusive"
-        assert "the judge gave no letter to" in found.sentence.lower()
+        rule_verdict = gate(run, baseline, rule).rules[0]
+        assert rule_verdict.verdict == "inconclusive"
+        assert "the judge gave no letter to" in rule_verdict.sentence.lower()
     # 60 seconds for 300 items: 200 for 1,000 usable ones, 300 where a third of them has no letter
     limit = {"quantity": "seconds_per_1000_usable", "at_most": 250}
     assert [gate(run, None, limit).rules[0].verdict for run in (whole, third)] == ["pass", "inconclusive"]

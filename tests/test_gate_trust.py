@@ -140,7 +140,7 @@ def test_the_reason_against_a_judge_names_what_applies() -> None:
         f"The judge is not trusted: by anna's labels, the judge {shown} More chunks "
     )
     page = case({"alpha": judged}).with_rows(labels=given).report()
-    (caution,) = [one.text for one in page.headline if "not shown to be reliable" in one.text]
+    (caution,) = [note.text for note in page.headline if "not shown to be reliable" in note.text]
     assert caution.endswith(f"it {shown}")
     screen = build_overview(page)
     assert f"By anna's labels, the judge {shown}" in str(screen)

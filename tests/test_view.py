@@ -270,7 +270,7 @@ def test_latest_is_the_run_that_was_worked_on_last(folder: Path, monkeypatch: py
 def test_a_copy_that_a_gate_graded_again_is_no_run_of_its_own(folder: Path) -> None:
     shutil.copytree(folder / "unfinished", folder / "first.regraded-0a1b2c3d")
     assert "first.regraded-0a1b2c3d" not in list_runs(folder)
-    assert "first.regraded-0a1b2c3d" not in {one.name for one in read_runs(folder)[1]}
+    assert "first.regraded-0a1b2c3d" not in {run_folder.name for run_folder in read_runs(folder)[1]}
 
 
 @pytest.mark.slow

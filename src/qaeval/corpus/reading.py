@@ -262,8 +262,8 @@ def _front_matter(source: str) -> tuple[str, str, int]:
 
 
 def _front_value(pattern: re.Pattern[str], front: str) -> str:
-    found = pattern.search(front)
-    value = found[1].strip() if found else ""
+    match = pattern.search(front)
+    value = match[1].strip() if match else ""
     quoted = _QUOTED.fullmatch(value)
     return quoted[2] if quoted else value
 

@@ -83,19 +83,19 @@ def find_unfinished(
     Raises:
         UsageError: there is none; the message names the last one that is not finished, and what differs.
     """
-    others: dict[Path, str] = {}
-    for path in (path for path in paths if not (path / finished).is_file()):
+    unfinished = [path for path in paths if not (path / finished).is_file()]
+    last = ""
+    for path in unfinished:
         try:
             different = difference(path)
         except QaevalError as error:
             different = str(error).removeprefix(f"{path}: ")
         if not different:
             return path
-        others.setdefault(path, different)
-    found = next((f": {path} differs ({different})" for path, different in others.items()), "")
-    named = shlex.quote(str(next(iter(others), paths[0] if paths else RESULTS / "RUN")))
+        last = last or f": {path} differs ({different})"
+    named = shlex.quote(str(next(iter([*unfinished, *paths]), RESULTS / "RUN")))
     raise UsageError(
-        f"--resume: nothing unfinished in {RESULTS} was begun with these settings{found}. To continue a certain one, add its directory, "
+        f"--resume: nothing unfinished in {RESULTS} was begun with these settings{last}. To continue a certain one, add its directory, "
         f"`--out {named} --resume`, and use its settings; omit --resume to begin anew"
     )
 
