@@ -74,6 +74,36 @@ def test_letter_far_from_the_end_is_found() -> None:
     assert letter_alternatives.top == {"B": -0.5, "x": -2.0}
 
 
+def test_tokens_before_the_end_of_a_reply_are_not_parsed() -> None:
+    # the finest pieces that tokenizers make of the end of a reply with flags
+    end = [
+        '"',
+        "letter",
+        '"',
+        ":",
+        " ",
+        '"',
+        "B",
+        '"',
+        ",",
+        " ",
+        '"',
+        "flaw",
+        '"',
+        ":",
+        " ",
+        '"',
+        "none",
+        '"',
+        "}",
+    ]
+    read = orjson.dumps([token_entry(piece) for piece in [*[" word"] * 5, *end]])[1:-1]
+    unreadable = b'{"token":"unreadable,"logprob":-0.5,"bytes":[],"top_logprobs":[]},' * 80
+    letter_alternatives = alternatives(None, unreadable + read, LETTER)
+    assert letter_alternatives is not None
+    assert letter_alternatives.top == {"B": -0.5}
+
+
 def test_letter_in_the_last_token_is_found() -> None:
     tokens = orjson.dumps([token_entry(piece) for piece in ('{"letter": "', "C")])[1:-1]
     letter_alternatives = alternatives(None, tokens, LETTER)

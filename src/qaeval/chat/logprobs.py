@@ -24,8 +24,8 @@ _TOKEN: Final = b'{"token":'
 _AFTER: Final = len(_TOKEN)
 _LOGPROB: Final = b',"logprob":'
 _TOP: Final = b',"top_logprobs":['
-_TAIL: Final = 18
-"""Tokens that are read first: the letter, and the name of a flaw after it, have about 15."""
+_TAIL: Final = 24
+"""Tokens that are read first: from the name of the field with the letter to the end of the reply there are about 15 to 20."""
 _ROUNDING: Final = 0.01
 """A log-probability may be this far above 0."""
 
