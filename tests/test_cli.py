@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from command import qaeval
 from qaeval.cli import run
+from qaeval.cli.tables import print_table
 from replay.server import LoopbackServer
 
 QAEVAL = Path(sys.executable).with_name("qaeval")
@@ -506,3 +509,17 @@ def test_argument_that_is_not_utf_8_is_refused_before_writing(arguments: str, tm
     assert result.returncode == 64
     assert "bad\\udcff.jsonl': an argument that is not UTF-8" in result.stderr
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_table_breaks_no_word_where_the_words_fit_beside_each_other() -> None:
+    written = StringIO()
+    header = ("flag", "embedded-lexical only", "recall", "\u4e2d\u6587")
+    row = ("hallucination", "0", "undefined: never raised", "1")
+    print_table(Console(file=written, width=52), header, [row])
+    words = [line.split() for line in written.getvalue().splitlines()]
+    assert words == [
+        ["embedded-lexical"],
+        ["flag", "only", "recall", "\u4e2d\u6587"],
+        ["hallucination", "0", "undefined:", "1"],
+        ["never", "raised"],
+    ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rich import markup
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _STYLES: Final = {"verdict": "bold", "good": "green", "open": "yellow", "bad": "red"}
 """Style of a verdict, and of the mark of a badge or caution."""
 
+_GAP: Final = 2
+"""Blanks between two columns."""
 _HEAD: Final = 3
 """First cells of a row of texts, its heading: candidate, check or reason, chunk."""
 
@@ -178,15 +181,37 @@ def print_table(
     marked: Callable[[int, int], bool] = lambda _row, _column: False,
     unbroken: Collection[str] = (),
 ) -> None:
-    """Print a table; text wraps except in the first column and those named `unbroken`."""
+    """Print a table; text wraps between words, except in the first column and those named `unbroken`."""
     grid = Grid(box=None, pad_edge=False, header_style="bold")
-    for index, name in enumerate(header):
-        # the first column holds names to copy: it must not wrap
-        grid.add_column(escape(name), overflow="fold", no_wrap=index == 0 or name in unbroken)
-    for row, cells in enumerate(rows):
+    shown = [[*map(visible, cells)] for cells in rows]
+    # the first column holds names to copy: it must not wrap
+    is_unbroken = [index == 0 or name in unbroken for index, name in enumerate(header)]
+    widths = _widths([[*map(visible, header)], *shown], is_unbroken, console.width)
+    for name, no_wrap, width in zip(header, is_unbroken, widths, strict=True):
+        grid.add_column(escape(name), overflow="fold", no_wrap=no_wrap, width=width)
+    for row, cells in enumerate(shown):
         texts = (
-            f"[bold]{escape(cell)}[/bold]" if marked(row, column) else escape(cell)
+            f"[bold]{markup.escape(cell)}[/bold]" if marked(row, column) else markup.escape(cell)
             for column, cell in enumerate(cells)
         )
         grid.add_row(*texts)
     console.print(grid)
+
+
+def _widths(lines: Sequence[Sequence[str]], is_unbroken: Sequence[bool], available: int) -> list[int | None]:
+    """Return the widths of a table's columns: wide ones narrowed alike, none below its longest word.
+
+    All are None where the longest words do not fit beside each other: then rich breaks words.
+    """
+    columns = [*zip(*lines, strict=True)]
+    widths = [max(map(cell_len, column)) for column in columns]
+    least = [
+        width if whole else max(cell_len(word) for cell in column for word in (cell.split() or [""]))
+        for column, width, whole in zip(columns, widths, is_unbroken, strict=True)
+    ]
+    available -= _GAP * (len(columns) - 1)
+    for widest in range(available, -1, -1):
+        narrowed = [max(low, min(width, widest)) for low, width in zip(least, widths, strict=True)]
+        if sum(narrowed) <= available:
+            return [*narrowed]
+    return [None] * len(columns)
