@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -268,16 +269,22 @@ def test_an_interrupted_audit_names_its_command_and_is_resumed(
         registered("planted", ScriptedModel(fails_half_way)),
         pytest.raises(Exception, match="stopped answering"),
     ):
-        run_audit(small_plan, path, SilentProgress(), config=find_config(None))
+        run_audit(
+            small_plan,
+            path,
+            SilentProgress(),
+            config=find_config(None),
+            command="qaeval audit planted --n 12 --seed 0",
+        )
     with RunStore.open(path, is_audit=True) as store:
         graded = {row.task_id for row in store.audit_items() if isinstance(row.grade, Grade)}
-    finish = f"qaeval audit planted --eval rag_qa --n 12 --seed 0 --out {path} --resume"
+    finish = f"qaeval audit planted --n 12 --seed 0 --out {path} --resume"
     with pytest.raises(DataError, match=re.escape(finish)):
         write_mutants(path)
     assert not (path / "mutants").exists()
     capsys.readouterr()
     assert command(["audit", str(path)]) == 65
-    assert capsys.readouterr().err == f"qaeval: {path}: not finished: `{finish}`\n"
+    assert capsys.readouterr().err == f"qaeval: {path}: the audit is not finished: `{finish}`\n"
     assert command(["report", str(path)]) == 65
     assert f"`qaeval audit {path}` shows it, or how to finish it" in capsys.readouterr().err
     model = ScriptedModel(Judge(small_plan, perfect))
@@ -544,13 +551,21 @@ def test_an_audit_continues_in_the_folder_where_it_was_begun(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["audit", "embedded-lexical", "--eval", "rag_qa", "--n", "12"]
-    command([*words, "--out", "results/audit-mine"])
-    command([*words, "--seed", "7", "--out", "results/audit-other"])
+
+    def typed(*options: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["qaeval", *words, *options])
+        return command([*words, *options])
+
+    typed("--out", "results/audit-mine")
+    typed("--seed", "7", "--out", "results/audit-other")
     for folder in Path("results").iterdir():
         (folder / "audit.json").unlink()
     capsys.readouterr()
-    assert command([*words, "--resume"]) == 3
+    assert typed("--resume") == 3
     assert capsys.readouterr().err.startswith("continuing results/audit-mine\n")
+    begun, resumed = Path("results/audit-mine/command.txt").read_text().splitlines()
+    assert begun == "qaeval audit embedded-lexical --eval rag_qa --n 12 --out results/audit-mine"
+    assert resumed == "qaeval audit embedded-lexical --eval rag_qa --n 12 --resume"
     assert {path.parent.name for path in Path("results").glob("*/audit.json")} == {"audit-mine"}
 
 

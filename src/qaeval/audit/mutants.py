@@ -7,12 +7,12 @@ from typing import Final
 
 from qaeval.agreement.label_files import read_labels
 from qaeval.agreement.label_rows import with_settled
-from qaeval.audit.resume import require_finished
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.errors import DataError
 from qaeval.records import AuditItem, Generation, Grade, record_id
 from qaeval.run.grade import task_id
 from qaeval.storage.run_directory import GENERATIONS, GRADES, PURPOSE, RunStore
+from qaeval.storage.runs import way_on
 from qaeval.text.defects import VARIANTS, Verdict
 
 FOLDER: Final = "mutants"
@@ -50,7 +50,10 @@ def write_mutants(audit: Path) -> Path:
     """
     path = audit / FOLDER
     with RunStore.open(audit, is_audit=True) as store:
-        require_finished(store)
+        if n := sum(row.is_pending for row in store.audit_items()):
+            raise DataError(
+                f"{audit}: the audit is not finished, {n:,} of its items wait for the judge: {way_on(audit)}"
+            )
         settings = store.settings()
         by_sample: dict[str, dict[str, AuditItem]] = {}
         for row in _planted(store):

@@ -217,6 +217,7 @@ def run_audit(
     config: Config,
     resume: bool = False,
     concurrency: int | None = None,
+    command: str = "",
 ) -> Audit:
     """Ask the judge and write the documents of the audit: ``audit.json``, ``audit.md``, ``audit.html``.
 
@@ -227,6 +228,7 @@ def run_audit(
         config: The registry.
         resume: Whether to continue the audit in `path`.
         concurrency: Requests in flight; None: as many as keep the server busy.
+        command: Kept in the directory; empty: none.
 
     Raises:
         UsageError: the directory holds a run, or none to resume.
@@ -236,6 +238,8 @@ def run_audit(
         StoreError: the directory cannot be written.
     """
     with RunStore.create(path, plan.settings, plan.samples, resume=resume) as store:
+        if command:
+            store.keep_command(command)
         runner = Runner(
             store,
             progress,

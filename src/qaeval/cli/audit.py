@@ -16,6 +16,7 @@ from qaeval.cli.options import (
     Resume,
     RubricName,
     Seed,
+    command_line,
     complete_judge,
     endpoint_urls,
     find_run_argument,
@@ -72,20 +73,18 @@ def audit(
 
     It plants one defect each in good items, asks the judge about both, and asks again in ways that should change no letter. Needs no labels. Exit code 0: trusted so far, 2: not enough data, 3: not trusted.
     """
-    from qaeval.audit.resume import command_to_finish
     from qaeval.audit.run import REPORT, make_audit_plan, run_audit, show_again
     from qaeval.cli.progress import progress_on_stderr
     from qaeval.environment import new_run_name
     from qaeval.registry.find import find_config
     from qaeval.storage.run_directory import AUDIT, RunStore
-    from qaeval.storage.runs import RESULTS, find_unfinished, list_audits, resume_command
+    from qaeval.storage.runs import RESULTS, find_unfinished, list_audits, resume_command, way_on
 
     if (Path(judge) / REPORT).is_file():
         _show(show_again(Path(judge)), as_json=as_json)
         return
     if (Path(judge) / AUDIT).is_file():
-        with RunStore.open(Path(judge), is_audit=True) as store:
-            raise DataError(f"{judge}: not finished: `{command_to_finish(store.settings(), store.path)}`")
+        raise DataError(f"{judge}: the audit is not finished: {way_on(Path(judge))}")
     registry = find_config(config).with_endpoints(endpoint_urls(endpoint))
     plan = make_audit_plan(
         registry, judge, eval_name=eval_name, rubric=rubric, labels=labels or (), run=run, n=n, seed=seed
@@ -108,6 +107,7 @@ def audit(
             config=registry,
             resume=resume,
             concurrency=None if limit == "auto" else limit,
+            command=command_line(),
         )
     except (QaevalError, KeyboardInterrupt):
         if (path / AUDIT).is_file() and not (path / REPORT).is_file():

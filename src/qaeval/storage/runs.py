@@ -115,7 +115,7 @@ def resume_command(words: Sequence[str], path: Path) -> str:
 
 
 def next_command(run: Path) -> str:
-    """Return the command line that completes a run, by those that the run keeps; empty where it keeps none.
+    """Return the command line that completes a run or an audit, by those that it keeps; empty where it keeps none.
 
     A run may come from a stranger: no other command than one of a run is returned.
 
@@ -127,7 +127,7 @@ def next_command(run: Path) -> str:
     for line in reversed(commands):
         with suppress(ValueError):
             words = shlex.split(line)
-            if words[:1] == ["qaeval"] and words[1:2] in (["compare"], ["generate"]):
+            if words[:1] == ["qaeval"] and words[1:2] in (["compare"], ["generate"], ["audit"]):
                 command = resume_command(words, run)
                 return f"{command} && {grade}" if words[1] == "generate" else command
     is_made_elsewhere = any(line.startswith(("qaeval import ", "qaeval merge ")) for line in commands)
@@ -135,7 +135,7 @@ def next_command(run: Path) -> str:
 
 
 def way_on(run: Path) -> str:
-    """Say which command completes a run; errors as in `next_command`."""
+    """Say which command completes a run or an audit; errors as in `next_command`."""
     command = next_command(run)
     return (
         f"`{command}`" if command else f"the command of the run with --out {shlex.quote(str(run))} --resume"
