@@ -251,6 +251,7 @@ def test_card_lists_every_file_with_its_hash_and_every_split(example: RunStore, 
         run_settings["grading"]["rubric"]["sha"],
         "embedded-lead",
         "assistant_only_loss=True",
+        f"The judge `embedded-lexical` graded {sum(result.counts.values()):,} items with the rubric `qa_pair_abc/3`.",
     ):
         assert excerpt in card
     assert "## Personal and confidential" in card

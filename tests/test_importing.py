@@ -260,11 +260,11 @@ def test_a_row_without_an_item_is_a_failure_with_a_reason(
 
 
 def test_empty_error_values_are_not_failures(tmp_path: Path) -> None:
-    values = [False, "False", None, 0, "", {}]
+    values = [False, "False", None, 0, "", {}, "0", "no", "None", " null "]
     items = [pair("c0", n, error=value, raw=f"reply {n}") for n, value in enumerate(values[:3])]
     items += [pair("c1", n, error=value) for n, value in enumerate(values[3:])]
     out = api.import_items(write_lines(tmp_path / "gpt.jsonl", items), out=tmp_path / "run").path
-    assert imported_counts(out) == {"gpt": {"valid": 6}}
+    assert imported_counts(out) == {"gpt": {"valid": 10}}
     assert [row["text"] for row in read_rows(out)] == ["reply 0", ""]
 
 

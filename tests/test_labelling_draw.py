@@ -160,6 +160,15 @@ def test_draw_does_not_apply_to_labels_of_another_rater() -> None:
     assert [label.inclusion for label in replay(rows).labels] == [0.25, None]
 
 
+def test_a_draw_under_another_rubric_leaves_the_next_draw_counted() -> None:
+    rows = [
+        draw_row(ITEMS[:2], unit="item", by="random", rubric="other/1"),
+        draw_row(ITEMS[:2], draw_id="e", unit="item", by="random", probability=0.5),
+        *(label_of(item).model_copy(update={"rubric": "abc/1"}) for item in ITEMS[:2]),
+    ]
+    assert [label.inclusion for label in replay(rows).labels] == [0.5, 0.5]
+
+
 def inclusions(labels: Sequence[Label]) -> list[tuple[str, float | None]]:
     return [(label.item_id, label.inclusion) for label in labels]
 

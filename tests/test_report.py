@@ -17,7 +17,7 @@ from qaeval.comparison.report import Report
 from qaeval.comparison.terminal import overview_text
 from qaeval.records import Generation
 from qaeval.report import numbers
-from qaeval.report.chart import DARK, LIGHT, Chart, Theme
+from qaeval.report.chart import DARK, LIGHT, Chart, Theme, x_reach
 from qaeval.report.facts import MachineFacts, Meaning, RubricFacts
 from qaeval.report.markdown import escape
 from qaeval.report.markdown import sentence as markdown_sentence
@@ -489,3 +489,21 @@ def test_a_chart_of_cost_needs_two_costs_in_one_unit() -> None:
     assert "cost" in names()  # machine time
     assert "cost" in names(alpha=euro, beta=euro)
     assert "cost" not in names(alpha=euro, beta=dollar)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "reach"),
+    [
+        ((0.25, 0.75), [[25.0], [25.0]]),
+        ((0.0, 0.625), [[50.0], [12.5]]),
+        ((0.625, 0.75), [[0.0], [25.0]]),  # a corrected estimate may lie outside the interval
+        ((0.25, 0.375), [[25.0], [0.0]]),
+        ((None, None), None),
+    ],
+)
+def test_an_interval_in_a_chart_reaches_from_the_value_to_its_bounds(
+    bounds: tuple[float | None, float | None], reach: list[list[float]] | None
+) -> None:
+    low, high = bounds
+    measure = Measure(value=0.5, low=low, high=high, method="m", n=4, n_clusters=4)
+    assert x_reach(measure, 100) == reach

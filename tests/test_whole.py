@@ -87,7 +87,7 @@ def test_a_pipe_is_written_directly(tmp_path: Path) -> None:
 
 
 def test_a_folder_appears_only_when_complete(tmp_path: Path) -> None:
-    target = tmp_path / "run"
+    target = tmp_path / "new" / "parent" / "run"
     for text in ("first", "second"):
         with whole_folder(target, replaces=True) as folder:
             (folder / "a.txt").write_text(text)
@@ -96,7 +96,7 @@ def test_a_folder_appears_only_when_complete(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), whole_folder(target):
         raise ZeroDivisionError
     assert (target / "a.txt").read_text() == "second"
-    assert file_names(tmp_path) == {"run"}
+    assert file_names(target.parent) == {"run"}
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
