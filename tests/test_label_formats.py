@@ -153,6 +153,15 @@ def test_headers_in_any_case_and_lower_case_letters(written: Written) -> None:
     assert letters(written("sheet.jsonl", [{"item_id": "i1", "label": "b"}])) == {"i1": "B"}
 
 
+@pytest.mark.parametrize(
+    "name", ["label", "letter", "grade", "rating", "score", "choice", "verdict", "annotation"]
+)
+def test_a_column_of_letters_is_known_by_its_name(written: Written, name: str) -> None:
+    # a second column of short texts: only the name tells
+    path = written("sheet.csv", f"item_id,topic,{name}\ni1,B,A\ni2,B,C\n")
+    assert letters(path) == {"i1": "A", "i2": "C"}
+
+
 def test_an_array_of_labels_of_qaeval_is_read(written: Written) -> None:
     rows = [Label(item_id="i1", rater="anna", rater_kind="model", letter="B").model_dump(mode="json")]
     (label,) = read_labels(written("labels.json", json.dumps(rows)))

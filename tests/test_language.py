@@ -137,3 +137,39 @@ def test_a_right_answer_in_another_language_is_no_finding(code: str, stated: boo
 def test_codes_are_read_with_country_and_in_three_letters() -> None:
     codes = ("de-DE", "pt_BR", " EN ", "eng", "nb-NO", "python", "tlh", "")
     assert [language_code(code) for code in codes] == ["de", "pt", "en", "en", "nb", "", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("three", "two"),
+    [
+        *(
+            ("ces", "cs"),
+            ("dan", "da"),
+            ("deu", "de"),
+            ("dut", "nl"),
+            ("eng", "en"),
+            ("fra", "fr"),
+            ("fre", "fr"),
+        ),
+        *(
+            ("ger", "de"),
+            ("ita", "it"),
+            ("jpn", "ja"),
+            ("kor", "ko"),
+            ("nld", "nl"),
+            ("pol", "pl"),
+            ("por", "pt"),
+        ),
+        *(
+            ("rus", "ru"),
+            ("spa", "es"),
+            ("swe", "sv"),
+            ("tha", "th"),
+            ("tur", "tr"),
+            ("ukr", "uk"),
+            ("zho", "zh"),
+        ),
+    ],
+)
+def test_codes_of_three_letters_are_those_of_iso_639_2(three: str, two: str) -> None:
+    assert language_code(three) == two

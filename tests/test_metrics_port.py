@@ -132,6 +132,21 @@ def test_rows_are_counted_by_stage_and_model() -> None:
     assert samples["qaeval_tokens_total", "completion", "m", "generate"] == 20 + 3
 
 
+def test_the_labels_of_each_series_have_their_names() -> None:
+    with exporter() as metrics:
+        progress = Metered(Silent(), metrics)
+        for row in (generation(3), failure()):
+            progress.stage("generate", "m", total=2, done=0).row(row)
+        progress.stage("grade", "j", total=1, done=0).row(grade("A"))
+        lines = set(fetched(metrics.url).splitlines())
+    assert {
+        'qaeval_items_total{model="m",stage="generate"} 3.0',
+        'qaeval_tokens_total{kind="prompt",model="m",stage="generate"} 107.0',
+        'qaeval_failures_total{model="m",reason="truncated",stage="generate"} 1.0',
+        'qaeval_grades_total{letter="A",model="j"} 1.0',
+    } <= lines
+
+
 def test_every_reason_is_there_before_the_first_failure() -> None:
     with exporter() as metrics:
         Metered(Silent(), metrics).stage("grade", "j", total=1, done=0)

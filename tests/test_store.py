@@ -244,3 +244,19 @@ def test_differences_of_long_settings_show_the_text_around_the_change() -> None:
     assert "Use 60 words" in after
     assert max(len(before), len(after)) <= 62
     assert differences({"n": 1, "a": "x"}, {"n": 2, "a": "x"}) == "n was 1, now 2"
+
+
+def test_differences_are_named_as_on_the_command_line() -> None:
+    def settings(n: int, name: str, letter: str) -> dict[str, object]:
+        return {
+            "sample_set": {"n": n, "seed": n, "digest": name},
+            "eval": {"name": name},
+            "grading": {"judge": {"name": name}, "rubric": {"name": letter}},
+        }
+
+    assert differences(settings(1, "a", "x"), settings(2, "b", "y")) == (
+        '--eval was "a", now "b"; --judge was "a", now "b"; --rubric was "x", now "y"; --n was 1, now 2; --seed was 1, now 2'
+    )
+    assert differences({"sample_set": {"digest": "a"}}, {"sample_set": {"digest": "b"}}) == (
+        'the sample set was "a", now "b"'
+    )

@@ -1,5 +1,6 @@
 """A sweep of one server under increasing load: request timing, level summaries and the knee, with hand-computed values."""
 
+import html
 import json
 import os
 import re
@@ -486,6 +487,25 @@ def test_external_text_is_escaped_in_page_and_markdown() -> None:
     assert "&lt;script&gt;" in page
     assert "<script" not in markdown.replace("\\<", "")
     assert "default-src &#39;none&#39;; style-src &#39;sha256-" in page
+
+
+def test_the_page_begins_with_the_knee_and_the_axis_has_the_measured_levels() -> None:
+    from matplotlib.figure import Figure  # noqa: PLC0415 - 0.4 s that few tests need
+
+    from qaeval.report.chart import LIGHT  # noqa: PLC0415
+
+    sweep = make_sweep(RISING)
+    knee, *others = write_sweep(sweep)[0].paragraphs
+    items = re.findall("<li[^>]*>(.*?)</li>", render_sweep_html(sweep))
+    texts = [html.unescape(re.sub("<[^>]*>", "", item)).replace("\N{NO-BREAK SPACE}", " ") for item in items]
+    assert texts[: 1 + len(others)] == [knee, *others]
+    assert render_sweep_markdown(sweep).count(f"**{knee}**") == 1
+    for chart in sweep_charts(sweep):
+        axes = Figure().subplots()
+        chart.draw(axes, LIGHT)
+        assert [label.get_text() for label in axes.get_xticklabels()] == [
+            str(level.concurrency) for level in sweep.levels
+        ]
 
 
 @pytest.mark.slow

@@ -64,7 +64,8 @@ def _kind_of_folder(path: Path) -> str:
         return f"an eval: `qaeval compare … --eval {name}` reads it"
     if runs := sorted(path.glob("*/settings.json"), key=lambda file: file.stat().st_mtime):
         newest = quote(str(runs[-1].parent))
-        return f"a folder of {len(runs):,} runs: `qaeval history {name}` reads it; the newest run is {newest}"
+        n_runs = "1 run" if len(runs) == 1 else f"{len(runs):,} runs"
+        return f"a folder of {n_runs}: `qaeval history {name}` reads it; the newest run is {newest}"
     files = islice(path.rglob("*"), _MAX_LISTED)
     if any(file.suffix.lower() in DOCUMENTS for file in files if not file.name.startswith(".")):
         return f"a folder of documents: `qaeval chunk {name}` cuts them into chunks"

@@ -29,7 +29,7 @@ class _SampleSet(Record):
 class _Grading(Record):
     """Judge and rubric; logs of Inspect tasks name the judge elsewhere."""
 
-    judge: dict[str, Any] | None
+    judge: dict[str, Any] | None = None
     rubric: dict[str, Any]
     allow_same_family: StrictBool = False
 

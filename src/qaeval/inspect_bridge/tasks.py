@@ -122,8 +122,8 @@ def task_of(
 
 def _log_metadata(plan: Plan, rubric: Rubric) -> dict[str, Any]:
     """Return the metadata that an import reads and checks."""
-    grading_settings = {"judge": None, "rubric": {**rubric.model_dump(mode="json"), "sha": rubric.sha}}
-    settings = {**plan.settings(), "grading": grading_settings}
+    graded_by = {"rubric": {**rubric.model_dump(mode="json"), "sha": rubric.sha}}
+    settings = {**plan.settings(), "grading": graded_by}
     return {
         "format": FORMAT,
         "rubric_sha": rubric.sha,
