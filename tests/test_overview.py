@@ -3,8 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from qaeval.comparison.findings import gather_findings
 from qaeval.comparison.headline import verdict_sentence
 from qaeval.comparison.html import render_html
 from qaeval.comparison.markdown import overview_lines
@@ -263,3 +265,26 @@ def test_a_report_of_an_earlier_version_has_a_first_screen_without_counts() -> N
     shown = build_overview(report.model_copy(update={"review": None}))
     assert [way.n for way in shown.ways] == [None]
     assert replace(shown, ways=()) == replace(build_overview(report), ways=())
+
+
+def test_a_check_of_some_types_counts_their_items_alone() -> None:
+    table = pd.DataFrame(
+        {
+            "candidate": "alpha",
+            "status": ["graded", "graded", "graded", "failed"],
+            "type": ["fact", "fact", "why", "fact"],
+            "findings": [{"short": "2 words"}, None, None, None],
+            "cluster": ["c0", "c1", "c2", "c3"],
+            "item_id": ["i0", "i1", "i2", "i3"],
+            "question": "q",
+            "answer": "a",
+            "weight": 1.0,
+        }
+    )
+    counts = [
+        (rate.n_checked, rate.n_found)
+        for types in ((), ("fact",), ("why",))
+        for group in gather_findings(table, [CheckFacts(name="short", types=types)], ["alpha"])
+        for rate in group.rates
+    ]
+    assert counts == [(3, 1), (2, 1), (1, 0)]
