@@ -93,24 +93,24 @@ def find_good(
         )
     expected = [*_expected(samples)] if definition.item_kind == "answer" and not labels else []
     known = {good.item.item_id for good in labelled}
-    found: dict[GoodSource, list[GoodItem]] = {
+    by_source: dict[GoodSource, list[GoodItem]] = {
         "labels": labelled,
         "expected answers": [good for good in expected if good.item.item_id not in known],
     }
-    if sum(map(len, found.values())) < MIN_GOOD and definition.item_kind == "qa_pair" and not labels:
-        found["statements"] = [
+    if sum(map(len, by_source.values())) < MIN_GOOD and definition.item_kind == "qa_pair" and not labels:
+        by_source["statements"] = [
             good for good in _statements(samples, definition) if good.item.item_id not in known
         ]
-    items = [good for goods in found.values() for good in goods]
+    items = [good for goods in by_source.values() for good in goods]
     if len(items) < MIN_GOOD:
-        counts = ", ".join(f"{len(goods)} from {source}" for source, goods in found.items())
+        counts = ", ".join(f"{len(goods)} from {source}" for source, goods in by_source.items())
         raise DataError(
             f"eval {definition.name}: an audit plants defects in at least {MIN_GOOD} good items, found {counts}; label more items "
             f"with {rubric.letters[0]} (`qaeval label`), or name label files with --labels"
         )
     return GoodItems(
         items=tuple(_spread(items, seed)),
-        source_of={good.item.item_id: source for source, goods in found.items() for good in goods},
+        source_of={good.item.item_id: source for source, goods in by_source.items() for good in goods},
         raters=raters,
     )
 
