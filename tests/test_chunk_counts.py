@@ -11,7 +11,7 @@ import pytest
 from qaeval.analysis import chunk_counts
 from qaeval.analysis.chunk_counts import count_letters
 from qaeval.cli import run as run_command
-from qaeval.comparison.items_at_scale import count_items
+from qaeval.comparison.items_at_scale import count_items, write_item_counts
 from qaeval.comparison.report_file import load_report
 from qaeval.errors import DataError
 
@@ -184,3 +184,22 @@ def test_differences_are_weighted_by_inclusion_probability(tmp_path: Path) -> No
     pq.write_table(pa.table(columns), tmp_path / "items.parquet")
     counts = count_items([tmp_path], ("A", "B", "C"), items_per_sample=1, margin=0.05)
     assert counts.differences[0].difference.value == pytest.approx(30 / 330)
+
+
+@pytest.mark.parametrize("names", ["ab", "abc"])
+def test_p_values_are_corrected_for_several_pairs_alone(tmp_path: Path, names: str) -> None:
+    n = 12
+    columns = {
+        "candidate": [name for name in names for _ in range(n)],
+        "chunk_id": [f"c{number}" for number in range(n)] * len(names),
+        "item_id": [f"i{number}" for number in range(n * len(names))],
+        "position": [0] * n * len(names),
+        "letter": ["AB"[number % (2 + index) == 0] for index in range(len(names)) for number in range(n)],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "items.parquet")
+    counts = count_items([tmp_path], ("A", "B"), items_per_sample=1, margin=0.05)
+    (section,) = write_item_counts(counts)
+    table = section.tables[-1]
+    assert ("Holm" in table.header) == (len(names) > 2)
+    assert {len(row) for row in table.rows} == {len(table.header)}
+    assert len(table.rows) == len(names) * (len(names) - 1) // 2

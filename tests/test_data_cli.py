@@ -95,6 +95,18 @@ def test_real_documentation_can_be_chunked_and_compared(
     assert all(candidate["n_valid"] == 36 for candidate in report["candidates"])
 
 
+def test_chunks_above_the_size_are_counted(work_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (work_dir / "long.txt").write_text(f"{'word ' * 130}end.\n\nA short one.\n")
+    counts = {}
+    for size in (100, 300):
+        assert run(["chunk", "long.txt", "--size", str(size), "--out", f"{size}.jsonl"]) == 0
+        counts[size] = [line for line in capsys.readouterr().out.splitlines() if "larger than" in line]
+    assert counts == {
+        100: ["1 larger than 100 tokens: sentences, table rows and code lines are not cut"],
+        300: [],
+    }
+
+
 def test_documents_without_a_chunk_are_named_and_not_counted(
     work_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
