@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
@@ -18,14 +19,14 @@ from command import Typed, qaeval
 from qaeval.cli import run
 from qaeval.errors import DataError, EndpointError, Interrupted, UsageError
 from qaeval.evals.find import data_root
-from qaeval.records import RUNNING
+from qaeval.records import PREEMPTIONS, RUNNING, WAITING
 from qaeval.registry.config import ModelSpec, Serving, load_config
 from qaeval.registry.model import Lora
 from qaeval.run.hosting import ServerManager, in_turns, lanes, runs_apart
-from qaeval.serving.client import Server
+from qaeval.serving.client import HttpAnswer, Server
 from qaeval.serving.conductor import Conductor, Start
 from qaeval.serving.diagnosis import diagnose, progress
-from qaeval.serving.load import is_idle
+from qaeval.serving.load import LoadWatcher, is_idle
 from qaeval.serving.memory import estimate_memory, fit_together
 from qaeval.serving.metrics import Scraper, read_metrics
 from qaeval.serving.server import (
@@ -157,6 +158,39 @@ async def test_the_installed_version_is_asked_for_its_options() -> None:
         await known_options(("/no/such/vllm",), ENV)
     with pytest.raises(UsageError, match="serve --help=all` failed"):
         await known_options((sys.executable, "-c", "raise SystemExit(3)"), ENV)
+
+
+async def test_a_request_to_stop_ends_the_question_for_options() -> None:
+    command = (sys.executable, "-c", "import time; time.sleep(30)")
+    asked = time.monotonic()
+    with pytest.raises(Interrupted, match="reading the arguments"):
+        await known_options(command, ENV, stopped=lambda: True)
+    assert time.monotonic() - asked < 10
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_servers_left")
+def test_ctrl_c_of_a_terminal_while_options_are_read_is_a_stop(tmp_path: Path) -> None:
+    # a terminal sends the signal to the whole process group
+    slow = tmp_path / "vllm.py"
+    slow.write_text(
+        f"import time; print('asked', file=open({str(tmp_path / 'asked')!r}, 'w')); time.sleep(30)"
+    )
+    registry = registry_file(tmp_path, mistral=entry("ok"))
+    text = json.loads(registry.read_text())
+    text["serving"]["command"] = [sys.executable, str(slow)]
+    registry.write_text(json.dumps(text))
+    command = [QAEVAL, "sweep", "mistral", "--config", str(registry), "--out", str(tmp_path / "s")]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    until = time.monotonic() + 30
+    while not (tmp_path / "asked").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130, error
+    assert "cannot be used" not in error
 
 
 def test_no_server_reports_anything_and_a_folder_needs_no_hub(tmp_path: Path) -> None:
@@ -314,6 +348,24 @@ def test_kill_9_of_qaeval_leaves_no_server(tmp_path: Path) -> None:
     parent.wait()
     parent.stdout.close()
     assert gone(child)
+
+
+@pytest.mark.slow
+def test_a_second_signal_does_not_end_the_supervisor_before_its_server() -> None:
+    server = (
+        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "print(os.getpid(), flush=True); time.sleep(5)"
+    )
+    command = [sys.executable, "-m", "qaeval.serving.supervisor", "0.6", sys.executable, "-c", server]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert gone(pid, within_s=0.5)
+    process.communicate()
 
 
 # ------------------------------------------------------------------------------ in turns
@@ -474,6 +526,43 @@ async def test_a_server_is_idle_when_it_says_that_nothing_runs_or_waits(unused_t
         loopback.in_flight = 1
         assert not await is_idle(server(loopback.url))
     assert not await is_idle(server(f"http://127.0.0.1:{unused_tcp_port}/v1"))
+
+
+class Replying:
+    """A server with given answers to each reading; the last one stays."""
+
+    def __init__(self, *preemptions: float | None) -> None:
+        self._preemptions = list(preemptions)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def ask(self, path: str, **_: object) -> HttpAnswer:
+        assert path == "/metrics"
+        n = self._preemptions.pop(0) if len(self._preemptions) > 1 else self._preemptions[0]
+        if n is None:
+            return HttpAnswer(0)
+        values = {RUNNING: 2.0, WAITING: 0.0, PREEMPTIONS: n}
+        return HttpAnswer(200, "".join(f"{name} {value}\n" for name, value in values.items()).encode())
+
+
+async def test_a_replica_that_misses_a_reading_has_preempted_nothing() -> None:
+    readings: list[dict[str, float]] = []
+    is_done = asyncio.Event()
+
+    def note(values: Mapping[str, float]) -> None:
+        readings.append(dict(values))
+        if len(readings) == 4:
+            is_done.set()
+
+    replicas: Any = [Replying(100, 100, 100, 101), Replying(None, 50, None, 50)]
+    async with LoadWatcher(replicas, note, lambda: True):
+        await is_done.wait()
+    assert [values[PREEMPTIONS] for values in readings[:4]] == [0, 0, 0, 1]
+    assert [values[RUNNING] for values in readings[:4]] == [2, 4, 2, 4]
 
 
 async def test_a_server_is_asked_without_the_proxy_of_the_environment(

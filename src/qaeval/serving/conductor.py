@@ -75,6 +75,7 @@ class Conductor:
 
         Raises:
             UsageError: vLLM cannot be called, does not know an argument, or a folder has no chat template.
+            Interrupted: the user asked to stop.
         """
         if not specs:
             return
@@ -82,7 +83,7 @@ class Conductor:
             require_chat_template(spec)
         if not self._options:
             self._on_message(f"reading the arguments of {self._serving.command[0]}")
-            self._options = await known_options(self._serving.command, self._env)
+            self._options = await known_options(self._serving.command, self._env, stopped=self._stopped)
         for spec in specs:
             argv = serve_command(spec.hosting, command=self._serving.command, port=1, options=self._options)
             _, unknown = lever_arguments(spec.hosting.levers, self._options)

@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
 
-from qaeval.records import LOAD, RUNNING, WAITING
-from qaeval.serving.client import Server
+from qaeval.records import LOAD, PREEMPTIONS, RUNNING, WAITING
+from qaeval.serving.client import HttpAnswer, Server
 from qaeval.serving.server import background_task
 
 _FAST_S: Final = 0.1
@@ -60,7 +60,7 @@ class LoadWatcher:
 
     Args:
         servers: All servers of the model; one that does not answer counts as idle.
-        on_reading: Called with the sum over all servers.
+        on_reading: Called with the sum over all servers; of preemptions with those since the first reading of each server.
         is_changing: Returns whether the next reading should come soon.
     """
 
@@ -73,6 +73,8 @@ class LoadWatcher:
         self._servers = servers
         self._on_reading = on_reading
         self._is_changing = is_changing
+        self._last_preemptions: dict[int, float] = {}
+        self._n_preempted = 0.0
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -89,13 +91,21 @@ class LoadWatcher:
     async def _keep_reading(self) -> None:
         while True:
             answers = await asyncio.gather(*(server.ask("/metrics", root=True) for server in self._servers))
-            total: dict[str, float] = {}
-            for answer in answers:
-                try:
-                    values = read_load(answer.content) if answer.status == _OK else {}
-                except ValueError:
-                    values = {}
-                for name, value in values.items():
-                    total[name] = total.get(name, 0.0) + value
-            self._on_reading(total)
+            self._on_reading(self._added_up(answers))
             await asyncio.sleep(_FAST_S if self._is_changing() else _SLOW_S)
+
+    def _added_up(self, answers: Sequence[HttpAnswer]) -> dict[str, float]:
+        total: dict[str, float] = {}
+        for index, answer in enumerate(answers):
+            try:
+                values = read_load(answer.content) if answer.status == _OK else {}
+            except ValueError:
+                values = {}
+            if PREEMPTIONS in values:
+                # counted by server: the sum of counters would rise when one answers again
+                now = values.pop(PREEMPTIONS)
+                self._n_preempted += max(0.0, now - self._last_preemptions.get(index, now))
+                self._last_preemptions[index] = now
+            for name, value in values.items():
+                total[name] = total.get(name, 0.0) + value
+        return {**total, PREEMPTIONS: self._n_preempted} if self._last_preemptions else total

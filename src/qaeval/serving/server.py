@@ -1,12 +1,14 @@
 """A ``vllm serve`` that qaeval starts: its command, its start, its end, whatever happens in between."""
 
 import asyncio
+import os
 import re
 import shlex
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -136,11 +138,19 @@ def check_arguments(argv: Sequence[str], options: Collection[str]) -> None:
             )
 
 
-async def known_options(command: Sequence[str], env: Mapping[str, str]) -> frozenset[str]:
+async def known_options(
+    command: Sequence[str], env: Mapping[str, str], *, stopped: Callable[[], bool] = lambda: False
+) -> frozenset[str]:
     """Read the options of the installed vLLM.
+
+    Args:
+        command: How vLLM is called.
+        env: Environment of the call.
+        stopped: Returns whether the user asked to stop meanwhile.
 
     Raises:
         UsageError: it cannot be called.
+        Interrupted: the user asked to stop.
     """
     program = shlex.join(command)
     try:
@@ -152,20 +162,30 @@ async def known_options(command: Sequence[str], env: Mapping[str, str]) -> froze
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C that reached it too would look like a broken vLLM
         )
     except OSError as error:
         raise UsageError(
             f"{program!r} cannot be started ({error.strerror}): install vLLM on the machine of the model, or "
             f"set serving.command in qaeval.yaml"
         ) from error
+    reading = asyncio.ensure_future(process.communicate())
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), _HELP_S)
+        async with asyncio.timeout(_HELP_S):
+            while not (await asyncio.wait([reading], timeout=_POLL_S))[0]:
+                if stopped():
+                    raise Interrupted(f"stopped while reading the arguments of {command[0]}")
     except TimeoutError:
-        process.kill()
         raise UsageError(f"`{program} serve --help=all` did not end within {_HELP_S:g} s") from None
-    options = options_of(output.decode(errors="replace"))
+    finally:
+        if not reading.done():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # of a wrapper the program as well
+            await reading
+    output = reading.result()[0].decode(errors="replace")
+    options = options_of(output)
     if process.returncode or not options:
-        tail = "\n".join(output.decode(errors="replace").splitlines()[-5:])
+        tail = "\n".join(output.splitlines()[-5:])
         raise UsageError(f"`{program} serve --help=all` failed, so that vLLM cannot be used:\n{tail}")
     return options
 

@@ -15,25 +15,26 @@ import sys
 import time
 
 _POLL_S = 0.1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: list[str]) -> int:
     """Run the command until it or standard input ends; return its exit code, 128 + n after signal n."""
     grace, *command = arguments
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, _as_exit)
+    received: list[int] = []
+    for signum in _SIGNALS:
+        # no exception: a second signal would end the supervisor while it stops the server
+        signal.signal(signum, lambda signum, _frame: received.append(signum))
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - the user's own server
     try:
-        while server.poll() is None and not _is_closed():
+        while server.poll() is None and not received and not _is_closed():
             pass
     finally:
         _end(server, float(grace))
+    if received:
+        return 128 + received[0]
     code = server.returncode
     return code if code >= 0 else 128 - code
-
-
-def _as_exit(signum: int, _frame: object) -> None:
-    raise SystemExit(128 + signum)
 
 
 def _is_closed() -> bool:
