@@ -622,6 +622,24 @@ def test_a_stream_may_be_split_anywhere(size: int) -> None:
         assert (reply.text, reply.usage.completion_tokens, len(reply.gaps_s)) == ("Äö\n\n", 7, 3)
 
 
+def test_a_stream_of_content_in_parts_is_read_like_a_whole_reply() -> None:
+    parts = [
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]},
+        {"content": [{"type": "text", "text": "whole "}]},
+        {"content": "reply"},
+    ]
+    chunks: list[dict[str, Any]] = [{"choices": [{"delta": delta}]} for delta in parts]
+    chunks[-1]["choices"][0]["finish_reason"] = "stop"
+    # reasoning that is counted in the total alone
+    chunks.append({"choices": [], "usage": {"input_tokens": 3, "output_tokens": 2, "total_tokens": 12}})
+    stream = _Stream()
+    for chunk in chunks:
+        stream.take(b"data: " + orjson.dumps(chunk) + b"\n\n")
+    reply = stream.reply(0.0, "url", None)
+    assert (reply.text, len(reply.gaps_s)) == ("whole reply", 2)
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (3, 9)
+
+
 def test_tokens_are_counted_by_the_server_not_by_chunks() -> None:
     stream = _Stream()
     stream.take(events("three tokens here", completion_tokens=3))
@@ -998,7 +1016,12 @@ def wait_until(condition: Callable[[], bool]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "code", "levels"), [("ok", 0, [1, 2]), ("crashes-after-12", 69, [1])])
 def test_a_managed_server_is_started_measured_and_stopped(
-    kind: str, code: int, levels: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    code: int,
+    levels: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     # the probe sends 5 requests and the level of one in flight 5 more: the server dies in the next level
     monkeypatch.chdir(tmp_path)
@@ -1024,6 +1047,7 @@ def test_a_managed_server_is_started_measured_and_stopped(
     sweep = Sweep.model_validate_json(Path("s", "sweep.json").read_text())
     assert [level.concurrency for level in sweep.levels] == levels
     assert list(Path("s", "logs").iterdir())
+    assert ("mine: the server died. The end of s/logs/mine.log:" in capsys.readouterr().err) == bool(code)
 
 
 def test_a_gauge_is_the_maximum_over_engines() -> None:
@@ -1158,6 +1182,19 @@ def test_server_metrics_of_a_run_give_the_same_quantities_without_extra_load() -
     assert (span.requests_per_s, span.tokens_per_s) == (approx(1.0), approx(100.0))
     assert span.tpot_s == approx(1.2 / 40)
     assert (span.e2e_p50_s, span.e2e_p95_s) == (approx(1.0), approx(1.9))  # the 38th: 18 of the 20 above 1 s
+
+
+def test_counters_of_a_server_that_was_started_again_go_on_from_zero() -> None:
+    readings = [
+        reading(0, tokens=5000, e2e_sum=90, e2e_count=45),
+        reading(5, tokens=5600, e2e_sum=96, e2e_count=48),
+        reading(10, tokens=100, e2e_sum=2, e2e_count=1),
+        reading(15, tokens=400, e2e_sum=8, e2e_count=4),
+    ]
+    span = server_span(readings, "generate", "alpha")
+    assert span is not None
+    assert span.tokens_per_s == approx((600 + 400) / 15)
+    assert span.e2e_s == approx((6 + 8) / (3 + 4))
 
 
 def test_quantities_the_server_does_not_count_are_none_not_zero() -> None:

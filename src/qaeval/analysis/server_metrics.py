@@ -1,7 +1,7 @@
 """Metrics of a server over a stage, from readings of its /metrics."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from math import inf
 
 from qaeval.analysis.model import ServerSpan
@@ -26,7 +26,7 @@ from qaeval.records import (
 def server_span(readings: Iterable[Reading], stage: str, model: str) -> ServerSpan | None:
     """Summarise the server metrics of a model in a stage; None without readings.
 
-    Counters start with the server, so each session contributes the increase from its first to its last reading. A metric
+    Counters start with the server, so each session contributes the increases between its readings. A metric
     that the server lacks makes every value that depends on it None, never 0.
     """
     stage_readings = [reading for reading in readings if (reading.stage, reading.model) == (stage, model)]
@@ -63,13 +63,16 @@ def server_span(readings: Iterable[Reading], stage: str, model: str) -> ServerSp
 
 
 def _increase(sessions: Sequence[Sequence[Reading]], name: str) -> float | None:
-    """Return the total increase of a counter over the sessions; None if a session has fewer than two readings of it."""
+    """Return the total increase of a counter over the sessions; None if a session has fewer than two readings of it.
+
+    A smaller value than before means that the server was started again and counts from 0, as in Prometheus.
+    """
     total = 0.0
     for session in sessions:
         values = [reading.values[name] for reading in session if name in reading.values]
         if len(values) < 2:
             return None
-        total += values[-1] - values[0]
+        total += sum(later - before if later >= before else later for before, later in pairwise(values))
     return total
 
 

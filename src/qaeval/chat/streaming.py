@@ -19,7 +19,16 @@ from qaeval.chat.circuit_breaker import CircuitBreaker
 from qaeval.chat.protocol import ChatError, ChatRequest
 from qaeval.chat.timeouts import AdaptiveTimeout
 from qaeval.chat.transport import Transport
-from qaeval.chat.wire import TransientError, encode, is_overflow, masked, server_message, without_thinking
+from qaeval.chat.wire import (
+    TransientError,
+    content_text,
+    encode,
+    is_overflow,
+    masked,
+    read_usage,
+    server_message,
+    without_thinking,
+)
 from qaeval.errors import EndpointError
 from qaeval.records import Usage
 
@@ -196,16 +205,11 @@ class _Stream:
         if chunk.get("error"):
             self._error = data
         if usage := chunk.get("usage"):
-            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-            self._usage = Usage(
-                prompt_tokens=usage["prompt_tokens"],
-                completion_tokens=usage["completion_tokens"],
-                cached_tokens=cached,
-            )
+            self._usage = read_usage(usage, [])
         if choices := chunk.get("choices"):
             self._times.append(at)
-            self._texts.append(_text(choices[0]["delta"].get("content")))
-            self._finish_reason = _text(choices[0].get("finish_reason")) or self._finish_reason
+            self._texts.append(content_text(choices[0]["delta"].get("content")))
+            self._finish_reason = _name(choices[0].get("finish_reason")) or self._finish_reason
 
     def reply(self, started: float, url: str, secret: str | None) -> Streamed:
         """Return the whole reply.
@@ -246,7 +250,7 @@ class _Stream:
         )
 
 
-def _text(value: object) -> str:
+def _name(value: object) -> str:
     if not isinstance(value, str | None):
-        raise TypeError(f"expected text, got {type(value).__name__}")
+        raise TypeError(f"expected a name, got {type(value).__name__}")
     return value or ""

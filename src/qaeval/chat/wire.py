@@ -196,7 +196,7 @@ def read_completion(
         raise _refusal_in_200(reply["error"], content, secret)
     choice = reply["choices"][0]
     remarks: list[str] = []
-    finish_reason, usage = choice.get("finish_reason"), _usage(reply.get("usage"), remarks)
+    finish_reason, usage = choice.get("finish_reason"), read_usage(reply.get("usage"), remarks)
     if finish_reason in _ABORTED:
         raise TransientError(
             "interrupted", f"the server stopped the reply before its end (finish_reason {finish_reason!r})"
@@ -380,7 +380,7 @@ _PROMPT_TOKENS: Final = ("prompt_tokens", "input_tokens")
 _COMPLETION_TOKENS: Final = ("completion_tokens", "output_tokens")
 
 
-def _usage(usage: Any, remarks: list[str]) -> Usage | None:  # noqa: ANN401 - any JSON value
+def read_usage(usage: Any, remarks: list[str]) -> Usage | None:  # noqa: ANN401 - any JSON value
     """Read the counts of tokens; None, with a remark, where they are none."""
     if usage is None:
         return None

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,8 @@ from qaeval.serving.conductor import Conductor
 
 _SLOW_PROBE_S: Final = 3.0
 """A probe that takes longer is announced; a server under load answers it late."""
+_DEATH_S: Final = 5.0
+"""Longest time from the last answer of a server that dies to its end: vLLM's engine ends before its process."""
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -107,6 +110,14 @@ class ServerManager:
         except EndpointError:
             if not self._conductor.why_dead():
                 raise
+        return self._conductor.why_dead()
+
+    async def why_dead(self, spec: ModelSpec) -> str:
+        """Return why a server does not answer any more, where qaeval started it and it has died; else an empty text."""
+        if not spec.is_hosted:
+            return ""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._conductor.death(), _DEATH_S)
         return self._conductor.why_dead()
 
     async def _until_death(self, work: "asyncio.Future[None]") -> None:

@@ -133,7 +133,10 @@ class Sweeper:
                             raise _no_reply(load.spec.name, new_rows)
                         self._progress.note(_repeat_message(new_rows))
                         del pending[0]
-            except (EndpointError, StoreError) as error:
+            except EndpointError as error:
+                why_dead = await self._servers.why_dead(load.spec)
+                stopped_by = EndpointError(why_dead) if why_dead else error
+            except StoreError as error:
                 stopped_by = error
             except Interrupted:
                 stopped_by = Interrupted(
