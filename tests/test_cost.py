@@ -455,6 +455,39 @@ def test_cached_replies_give_no_break_even() -> None:
     assert "--no-cache" in (cost_run(measured_run, report.timing, (), CostAssumptions()).ways[0].reason or "")
 
 
+def test_a_hosted_api_is_no_machine_and_its_time_no_machine_time() -> None:
+    inputs = two_candidates()
+    starts = {"alpha": 0, "beta": 1, JUDGE.name: 2}
+    hosts = {"beta": "api.example"}
+    sessions = tuple(
+        session(row.model, starts[row.model], row.seconds, host=hosts.get(row.model, "node-1"))
+        for row in inputs.rows.sessions
+    )
+    models = {"alpha": candidate("alpha"), "beta": candidate("beta", kind="hosted", host="api.example")}
+    report = (
+        replace(inputs, candidates=tuple(models.values()))
+        .with_rows(sessions=sessions)
+        .report(machines={"alpha": OUR_MACHINE, JUDGE.name: OUR_MACHINE})
+    )
+    assert list(costs_by_candidate(report)) == ["alpha"]
+    assert report.timing.cost_unit == "EUR"
+    cost = cost_run(
+        report.measured(sessions, (), priced_at=RUN.finished),
+        report.timing,
+        (API,),
+        CostAssumptions(start_s=9),
+    )
+    (node,) = cost.nodes
+    assert (node.host, node.idle_s, cost.price) == ("node-1", approx(60), approx(210 / 3600 * 1.2))
+    assert any("beta" in caution and "hosted API" in caution for caution in cost.cautions)
+    always_on, scale_to_zero, _ = cost.ways
+    assert (always_on.per_day, scale_to_zero.per_run) == (None, None)
+    assert "beta" in (always_on.reason or "")
+    assert [(row.model, row.price is not None) for row in cost.hosted] == [
+        *(("alpha", True), ("beta", True), (JUDGE.name, True))
+    ]
+
+
 @pytest.mark.slow
 def test_waiting_is_priced_only_at_the_users_hourly_rate() -> None:
     assert cost_report().waiting is None

@@ -26,7 +26,7 @@ def cost_candidates(
     priced_at: str,
     energies: Mapping[tuple[str, str], StageEnergy],
 ) -> tuple[CandidateCost, ...]:
-    """Compute the cost of each candidate with a server, and the Pareto front of quality and cost.
+    """Compute the cost of each candidate with a machine, and the Pareto front of quality and cost.
 
     Args:
         candidates: Of one run.
@@ -67,8 +67,8 @@ def cost_stage(
     priced_at: str,
     energy: StageEnergy | None = None,
 ) -> StageCost | None:
-    """Compute the cost of one model's stage; None for a model without a server or a stage without a time."""
-    if facts.is_embedded or timing.wall_s is None or not timing.fresh:
+    """Compute the cost of one model's stage; None for a model without a machine or a stage without a time."""
+    if facts.is_embedded or facts.is_hosted_api or timing.wall_s is None or not timing.fresh:
         return None
     machine, load_s = machines.get(facts.name), timing.load_s or 0.0
     hourly = None if machine is None else machine.price_per_hour

@@ -1,6 +1,6 @@
 """Node seconds of a run: start of servers, idle time, work."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -18,24 +18,27 @@ def node_costs(
     readings: Sequence[Reading],
     machines: Mapping[str, MachineFacts],
     priced_at: str,
+    *,
+    hosted: Collection[str] = (),
 ) -> tuple[NodeCost, ...]:
     """Split the time of each machine of a run, from the start of its first server to the end of its last stage.
 
     A machine is a host together with the registry's machine of its models. The seconds of parallel stages count once. A machine
     is idle while other machines work on the run, and between two readings of its server's metrics if no request runs or waits
-    at either and no token was read or written in between. Interruptions of the run belong to no machine. Embedded models have
-    no machine.
+    at either and no token was read or written in between. Interruptions of the run belong to no machine. Embedded models and
+    models of hosted APIs have no machine.
 
     Args:
         sessions: Of the run.
         readings: Metrics of the servers.
         machines: Machine of each model, by the model's name.
         priced_at: ISO 8601; the age of a price is counted up to this time.
+        hosted: Models of hosted APIs.
     """
     timed_sessions = time_sessions(sessions)
     nodes: dict[tuple[str, str], list[TimedSession]] = {}
     for timed in timed_sessions:
-        if timed.session.host:
+        if timed.session.host and timed.session.model not in hosted:
             machine = machines.get(timed.session.model)
             nodes.setdefault((timed.session.host, machine.name if machine else ""), []).append(timed)
     active = union(span for timed in timed_sessions for span in (timed.load, timed.work))

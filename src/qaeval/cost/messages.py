@@ -9,6 +9,7 @@ from qaeval.report import numbers
 from qaeval.report.measure import Measure
 
 NO_SERVER: Final = "no model of this run has a server"
+NO_MACHINE: Final = "no model of this run has a machine"
 CACHED: Final = "cached replies of earlier runs took no time in this run: repeat the run with --no-cache"
 NO_START: Final = "the servers were already running, so the time of a start is unknown: pass --start SECONDS"
 
@@ -66,6 +67,20 @@ def missing_price(nodes: Sequence[NodeCost]) -> str:
         f"no price for the machine at {', '.join(hosts)}: add price_per_hour, as_of and source under `hardware:` in qaeval.yaml, "
         "and pass its name with --hardware"
     )
+
+
+def hosted_models(names: Sequence[str]) -> list[str]:
+    """Say that the price of the machines leaves hosted APIs out."""
+    if not names:
+        return []
+    return [
+        f"{numbers.listed(names)}: answered by a hosted API, which bills tokens. They are not in the price of the run."
+    ]
+
+
+def not_on_machines(names: Sequence[str]) -> str:
+    """Say why own machines cannot be compared for a run with models of hosted APIs."""
+    return f"{numbers.listed(names)} ran at a hosted API, so that the time on a machine is unknown"
 
 
 def stale_prices(nodes: Iterable[NodeCost], costs: Iterable[HostedCost]) -> list[str]:

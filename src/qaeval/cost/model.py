@@ -34,6 +34,12 @@ class MeasuredRun:
     priced_at: str
     """ISO 8601; the age of a price is counted up to this time."""
 
+    @property
+    def hosted(self) -> tuple[str, ...]:
+        """Models of hosted APIs."""
+        models = (*(candidate.facts for candidate in self.candidates), self.judge.facts)
+        return tuple(facts.name for facts in models if facts.is_hosted_api)
+
 
 class WeightedCriterion(Part):
     """Score of one candidate on one criterion."""
@@ -226,11 +232,11 @@ class RunTiming(Part):
     headline: tuple[Sentence, ...] = ()
     """Sentences of the headline about cost."""
     costs: tuple[CandidateCost, ...] = ()
-    """In the order of the candidates, without those that have no server."""
+    """In the order of the candidates, without those that have no machine."""
     cost_unit: str = ""
     """Common unit of the candidates' costs: a currency or ``seconds``; empty without one."""
     grading: StageCost | None = None
-    """Cost of grading; None if the judge has no server."""
+    """Cost of grading; None if the judge has no machine."""
     nodes: tuple[NodeCost, ...] = ()
     """Time and price of each machine."""
     choice: tuple[Choice, ...] = ()

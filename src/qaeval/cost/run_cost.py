@@ -72,7 +72,7 @@ def run_timing(
         costs=costs,
         cost_unit=unit,
         grading=grading,
-        nodes=node_costs(run.sessions, run.readings, machines, run.priced_at),
+        nodes=node_costs(run.sessions, run.readings, machines, run.priced_at, hosted=run.hosted),
         choice=weigh(run.candidates, costs, unit, external, run.priced_at),
         energy_wh=run_wh(run.sessions),
     )
@@ -114,7 +114,11 @@ def cost_run(
         ways=options,
         break_evens=break_evens(options),
         waiting=_waiting(run_s, currency, assumptions),
-        cautions=(*messages.stale_prices(nodes, token_costs), *messages.incomplete_counts(token_costs)),
+        cautions=(
+            *messages.hosted_models(run.hosted),
+            *messages.stale_prices(nodes, token_costs),
+            *messages.incomplete_counts(token_costs),
+        ),
     )
 
 
@@ -137,7 +141,7 @@ def _compare_hosting(
 def _unpriced(nodes: Sequence[NodeCost]) -> str | None:
     """Say why the machines together have no price; None if they have one."""
     if not nodes:
-        return messages.NO_SERVER
+        return messages.NO_MACHINE
     if any(node.price is None for node in nodes):
         return messages.missing_price(nodes)
     currencies = _currencies(nodes)
@@ -160,6 +164,8 @@ def _machine_options(
     stages.append((run.judge.facts, run.judge.timing))
     if any(timing.fresh < 1 for facts, timing in stages if not facts.is_embedded):
         reason = messages.CACHED
+    if run.hosted:
+        reason = messages.not_on_machines(run.hosted)
     if reason:
         return unknown_option("always on", reason), unknown_option("scale to zero", reason)
     machines = [node.machine for node in nodes if node.machine is not None]

@@ -25,8 +25,8 @@ from qaeval.report.tables import Notes, Section, Table
 
 _RUN: Final = "Cost of the run = sum over machines of (start + idle + work) seconds / 3,600 × price per hour."
 _TOKENS: Final = (
-    "Hosted price = (prompt tokens × input price + completion tokens × output price) / 1,000,000, for the tokens that your own "
-    "servers counted. Nothing was sent there. Another model splits text into other tokens and writes replies of another length; "
+    "Hosted price = (prompt tokens × input price + completion tokens × output price) / 1,000,000, for the tokens that the run "
+    "counted; nothing was sent for this comparison. Another model splits text into other tokens and writes replies of another length; "
     "discounts for cached prompts are unknown and not applied."
 )
 _NO_HOSTED_PRICES: Final = (
@@ -273,7 +273,7 @@ def _grid(machines: Sequence[MachineFacts], stages: Sequence[StageCost]) -> tupl
 
 
 def item_costs(costs: Sequence[CandidateCost]) -> tuple[Table, ...]:
-    """Return the cost and energy of each candidate's items; no table if no candidate has a server."""
+    """Return the cost and energy of each candidate's items; no table if no candidate has a machine."""
     if not costs:
         return ()
     notes = Notes()
@@ -335,7 +335,7 @@ def _item_energy(costs: Sequence[CandidateCost]) -> tuple[Table, ...]:
 
 
 def stage_costs(timing: RunTiming) -> tuple[Table, ...]:
-    """Return the cost of each stage of the run; no table if no model has a server."""
+    """Return the cost of each stage of the run; no table if no model has a machine."""
     stages = _stages(timing)
     if not stages:
         return ()
@@ -354,7 +354,7 @@ def stage_costs(timing: RunTiming) -> tuple[Table, ...]:
 
 
 def node_table(nodes: Sequence[NodeCost]) -> tuple[Table, ...]:
-    """Return the time and price of each machine; no table if no model has a server."""
+    """Return the time and price of each machine; no table if no model has a machine."""
     if not nodes:
         return ()
     rows = tuple(

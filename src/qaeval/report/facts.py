@@ -20,6 +20,9 @@ JUDGE_MODE = "judge mode"
 EMBEDDED = "embedded"
 """Kind of models that are code in qaeval, without server and weights."""
 
+HOSTED_API = "hosted"
+"""Kind of models behind a hosted API."""
+
 
 def is_unset(value: object) -> bool:
     """Whether a field is empty, so that the document omits it: documents of before stay as they are."""
@@ -247,6 +250,11 @@ class ModelFacts(Part):
     def is_embedded(self) -> bool:
         """Whether the model is a floor of qaeval, not a language model."""
         return self.kind == EMBEDDED
+
+    @property
+    def is_hosted_api(self) -> bool:
+        """Whether a hosted API answers for the model: it is paid by the token, and no machine of the user works for it."""
+        return self.kind == HOSTED_API
 
 
 class PromptChange(Part):
