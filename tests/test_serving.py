@@ -936,6 +936,35 @@ def test_a_model_that_is_too_large_does_not_fit() -> None:
     assert estimate_memory(ModelSpec(name="unknown", hf_id="x/y"), 21.96) is None
 
 
+def test_gpus_that_share_a_model_hold_a_part_of_it_each() -> None:
+    # 0.9 x 22 - 27 / 2 - 1 = 5.3 GiB on each GPU; both hold 10.6 GiB of 160 KiB a token: 69,468
+    split = ModelSpec(
+        name="split",
+        hf_id="x/y",
+        weights_gib=27.0,
+        kv_kib_per_token=160,
+        vllm_args=(
+            *("--gpu-memory-utilization=0.9", "--max-model-len=8192"),
+            *("--tensor-parallel-size=2", "--data-parallel-size=2"),
+        ),
+    )
+    estimate = estimate_memory(split, 22)
+    assert estimate is not None
+    assert (estimate.tokens, estimate.fits, split.n_gpus) == (69_468, True, 4)
+    assert estimate.arithmetic.startswith("0.9 x 22 - 27 / 2 - 1 = 5.30 GiB on each of 2 GPUs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_dead", [True, False])
+def test_doctor_asks_every_replica(is_dead: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with LoopbackServer(["mistral"]) as first, LoopbackServer(["another"]) as wrong:
+        second = "http://127.0.0.1:9/v1" if is_dead else wrong.url
+        argv = ["doctor", "mistral", "--judge", "embedded-lexical", "--n", "3"]
+        assert run([*argv, "--endpoint", f"mistral={first.url},{second}"]) == 69
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("  mistral:"))
+    assert f"{first.url}: serves mistral; {second}: " in line
+
+
 def test_two_models_fit_at_once_when_weights_and_one_sequence_of_each_do() -> None:
     registry = load_config(HERE.parent / "qaeval.yaml")
     mistral, judge = (

@@ -157,20 +157,30 @@ async def _availability(spec: ModelSpec, allow_external: Sequence[str], command:
         )
     if spec.url is None:
         return Availability(usable=False, detail="no server (--endpoint NAME=URL, or `url:` in qaeval.yaml)")
+    servers = await asyncio.gather(
+        *(_server_availability(spec, url, allow_external) for url in (spec.url, *spec.replicas))
+    )
+    usable = all(server.usable for server in servers)
+    energy = await energy_of(spec, allow_external) if usable else ""
+    detail = "; ".join(server.detail for server in servers)
+    return Availability(usable=usable, detail=f"{detail}{energy}", is_asked=True)
+
+
+async def _server_availability(spec: ModelSpec, url: str, allow_external: Sequence[str]) -> Availability:
+    """Ask one server of a model, which may have several."""
     try:
         key = api_key(spec)
-        addresses = check_host(spec.url, allow_external=allow_external).addresses
+        addresses = check_host(url, allow_external=allow_external).addresses
     except QaevalError as error:
         return Availability(usable=False, detail=str(error), is_asked=True)
-    answer = await reach(spec.url, addresses=addresses, api_key=key)
+    answer = await reach(url, addresses=addresses, api_key=key)
     if answer.ok and answer.models and spec.served not in answer.models:
         advice = (
             f"it does not serve {spec.served!r}; set `served_name: {answer.models[0]}` in qaeval.yaml "
             f"if this is the model"
         )
-        return Availability(usable=False, detail=f"{spec.url}: {answer.detail}; {advice}", is_asked=True)
-    energy = await energy_of(spec, allow_external) if answer.ok else ""
-    return Availability(usable=answer.ok, detail=f"{spec.url}: {answer.detail}{energy}", is_asked=True)
+        return Availability(usable=False, detail=f"{url}: {answer.detail}; {advice}", is_asked=True)
+    return Availability(usable=answer.ok, detail=f"{url}: {answer.detail}", is_asked=True)
 
 
 async def energy_of(spec: ModelSpec, allow_external: Sequence[str]) -> str:

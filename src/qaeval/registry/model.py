@@ -235,9 +235,17 @@ class ModelSpec(Record):
     @property
     def n_gpus(self) -> int:
         """Number of GPUs of the server: tensor x pipeline x data parallel."""
+        return self._degree(_PARALLEL)
+
+    @property
+    def n_shards(self) -> int:
+        """Number of GPUs that share the weights: tensor x pipeline parallel."""
+        return self._degree(_PARALLEL[:2])
+
+    def _degree(self, options: tuple[tuple[str, ...], ...]) -> int:
         degrees = (
             next((value for name in names if (value := _last_value(self.vllm_args, name))), "1")
-            for names in _PARALLEL
+            for names in options
         )
         return prod(int(degree) if degree.isdecimal() else 1 for degree in degrees)
 

@@ -14,18 +14,21 @@ _UTILISATION: Final = 0.92
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Memory of one server, in GiB."""
+    """Memory of one server, in GiB of each of its GPUs."""
 
     name: str
     total: float
     utilisation: float
     weights: float
+    """A GPU's part of the weights."""
     kv_cache: float
     """Total x utilisation - weights - overhead."""
     tokens: int | None
     """Tokens that the cache holds; None where the entry has no size of a token."""
     context: int | None
     """Longest sequence of the server, in tokens."""
+    n_shards: int = 1
+    """GPUs that share the weights and the cache."""
 
     @property
     def fits(self) -> bool:
@@ -37,9 +40,11 @@ class MemoryEstimate:
     @property
     def arithmetic(self) -> str:
         """The calculation, to be checked by hand."""
+        n = self.n_shards
+        weights = f"{self.weights:g}" if n == 1 else f"{self.weights * n:g} / {n}"
         cache = (
-            f"{self.utilisation:g} x {self.total:g} - {self.weights:g} - {OVERHEAD_GIB:g} = "
-            f"{self.kv_cache:.2f} GiB"
+            f"{self.utilisation:g} x {self.total:g} - {weights} - {OVERHEAD_GIB:g} = {self.kv_cache:.2f} GiB"
+            f"{'' if n == 1 else f' on each of {n} GPUs'}"
         )
         if self.tokens is None:
             return f"{cache} for the KV cache"
@@ -50,25 +55,29 @@ class MemoryEstimate:
 
 
 def estimate_memory(spec: ModelSpec, gpu_gib: float) -> MemoryEstimate | None:
-    """Estimate a server's memory on a GPU that it does not share; None where the entry has no `weights_gib`.
+    """Estimate a server's memory on GPUs that it does not share; None where the entry has no `weights_gib`.
+
+    Tensor and pipeline parallelism split weights and cache evenly over the GPUs; data parallelism repeats both.
 
     Args:
         spec: The registry's entry; an adapter counts as its base.
-        gpu_gib: Memory of the GPU as CUDA reports it.
+        gpu_gib: Memory of one GPU as CUDA reports it.
     """
     if spec.weights_gib is None:
         return None
-    utilisation = spec.utilisation or _UTILISATION
-    kv_cache = gpu_gib * utilisation - spec.weights_gib - OVERHEAD_GIB
+    utilisation, n = spec.utilisation or _UTILISATION, spec.n_shards
+    weights = spec.weights_gib / n
+    kv_cache = gpu_gib * utilisation - weights - OVERHEAD_GIB
     per_token = spec.kv_kib_per_token
     return MemoryEstimate(
         name=spec.hosting.name,
         total=gpu_gib,
         utilisation=utilisation,
-        weights=spec.weights_gib,
+        weights=weights,
         kv_cache=kv_cache,
-        tokens=None if per_token is None else max(0, int(kv_cache * _GIB_KIB / per_token)),
+        tokens=None if per_token is None else max(0, int(kv_cache * _GIB_KIB * n / per_token)),
         context=spec.context,
+        n_shards=n,
     )
 
 
