@@ -712,6 +712,17 @@ async def test_provider_exceptions_become_chat_errors(bridge: Any, fault: Except
     )
 
 
+def test_tokens_that_inspect_has_in_the_total_alone_are_the_replys(bridge: Any) -> None:
+    from inspect_ai.model import ModelUsage  # noqa: PLC0415
+
+    usage = ModelUsage(input_tokens=7, input_tokens_cache_read=5, output_tokens=3, total_tokens=40)
+    assert bridge.chat.as_usage(usage) == Usage(prompt_tokens=12, completion_tokens=28, cached_tokens=5)
+    without_total = usage.model_copy(update={"total_tokens": 0})
+    assert bridge.chat.as_usage(without_total) == Usage(
+        prompt_tokens=12, completion_tokens=3, cached_tokens=5
+    )
+
+
 async def test_an_output_without_a_reply_gives_a_reason(bridge: Any) -> None:
     for output, reason in (
         (make_output("", error="EngineDead"), "endpoint"),

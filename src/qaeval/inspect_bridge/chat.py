@@ -173,9 +173,11 @@ def as_usage(usage: ModelUsage | None) -> Usage | None:
     if usage is None:
         return None
     cached = usage.input_tokens_cache_read or 0
+    prompt = usage.input_tokens + cached + (usage.input_tokens_cache_write or 0)
     return Usage(
-        prompt_tokens=usage.input_tokens + cached + (usage.input_tokens_cache_write or 0),
-        completion_tokens=usage.output_tokens,
+        prompt_tokens=prompt,
+        # some providers count reasoning in the total alone
+        completion_tokens=max(usage.output_tokens, usage.total_tokens - prompt),
         cached_tokens=cached,
     )
 
