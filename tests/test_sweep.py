@@ -475,6 +475,16 @@ def make_sweep(levels: Sequence[LoadLevel], **overrides: Any) -> Sweep:
     return Sweep(**{**fields, **overrides})
 
 
+def test_a_server_whose_metrics_are_empty_has_no_table_of_metrics() -> None:
+    unknown = {"kv_cache_max": None, "preemptions": None}
+    levels = [
+        level.model_copy(update={"server": level.server and level.server.model_copy(update=unknown)})
+        for level in RISING
+    ]
+    assert "server" in {section.anchor for section in write_sweep(make_sweep(RISING))}
+    assert "server" not in {section.anchor for section in write_sweep(make_sweep(levels))}
+
+
 def test_a_sweep_survives_a_json_round_trip() -> None:
     sweep = make_sweep(RISING)
     assert Sweep.model_validate_json(sweep.model_dump_json()) == sweep

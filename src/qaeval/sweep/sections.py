@@ -261,6 +261,8 @@ def _server(levels: Sequence[LoadLevel]) -> tuple[Section, ...]:
         "E2E s": [three_digits(span.e2e_s) for span in spans],
     }
     filled = {head: cells for head, cells in columns.items() if set(cells) != {"–"}}
+    if not filled:  # its /metrics answers, and has none of them
+        return ()
     rows = tuple(
         (str(level.concurrency), *cells)
         for (level, _), *cells in zip(measured, *filled.values(), strict=True)
