@@ -25,7 +25,13 @@ from qaeval.cli import run as run_command
 from qaeval.corpus.samples import load_samples
 from qaeval.errors import DataError, UsageError
 from qaeval.evals.find import find_eval, find_rubric
-from qaeval.gate.certificate import CertifiedRater, JudgeCertificate, admitted_labels, check
+from qaeval.gate.certificate import (
+    CertifiedRater,
+    JudgeCertificate,
+    admitted_labels,
+    check,
+    read_certificate,
+)
 from qaeval.gate.policy import Policy, TrustPolicy, default_policy
 from qaeval.gate.trust import JudgeNumbers, decide_trust, numbers_of, outcome_of
 from qaeval.history.read import read_runs
@@ -329,6 +335,67 @@ def test_human_labels_take_precedence_and_a_tie_takes_the_worse_letter() -> None
     assert letters("any") == {"a": "B", "b": "C", "c": "A", "d": "A"}
 
 
+def test_labels_are_weighted_by_the_probability_with_which_their_items_were_drawn() -> None:
+    """A judge that misses 80 % of the faults, by a draw that takes all items that it faults and a tenth of the others."""
+    found, missed, good = ("C" * 40, "C" * 16, "A" * 44)
+    letters = labelled(found + missed + good, "C" * 40 + "A" * 60, per_chunk=1)
+    drawn = replace(letters, inclusion=np.array([1.0] * 40 + [0.1] * 60))
+    alike, weighted = numbers_of(letters), numbers_of(drawn)
+    assert alike is not None
+    assert weighted is not None
+    assert alike.lower_recall.value == pytest.approx(40 / 56)
+    assert weighted.lower_recall.value == pytest.approx(40 / (40 + 160))
+    assert (alike.is_weighted, weighted.is_weighted) == (False, True)
+    # 40 faults found, 160 missed, 440 good items
+    assert weighted.observed.value == pytest.approx(480 / 640)
+    assert decide_trust(weighted, TrustPolicy()).outcome == "not trusted"
+    assert weighted.confusion == alike.confusion
+    mixed = replace(drawn, kinds=np.array(["human"] * 80 + ["model"] * 20))
+    assert numbers_of(mixed).lower_recall == alike.lower_recall  # type: ignore[union-attr]
+    unknown = replace(drawn, inclusion=np.r_[np.nan, drawn.inclusion[1:]])  # type: ignore[index]
+    assert numbers_of(unknown).lower_recall == alike.lower_recall  # type: ignore[union-attr]
+
+
+def test_the_differential_error_weights_chunks_by_their_probability() -> None:
+    letters = labelled("A" * 80, "CA" * 20 + "A" * 40, per_chunk=2)
+    first = np.arange(80) % 2 == 0
+    by_candidate = replace(letters, candidates={"a": first, "b": ~first})
+    weighted = replace(by_candidate, inclusion=np.repeat([0.8, 0.2], 40))
+    for data, expected in ((by_candidate, 0.5), (weighted, 0.2)):
+        (pair,) = numbers_of(data).differential_errors  # type: ignore[union-attr]
+        assert pair.error.value == pytest.approx(expected)
+
+
+def test_an_item_of_several_raters_has_the_sum_of_its_weights() -> None:
+    """One item drawn by both of two raters, whose two labels each stand for the same items."""
+    labels = {
+        "anna": [make_label("a", "A", inclusion=0.5), make_label("b", "A", inclusion=0.25)],
+        "bert": [
+            make_label("a", "A", "bert", inclusion=0.5),
+            make_label("c", "A", "bert", inclusion=0.5),
+            make_label("d", "A", "bert", inclusion=0.5),
+            make_label("e", "A", "bert", inclusion=0.5),
+        ],
+    }
+    reference = reference_letters(labels, RUBRIC.letters)
+    weights = {item: 1 / (letter.inclusion or 0) for item, letter in reference.items()}
+    # of anna's two labels each weighs 2 / p, of bert's four 4 / p
+    expected = {"a": 4 + 8, "b": 8, "c": 8, "d": 8, "e": 8}
+    assert weights == pytest.approx({item: weight / 8 for item, weight in expected.items()})
+    alike = {"anna": [make_label("a", "A", inclusion=0.5), make_label("b", "A", inclusion=0.5)]}
+    assert {letter.inclusion for letter in reference_letters(alike, RUBRIC.letters).values()} == {None}
+    one_unknown = {**labels, "carl": [make_label("f", "A", "carl")]}
+    assert {letter.inclusion for letter in reference_letters(one_unknown, RUBRIC.letters).values()} == {None}
+
+
+@pytest.mark.parametrize("inclusion", [(0.5,), (0.0,) * 120, (1.5,) * 120])
+def test_probabilities_that_do_not_fit_the_items_are_refused(inclusion: tuple[float, ...]) -> None:
+    save(certificate(KEY, inclusion=inclusion))
+    state, detail = certificate_state()
+    assert state == "missing"
+    assert "inclusion: expected a probability" in detail
+
+
 # ------------------------------------------------------------------------------ issued from a run
 
 
@@ -392,6 +459,28 @@ def test_a_judge_with_negative_kappa_or_three_labels_passes_no_gate(graded_run: 
     )
     assert run_command(["certify", "scripted-judge", "--run", str(graded_run), "--labels", "bad.jsonl"]) == 3
     run_gate(graded_run, code=3)
+
+
+def test_certificate_and_agreement_weigh_labels_alike(graded_run: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (graded_run / "labels" / "anna.jsonl").read_text().splitlines()]
+    probabilities = {"A": 0.2, "B": 0.5, "C": 1.0}
+    labels = tmp_path / "drawn.jsonl"
+    labels.write_text(
+        "".join(json.dumps({**row, "inclusion": probabilities[row["label"]]}) + "\n" for row in rows)
+    )
+    issued = qaeval.certify("scripted-judge", run=graded_run, labels=labels)
+    (rater,) = qaeval.agreement(graded_run, labels).agreement
+    assert rater.coefficients is not None
+    assert rater.lower_recall is not None
+    assert issued.numbers.is_weighted
+    for ours, theirs in (
+        (issued.numbers.kappa, rater.coefficients.kappa),
+        (issued.numbers.gwet_ac1, rater.coefficients.gwet_ac1),
+        (issued.numbers.lower_recall, rater.lower_recall),
+    ):
+        assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high))
+    (path,) = Path("certificates").iterdir()
+    assert read_certificate(path).inclusion == issued.inclusion
 
 
 def test_only_model_labels_are_refused_unless_admitted(graded_run: Path, tmp_path: Path) -> None:

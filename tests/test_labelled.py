@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ ITEMS = 2
 
 
 def labels_of(
-    run: Case, truth: Mapping[str, Sequence[str]], chunks: Iterable[int], **more: str
+    run: Case, truth: Mapping[str, Sequence[str]], chunks: Iterable[int], **more: Any
 ) -> tuple[Label, ...]:
     """Label every item of the chunks: a word of letters for each chunk and candidate, as in `case`."""
     labels = []
@@ -72,6 +73,25 @@ def test_the_differential_error_is_worked_by_hand() -> None:
     assert (labelled.n_chunks, labelled.labels.value) == (20, approx(0.0))
     assert labelled.error.value == approx(0.25)
     assert labelled.p_error == approx(2 / 2**10)  # 10 chunks differ, all of one sign
+
+
+def test_the_differential_error_weights_chunks_by_their_probability() -> None:
+    """Chunks in which the judge errs are all labelled, of the others a quarter: 25 points, not 40."""
+    run = case(JUDGED, items_per_sample=ITEMS)
+    errs = [chunk for chunk in range(N) if chunk % 4 >= 2]
+    others = [chunk for chunk in range(N) if chunk % 4 < 2][::4]
+    labels = [
+        label
+        for chunks, probability in ((errs, 1.0), (others, 0.25))
+        for label in labels_of(run, TRUTH, chunks, inclusion=probability, chunk_inclusion=probability)
+    ]
+    labelled = of_pair(run.with_rows(labels=tuple(labels)).report())
+    assert labelled.n_chunks == 25
+    assert labelled.error.value == approx(0.25)
+    # five chunks of great weight without an error prove little, and an exact test of unequal draws does not exist
+    assert labelled.error.low is not None
+    assert labelled.p_error is not None
+    assert (labelled.error.low > 0) == (labelled.p_error < 0.05)
 
 
 @pytest.mark.slow

@@ -113,6 +113,20 @@ def test_escalation_threshold_excludes_wrong_items() -> None:
         escalation_threshold(p, wrong, np.arange(300), max_error=1.0)
 
 
+def test_escalation_threshold_counts_items_by_the_inverse_of_their_probability() -> None:
+    """Wrong items of which a tenth was drawn are two thirds of all, and a sixth of those that were labelled."""
+    p, wrong, clusters = np.full(120, 0.9), np.repeat([0, 1], [100, 20]), np.arange(120)
+    assert escalation_threshold(p, wrong, clusters, max_error=0.3).threshold <= 0.9
+    drawn = np.repeat([1.0, 0.1], [100, 20])
+    assert escalation_threshold(p, wrong, clusters, inclusion=drawn, max_error=0.3).threshold == np.inf
+    right_by_chance = np.repeat([0.1, 1.0], [100, 20])
+    weighted = escalation_threshold(p, wrong, clusters, inclusion=right_by_chance, max_error=0.1)
+    assert (weighted.n, weighted.n_wrong) == (120, 20)
+    assert 20 / 1020 < weighted.upper <= 0.1
+    with pytest.raises(ValueError, match="inclusion"):
+        escalation_threshold(p, wrong, clusters, inclusion=drawn - 0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "size", "n_sims"), [(120, 1, 2000), (300, 1, 2000), (80, 4, 400)])
 def test_escalation_error_bound_holds(n: int, size: int, n_sims: int) -> None:

@@ -144,6 +144,16 @@ def test_kappa_difference_of_two_judges() -> None:
     assert "no cluster changes" in str(kappa_difference(a, b, b, chunks, n_levels=3).reason)
 
 
+def test_kappa_difference_weights_items_by_the_inverse_of_their_probability() -> None:
+    a, b, chunks = letters(60)
+    worse = np.where(np.arange(len(b)) % 4 == 0, (b + 1) % 3, b)
+    drawn = np.where(np.arange(len(b)) % 4 == 0, 0.2, 0.8)
+    kappas = [kappa_interval(a, judge, chunks, n_levels=3, inclusion=drawn).value for judge in (b, worse)]
+    result = kappa_difference(a, b, worse, chunks, n_levels=3, inclusion=drawn)
+    assert result.value == approx(kappas[1] - kappas[0])
+    assert result.value < kappa_difference(a, b, worse, chunks, n_levels=3).value
+
+
 @pytest.mark.parametrize("size", [3, pytest.param(25, marks=pytest.mark.slow)])
 def test_a_million_letters_are_quick(size: int, bar: Bar) -> None:
     rng = np.random.default_rng(0)

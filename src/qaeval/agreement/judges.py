@@ -8,7 +8,7 @@ import pandas as pd
 
 from qaeval.agreement.analysis import by_rater, fits, judge_agreement
 from qaeval.agreement.coefficients import Paired
-from qaeval.agreement.label_rows import with_settled
+from qaeval.agreement.label_rows import uneven_inclusion, with_settled
 from qaeval.agreement.model import FurtherJudge, KappaDifference, UsableByJudge
 from qaeval.analysis.letters import GRADED, UNGRADED, fact_column, flag_column
 from qaeval.records import Grade, GradeRow, Label
@@ -130,8 +130,14 @@ def _kappa_differences(
         items = list(reference)
         given, clusters = list(reference.values()), first.loc[items, "cluster"].to_numpy()
         letters = [table.loc[items, "letter"].map(codes).to_numpy(dtype=np.intp) for table in (first, second)]
-        kappas = [kappa_interval(given, judged, clusters, n_levels=len(codes)) for judged in letters]
-        difference = kappa_difference(given, letters[0], letters[1], clusters, n_levels=len(codes))
+        drawn = uneven_inclusion(own)
+        kappas = [
+            kappa_interval(given, judged, clusters, n_levels=len(codes), inclusion=drawn)
+            for judged in letters
+        ]
+        difference = kappa_difference(
+            given, letters[0], letters[1], clusters, n_levels=len(codes), inclusion=drawn
+        )
         yield KappaDifference(
             rater=rater,
             n=len(items),

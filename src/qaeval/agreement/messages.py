@@ -16,8 +16,8 @@ _RARE: Final = 10
 """With fewer items of a letter, the interval of its recall is too wide to be useful (0.5 ± 0.3 at 10 items)."""
 _LOW_KAPPA_MAX: Final = 0.4
 """Below this maximum, even the best possible kappa under the given letter rates would be called poor or fair."""
-_WEIGHTED: Final = (
-    " The items were drawn with unequal probabilities: rates and coefficients weight each item by the inverse of its probability and "
+WEIGHTED: Final = (
+    "The items were drawn with unequal probabilities: rates and coefficients weight each item by the inverse of its probability and "
     "are estimates for all items of the run."
 )
 
@@ -162,7 +162,7 @@ def _overall(rater: RaterAgreement, numbers: Coefficients, judge: str) -> str:
     return (
         f"{judge} gives the same letter to {same:,} of {plural(numbers.n, 'item')} ({rate(numbers.observed)}); always "
         f"answering {rater.majority_letter} would match {percent(rater.majority_baseline)}. "
-        f"Cohen's kappa is {coefficient(numbers.kappa)}{weighted}.{_WEIGHTED if rater.is_weighted else ''}"
+        f"Cohen's kappa is {coefficient(numbers.kappa)}{weighted}.{f' {WEIGHTED}' if rater.is_weighted else ''}"
     )
 
 

@@ -284,12 +284,13 @@ def _difference(
         inclusion = scaled_inclusion(drawn, is_labelled, int(has_items.sum()))
     weights = None if chunks.weights is None else chunks.weights.to_numpy(float)
     corrected = corrected_difference(judged, differences, sizes=sizes, inclusion=inclusion, weights=weights)
+    # with all chunks: where each of them is labelled, their probabilities do not matter
     error = differential_error(
-        judged[is_labelled],
-        differences[is_labelled],
-        sizes=sizes[is_labelled],
-        inclusion=None if drawn is None or inclusion is None else inclusion[is_labelled],
-        weights=None if weights is None else weights[is_labelled],
+        judged,
+        np.where(is_labelled, differences, np.nan),
+        sizes=sizes,
+        inclusion=None if drawn is None else inclusion,
+        weights=weights,
     )
     difference = Measure.of(agreeing_with_test(corrected.estimate, corrected.p_value))
     return LabelledDifference(

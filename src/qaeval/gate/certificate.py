@@ -105,6 +105,9 @@ class JudgeCertificate(Part):
     items: tuple[str, ...]
     """A line for each labelled item: id, number of its chunk, letter of the label, letter of the judge, ``human`` or ``model``, and the
     positions of its candidates."""
+    inclusion: tuple[float | None, ...] = Field(default=(), exclude_if=is_unset)
+    """Of each item, the probability with which it was drawn, see `LabelledLetters.inclusion`; None where that is not known. Empty where
+    it is of none, or all were drawn alike."""
     sha256: str = ""
 
     @property
@@ -119,7 +122,7 @@ class JudgeCertificate(Part):
         Raises:
             ValueError: A line is not readable.
         """
-        return CertifiedItems.parse(self.items, self.rubric.letters, self.candidates)
+        return CertifiedItems.parse(self.items, self.rubric.letters, self.candidates, self.inclusion)
 
     def write(self, path: Path) -> None:
         """Write the file with its hash, whole or not at all.
@@ -139,15 +142,24 @@ class CertifiedItems:
     letters: LabelledLetters
 
     @classmethod
-    def parse(cls, lines: Sequence[str], scale: Sequence[str], candidates: Sequence[str]) -> "CertifiedItems":
+    def parse(
+        cls,
+        lines: Sequence[str],
+        scale: Sequence[str],
+        candidates: Sequence[str],
+        inclusion: Sequence[float | None] = (),
+    ) -> "CertifiedItems":
         """Read the lines of a certificate.
 
         Raises:
-            ValueError: A line has another form, or a letter is off the scale.
+            ValueError: A line has another form, a letter is off the scale, or a probability is out of range.
         """
         columns = [line.split(" ") for line in lines]
         if any(len(row) not in {5, 6} or row[4] not in {"human", "model"} for row in columns):
             raise ValueError("expected lines of item, chunk, label, letter, kind of rater and candidates")
+        drawn = np.array(inclusion, dtype=np.float64)
+        if len(drawn) not in {0, len(lines)} or ((drawn <= 0) | (drawn > 1)).any():
+            raise ValueError("inclusion: expected a probability in (0, 1] for each item, or none")
         by = [{int(code) for code in row[5].split(",")} if len(row) == 6 else set() for row in columns]
         letters = LabelledLetters(
             scale=tuple(scale),
@@ -159,6 +171,7 @@ class CertifiedItems:
                 name: np.array([index in codes for codes in by], dtype=np.bool_)
                 for index, name in enumerate(candidates)
             },
+            inclusion=drawn if len(drawn) else None,
         )
         return cls(item_ids=tuple(row[0] for row in columns), letters=letters)
 

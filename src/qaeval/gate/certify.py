@@ -254,6 +254,7 @@ def issue(
             name: np.array([name in authors[item_id] for item_id in joined], dtype=np.bool_)
             for name in candidates
         },
+        inclusion=np.array([reference[item_id].inclusion for item_id in joined], dtype=np.float64),
     )
     numbers = numbers_of(labelled)
     if numbers is None:
@@ -273,7 +274,13 @@ def issue(
         rubric=data.rubric,
         candidates=candidates,
         items=CertifiedItems(item_ids=tuple(joined), letters=labelled).lines(),
+        inclusion=_stored([reference[item_id].inclusion for item_id in joined]),
     )
+
+
+def _stored(inclusion: Sequence[float | None]) -> tuple[float | None, ...]:
+    """Return the probabilities as a certificate has them: empty where none is known."""
+    return tuple(inclusion) if any(value is not None for value in inclusion) else ()
 
 
 def _from_here(path: Path) -> str:

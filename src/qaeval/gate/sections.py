@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from qaeval.agreement.messages import WEIGHTED
 from qaeval.gate.certificate import JudgeCertificate
 from qaeval.gate.trust import JudgeNumbers
 from qaeval.report.numbers import listed, plural
@@ -33,6 +34,8 @@ def _paragraphs(certificate: JudgeCertificate) -> Iterator[str]:
         yield f"{requirement[:1].upper()}{requirement[1:]}."
     raters = listed([f"{rater.rater} ({rater.kind}, {rater.n:,})" for rater in certificate.raters])
     yield f"Labels by {raters}."
+    if certificate.numbers.is_weighted:
+        yield WEIGHTED
     if proxies := certificate.numbers.n_by_kind.get("model", 0):
         yield f"{plural(proxies, 'label')} of models count, as the policy allows: agreement with a model is not agreement with people."
     if (audit := certificate.audit) is not None:

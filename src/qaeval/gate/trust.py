@@ -8,6 +8,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.special import ndtri
 
 from qaeval.agreement.model import LetterAgreement
@@ -15,7 +16,7 @@ from qaeval.agreement.reference import RaterKind
 from qaeval.audit.model import Audit
 from qaeval.gate.model import TrustVerdict
 from qaeval.gate.policy import TrustPolicy
-from qaeval.report.facts import Part
+from qaeval.report.facts import Part, is_unset
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import coefficient, difference, listed, plural, rate, size, two_digits_up
 from qaeval.stats import reliability
@@ -46,6 +47,9 @@ class LabelledLetters:
     """``human`` or ``model``: who gave the label."""
     candidates: Mapping[str, NDArray[np.bool_]]
     """Items of each candidate; empty where the candidates are not known."""
+    inclusion: NDArray[np.float64] | None = None
+    """Probability with which each item was drawn to be labelled, relative to the others with a label of its kind, in (0, 1]; NaN where
+    that is not known; None where it is of none, or all were drawn alike."""
 
     def select(self, kept: NDArray[np.bool_]) -> "LabelledLetters":
         """Return some of the items."""
@@ -56,11 +60,19 @@ class LabelledLetters:
             clusters=self.clusters[kept],
             kinds=self.kinds[kept],
             candidates={name: mask[kept] for name, mask in self.candidates.items()},
+            inclusion=None if self.inclusion is None else self.inclusion[kept],
         )
 
     def admitted(self, trust: TrustPolicy) -> "LabelledLetters":
         """Return the items whose labels count by a policy."""
         return self if trust.raters == "any" else self.select(self.kinds == "human")
+
+    @property
+    def drawn(self) -> NDArray[np.float64] | None:
+        """`inclusion` where it can weight the items: it is known of all, and all labels are of one kind."""
+        if self.inclusion is None or np.isnan(self.inclusion).any() or len(set(self.kinds.tolist())) > 1:
+            return None
+        return self.inclusion
 
 
 class DifferentialError(Part):
@@ -79,6 +91,8 @@ class JudgeNumbers(Part):
     n_chunks: int
     n_by_kind: Mapping[RaterKind, int]
     """Labelled items by the kind of the rater."""
+    is_weighted: bool = Field(default=False, exclude_if=is_unset)
+    """Whether items count by the inverse of the probability with which they were drawn; `confusion` counts them as they are."""
     confusion: tuple[tuple[int, ...], ...]
     """Counts, best letter first; the labels in rows, the judge in columns."""
     observed: Measure
@@ -99,17 +113,21 @@ def numbers_of(letters: LabelledLetters) -> JudgeNumbers | None:
     a, b, clusters, k = letters.reference, letters.judged, letters.clusters, len(letters.scale)
     if not len(a):
         return None
-    accuracy = reliability.letter_accuracy(a, b, clusters, n_levels=k)
-    lower = reliability.letter_accuracy((a > 0).astype(int), (b > 0).astype(int), clusters, n_levels=2)[1]
-    tables = reliability.cluster_tables(a, b, clusters, n_levels=k)
+    drawn = letters.drawn
+    accuracy = reliability.letter_accuracy(a, b, clusters, n_levels=k, inclusion=drawn)
+    lower = reliability.letter_accuracy(
+        (a > 0).astype(int), (b > 0).astype(int), clusters, n_levels=2, inclusion=drawn
+    )[1]
+    tables = reliability.cluster_tables(a, b, clusters, n_levels=k, inclusion=drawn)
     kinds: tuple[RaterKind, ...] = ("human", "model")
     return JudgeNumbers(
         n_labels=len(a),
         n_chunks=len(set(clusters.tolist())),
         n_by_kind={kind: n for kind in kinds if (n := int((letters.kinds == kind).sum()))},
+        is_weighted=drawn is not None,
         confusion=tuple(tuple(int(n) for n in row) for row in reliability.confusion_matrix(a, b, k)),
-        observed=Measure.of(reliability.agreement_rate(a, b, clusters, n_levels=k)),
-        kappa=Measure.of(reliability.kappa_interval(a, b, clusters, n_levels=k)),
+        observed=Measure.of(reliability.agreement_rate(a, b, clusters, n_levels=k, inclusion=drawn)),
+        kappa=Measure.of(reliability.kappa_interval(a, b, clusters, n_levels=k, inclusion=drawn)),
         gwet_ac1=Measure.of(jackknife(gwet_ac, tables, n=len(a), scale="fisher")),
         lower_recall=Measure.of(lower.recall),
         letters=tuple(
@@ -130,16 +148,20 @@ def numbers_of(letters: LabelledLetters) -> JudgeNumbers | None:
 
 def _differential_error(letters: LabelledLetters, a: str, b: str) -> DifferentialError | None:
     """Return the differential error over the chunks with labelled items of both candidates; None without one."""
+    drawn = letters.drawn
+    weights = np.ones(len(letters.judged)) if drawn is None else 1 / drawn
+    masks = (letters.candidates[a], letters.candidates[b])
     rates = []
     for codes in (letters.judged, letters.reference):
         best = (codes == 0).astype(float)
         rates.append(
             [
                 {
-                    cluster: best[mask & (letters.clusters == cluster)].mean()
+                    cluster: np.average(best[items], weights=weights[items])
                     for cluster in np.unique(letters.clusters[mask]).tolist()
+                    for items in [mask & (letters.clusters == cluster)]
                 }
-                for mask in (letters.candidates[a], letters.candidates[b])
+                for mask in masks
             ]
         )
     (judged_a, judged_b), (labelled_a, labelled_b) = rates
@@ -148,7 +170,10 @@ def _differential_error(letters: LabelledLetters, a: str, b: str) -> Differentia
         return None
     judged = np.array([judged_b[chunk] - judged_a[chunk] for chunk in chunks])
     labelled = np.array([labelled_b[chunk] - labelled_a[chunk] for chunk in chunks])
-    return DifferentialError(a=a, b=b, error=Measure.of(differential_error(judged, labelled).estimate))
+    of_both = masks[0] | masks[1]
+    by_chunk = [weights[of_both & (letters.clusters == chunk)].mean() for chunk in chunks]
+    error = differential_error(judged, labelled, weights=None if drawn is None else by_chunk).estimate
+    return DifferentialError(a=a, b=b, error=Measure.of(error))
 
 
 # -------------------------------------------------------------------- verdict

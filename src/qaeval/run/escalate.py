@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from qaeval.agreement.reference import Reference
+from qaeval.agreement.reference import Reference, inclusion_of
 from qaeval.analysis.replies import worked_s
 from qaeval.calibration.model import Escalation, JudgeShare
 from qaeval.errors import UsageError
@@ -166,7 +166,14 @@ def _threshold(
     if not graded:
         return EscalationThreshold(float("inf"), 0, 0, float("nan"))
     chunks = np.array([clusters[item] for item in graded], dtype=object)
-    return escalation_threshold(confidences, wrong, chunks, max_error=request.max_error, alpha=ALPHA)
+    return escalation_threshold(
+        confidences,
+        wrong,
+        chunks,
+        inclusion=inclusion_of(request.reference[item] for item in graded),
+        max_error=request.max_error,
+        alpha=ALPHA,
+    )
 
 
 def _disputed(store: RunStore, rows: Mapping[str, GradeRow], *, second: str) -> set[str]:
@@ -299,5 +306,6 @@ def _kappa(
             [scale.index(letter) for letter in letters],
             np.array([clusters[item] for item in items], dtype=object),
             n_levels=len(scale),
+            inclusion=inclusion_of(reference[item] for item in items),
         )
     )

@@ -285,6 +285,7 @@ def escalation_threshold(
     wrong: ArrayLike,
     clusters: ArrayLike,
     *,
+    inclusion: ArrayLike | None = None,
     max_error: float = 0.1,
     alpha: float = 0.05,
 ) -> EscalationThreshold:
@@ -299,6 +300,8 @@ def escalation_threshold(
         confidences: Confidence of the judge in each labelled item, shape (n,), in [0, 1].
         wrong: 1 where the judge's letter is not that of the label, else 0, shape (n,).
         clusters: Cluster of each item, shape (n,).
+        inclusion: Probability in (0, 1] with which each item was drawn to be labelled, shape (n,), or numbers proportional to it: items
+            count by its inverse, so that the share is that of all items. None: all alike.
         max_error: Largest share of wrong letters among those that are kept, in (0, 1).
         alpha: Probability with which that may fail, in (0, 1).
 
@@ -312,6 +315,11 @@ def escalation_threshold(
     if not 0 < max_error < 1 or not 0 < alpha < 1:
         raise ValueError(f"max_error and alpha must be between 0 and 1, got {max_error!r} and {alpha!r}")
     codes, n_clusters = cluster_codes(clusters, n=len(p))
+    drawn = np.ones(len(p)) if inclusion is None else as_values(inclusion, name="inclusion")
+    same_length(confidences=p, inclusion=drawn)
+    if not (drawn > 0).all():
+        raise ValueError("inclusion must hold the probability, above 0, with which each item was drawn")
+    weight = drawn.mean() / drawn
     least = _first_size(max_error, alpha, n_wrong=1)
     if n_clusters < 1.5 * least:
         least = _first_size(max_error, alpha, n_wrong=0)
@@ -324,13 +332,15 @@ def escalation_threshold(
         if n == result.n:
             result = EscalationThreshold(float(step), n, result.n_wrong, result.upper)
             continue
-        wrongs = np.bincount(codes[kept], weights=w[kept], minlength=n_clusters).astype(np.float64)
-        totals = np.bincount(codes[kept], minlength=n_clusters)
+        wrongs, totals = (
+            np.bincount(codes[kept], weights=values[kept], minlength=n_clusters).astype(np.float64)
+            for values in (w * weight, weight)
+        )
         present = totals > 0
         upper = _upper(wrongs[present], totals[present], alpha)
         if not upper <= max_error:
             break
-        result = EscalationThreshold(float(step), n, int(wrongs.sum()), upper)
+        result = EscalationThreshold(float(step), n, int(w[kept].sum()), upper)
     return result
 
 
@@ -342,7 +352,7 @@ def _first_size(max_error: float, alpha: float, *, n_wrong: int) -> int:
     return n
 
 
-def _upper(wrongs: Floats, totals: Ints, alpha: float) -> float:
+def _upper(wrongs: Floats, totals: Floats, alpha: float) -> float:
     """Return the one-sided upper bound of a rate over clusters."""
     if (totals == 1).all():
         n, k = len(totals), int(wrongs.sum())

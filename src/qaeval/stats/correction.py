@@ -91,7 +91,8 @@ class DifferentialError:
     estimate: Estimate
     """Judge's difference minus the labels' difference; positive when the judge favours b."""
     p_value: float
-    """Of the exact sign-flip test that it favours neither; NaN where unequal probabilities allow no exact test."""
+    """Two-sided, of the hypothesis that it favours neither: of the exact sign-flip test, or from the interval where chunks were drawn with
+    unequal probabilities or weigh differently; NaN without that interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +270,8 @@ def differential_error(
 ) -> DifferentialError:
     r"""How much the judge favours candidate b: its difference minus that of the labels, on the labelled chunks.
 
-    Mean of :math:`H_g - D_g` with the interval of `paired_difference`, and the exact sign-flip test of it. A judge that
+    Mean of :math:`H_g - D_g` with the interval of `paired_difference`, and the exact sign-flip test of it; with unequal probabilities or
+    weights, a weighted mean with the interval of `weighted_difference` and its p-value. A judge that
     is as lenient with both candidates has none, however lenient it is.
 
     Args:
@@ -293,10 +295,12 @@ def differential_error(
     sample = _sample(judged, labelled, sizes, inclusion, weights)
     chosen = sample.chosen
     errors = sample.judged[chosen] - sample.labelled[chosen]
-    test = sign_flip_test(sample.sizes[chosen] * errors, rng=np.random.default_rng(_SEED))
-    return DifferentialError(
-        estimate=_labels_alone(sample, errors, level=level), p_value=test if sample.is_equal else nan
-    )
+    estimate = _labels_alone(sample, errors, level=level)
+    if sample.is_equal:
+        p_value = sign_flip_test(sample.sizes[chosen] * errors, rng=np.random.default_rng(_SEED))
+    else:
+        p_value = _two_sided(_labels_pivot(sample, errors)) if estimate.has_interval else nan
+    return DifferentialError(estimate=estimate, p_value=p_value)
 
 
 def _labels_alone(sample: _Sample, values: Floats, *, level: float) -> Estimate:

@@ -265,6 +265,7 @@ def kappa_difference(
     *,
     n_levels: int,
     weights: Weights = None,
+    inclusion: ArrayLike | None = None,
     level: float = 0.95,
 ) -> Estimate:
     """Kappa of the second judge minus kappa of the first, both against one reference on the same items.
@@ -279,6 +280,7 @@ def kappa_difference(
         clusters: Cluster of each item, shape (n,), any labels.
         n_levels: Number of letters on the scale, used or not.
         weights: None, ``"linear"`` or ``"quadratic"``.
+        inclusion: As in `cluster_tables`.
         level: Confidence level.
 
     Returns:
@@ -289,14 +291,18 @@ def kappa_difference(
         ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
     """
     tables = np.stack(
-        [cluster_tables(reference, judge, clusters, n_levels=n_levels) for judge in (first, second)], axis=1
+        [
+            cluster_tables(reference, judge, clusters, n_levels=n_levels, inclusion=inclusion)
+            for judge in (first, second)
+        ],
+        axis=1,
     )
 
     def statistic(totals: Floats) -> Floats:
         both = kappa(totals, weights=weights)
         return np.asarray(both[..., 1] - both[..., 0], dtype=np.float64)
 
-    return jackknife(statistic, tables, n=int(tables[:, 0].sum()), level=level)
+    return jackknife(statistic, tables, n=round(float(tables[:, 0].sum())), level=level)
 
 
 def _warned(estimate: Estimate, tables: Ints | Floats) -> Estimate:
