@@ -256,7 +256,7 @@ def test_a_single_cluster_has_no_interval(tmp_path: Path) -> None:
 
 
 def test_raters_who_agree_less_than_the_judge_are_reported(tmp_path: Path) -> None:
-    text = letters_csv("ABC" * 10, "BCA" * 10, "ABC" * 10)
+    text = letters_csv("ABC" * 10, "BCA" * 9 + "BBA", "ABC" * 10)
     report = agreement(write(tmp_path / "x.csv", text), judge="r2")
     (pair,) = report.raters
     by_rater = {result.rater: result.coefficients for result in report.agreement}
@@ -264,6 +264,16 @@ def test_raters_who_agree_less_than_the_judge_are_reported(tmp_path: Path) -> No
     assert (by_rater["r0"].kappa.value or 0) > (pair.coefficients.kappa.value or 0)
     assert "than the judge does" in pair.sentence
     assert pair.sentence.count("r0") == 2  # named again as the rater with whom the judge agrees more
+    assert pair.sentence.endswith("the rubric or the labels are too ambiguous to rate a judge.")
+
+
+def test_that_raters_agree_less_than_the_judge_may_be_chance(tmp_path: Path) -> None:
+    """Two of 30 letters more: kappa 0.7 of the raters, with an interval that holds the judge's 0.8."""
+    first = "ABC" * 10
+    text = letters_csv(first, "BBCACCABA" + first[9:], "BBCACC" + first[6:])
+    report = agreement(write(tmp_path / "x.csv", text), judge="r2")
+    (pair,) = report.raters
+    assert pair.sentence.endswith("than the judge does with r0 and with r1; that may be chance.")
 
 
 @pytest.mark.parametrize(

@@ -612,7 +612,9 @@ def test_a_certificate_can_be_issued_for_the_floor_judge(
     issued = JudgeCertificate.model_validate_json(capsys.readouterr().out)
     assert code == {"trusted": 0, "not enough labels": 2, "not trusted": 3}[issued.verdict.outcome]
     reference, judged = ([SCALE.index(line.split(" ")[column]) for line in issued.items] for column in (2, 3))
-    assert issued.numbers.kappa.value == pytest.approx(cohen_kappa_score(reference, judged))
+    weights = [1 / (drawn or 1) for drawn in issued.inclusion] or None
+    expected = cohen_kappa_score(reference, judged, sample_weight=weights)
+    assert issued.numbers.kappa.value == pytest.approx(expected)
     assert issued.judge_tuned
     assert issued.numbers.n_by_kind.get("human", 0) + issued.numbers.n_by_kind.get("model", 0) > 0
 

@@ -244,6 +244,18 @@ def test_a_choice_by_an_uncertain_difference_is_open() -> None:
     assert "alpha may" in decision_text(decision)
 
 
+@pytest.mark.parametrize(("n_better", "standing"), [(6, "stands"), (5, "open")])
+def test_a_choice_by_quality_alone_agrees_with_the_verdict(n_better: int, standing: str) -> None:
+    """One item more in 6 of 20 chunks: the sign-flip test decides (p = 2/64), and the lower end of the interval is 0; 5 do not (2/32)."""
+    letters = {"alpha": ["AAB"] * 20, "beta": ["AAA"] * n_better + ["AAB"] * (20 - n_better)}
+    decision = decide(case(letters).report(), {**QUALITY_AND_LICENCE_ONLY, "quality": 1, "licence": 0})
+    (rival,) = decision.rivals
+    assert rival.difference is not None
+    assert (decision.choice, rival.needed, rival.standing) == ("beta", approx(0), standing)
+    assert (rival.difference.low == 0) == (standing == "stands")
+    assert decision.verdict.kind == ("use" if standing == "stands" else "undecided")
+
+
 def test_the_difference_is_reversed_when_the_first_candidate_is_the_choice() -> None:
     letters = {"alpha": ALL_USABLE, "beta": HALF_USABLE}
     (rival,) = decide(case(letters, items_per_sample=2).report(), {"quality": 5}).rivals

@@ -125,6 +125,15 @@ def test_the_test_is_that_after_correction(n_pairs: int, p_holm: float | None, w
     assert words in sentence(measured(0.1, 0.02, 0.18), "b is better", n_pairs=n_pairs, p_holm=p_holm)
 
 
+@pytest.mark.parametrize("outcome", ["not enough data", "no difference shown"])
+def test_an_interval_that_only_the_correction_contradicts_is_explained(outcome: str) -> None:
+    difference = measured(0.03, 0.001, 0.049)
+    explained = "(shown for this pair alone, but not after correction for the number of pairs)"
+    alone, corrected = (sentence(difference, outcome, n_pairs=3, p=p, p_holm=0.12) for p in (0.04, 0.06))
+    assert f"+4.9] {explained} (p = 0.120 after correction for 3 pairs)" in alone
+    assert explained not in corrected
+
+
 @pytest.mark.parametrize(
     ("error", "p_error", "end"),
     [

@@ -113,6 +113,14 @@ def test_bootstrap_of_strengths_gives_ranks() -> None:
     assert all(entry.strength.low < entry.strength.value < entry.strength.high for entry in ranking)
 
 
+def test_candidates_that_won_as_often_share_a_place() -> None:
+    """Everybody plays everybody 33 times, so strengths follow from the wins; rounding must not decide between the second and the fourth."""
+    wins = np.array([[0, 25, 17, 24.5], [8, 0, 20, 18.5], [16, 13, 0, 9.5], [8.5, 14.5, 23.5, 0]])
+    assert wins.sum(axis=1).tolist() == [66.5, 46.5, 38.5, 46.5]
+    ranking = bradley_terry_bootstrap([wins / 33] * 33, rng=np.random.default_rng(1), n_resamples=20)
+    assert [place.rank for place in ranking] == [1, 2, 4, 2]
+
+
 def test_bootstrap_says_why_there_are_no_strengths() -> None:
     never_lost = bradley_terry_bootstrap([[[0, 1], [0, 0]]] * 20, rng=np.random.default_rng(1))
     assert "never lost" in str(never_lost[0].strength.reason)

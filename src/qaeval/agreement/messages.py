@@ -294,14 +294,17 @@ def between_raters(
         sentence += ", without an interval: no ceiling for judges is known."
     else:
         sentence += ": the ceiling for any judge."
-    kappa = numbers.kappa.value
-    judge_kappas = {
-        rater.rater: rater.coefficients.kappa.value for rater in judged if rater.coefficients is not None
-    }
-    above = [name for name in (a, b) if kappa is not None and (judge_kappas.get(name) or -1.0) > kappa]
+    kappas = {rater.rater: rater.coefficients.kappa for rater in judged if rater.coefficients is not None}
+    of_judge = {name: kappas[name] for name in (a, b) if name in kappas}
+    kappa = numbers.kappa
+    above = [name for name, other in of_judge.items() if _is_above(other.value, kappa.value)]
     if not above:
         return sentence
-    return (
-        f"{sentence} They agree less with each other than the judge does with {' and with '.join(above)}: the rubric or "
-        f"the labels are too ambiguous to rate a judge."
-    )
+    less = f"{sentence} They agree less with each other than the judge does with {' and with '.join(above)}"
+    if not any(_is_above(of_judge[name].low, kappa.high) for name in above):
+        return f"{less}; that may be chance."
+    return f"{less}: the rubric or the labels are too ambiguous to rate a judge."
+
+
+def _is_above(kappa: float | None, other: float | None) -> bool:
+    return kappa is not None and other is not None and kappa > other

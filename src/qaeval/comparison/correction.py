@@ -5,7 +5,7 @@ an interval before fewer, people before models, more labelled chunks before fewe
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any, Final, Literal
 
@@ -301,7 +301,7 @@ def _difference(
         difference=difference,
         labels=Measure.of(corrected.labels),
         p=_number(corrected.p_value),
-        error=Measure.of(error.estimate),
+        error=Measure.of(replace(error.estimate, n=n)),
         p_error=_number(error.p_value) if n >= MIN_CLUSTERS else None,
         tuning=_number(corrected.tuning),
         correlation=_number(corrected.correlation),

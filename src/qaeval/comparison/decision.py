@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 from qaeval.comparison.headline import verdict_sentence
-from qaeval.comparison.model import Difference, LabelledDifference, Verdict, outcome_of
+from qaeval.comparison.model import ALPHA, Difference, LabelledDifference, Verdict, outcome_of
 from qaeval.comparison.report import Report
 from qaeval.comparison.verdict import decide_verdict
 from qaeval.cost.model import Choice, WeightedCriterion
@@ -298,7 +298,11 @@ def _rival(
             standing="not known",
             reason=reason,
         )
-    status = "stands" if difference.low > needed else "open"
+    # an end of the interval at 0 does not belong to it where the test rejects 0
+    is_first = difference.low > needed or (
+        abs(needed) <= _TIE and difference.low >= 0 and _p_of(report, leader, rival) <= ALPHA
+    )
+    status: ChoiceStatus = "stands" if is_first else "open"
     return Rival(candidate=rival, lead=lead, needed=needed, difference=difference, standing=status)
 
 
@@ -321,6 +325,13 @@ def _difference(report: Report, leader: str, rival: str) -> Measure | None:
         if (pair.a, pair.b) == (leader, rival):
             return of(pair).scaled(-1)
     return None
+
+
+def _p_of(report: Report, leader: str, rival: str) -> float:
+    """Return the p-value of the test that the two candidates do not differ, by labels where those decide."""
+    pair = next(pair for pair in report.differences if {pair.a, pair.b} == {leader, rival})
+    p = pair.deciding.p if pair.deciding else pair.p
+    return 1.0 if p is None else p
 
 
 def _for_margin(pairs: Sequence[Difference], margin: float) -> tuple[Difference, ...]:
@@ -483,7 +494,7 @@ def _closest(decision: Decision) -> tuple[str, ...]:
         )
     share, end, to, bounds = min(turns, key=lambda turn: turn[0])
     side, sign = ("below", numbers.MINUS) if end < bounds.weight else ("above", "+")
-    how_far = f"{sign}{numbers.percent(share)}" if share <= 1 else f"{_weight(end / bounds.weight)} times"
+    how_far = f"{sign}{numbers.size(share, ' %')}" if share <= 1 else f"{_weight(end / bounds.weight)} times"
     text = (
         f"The choice is most sensitive to the weight of {bounds.criterion}: {side} {_weight(end)} instead of {_weight(bounds.weight)} "
         f"({how_far}) {to} comes first."

@@ -316,10 +316,7 @@ def judged_sentence(
             f"({test}, {measure.n_clusters} chunks)."
         )
     limit = size(max(abs(measure.low), abs(measure.high)))
-    caveat = ""
-    if p <= ALPHA:
-        caveat = " (shown for this pair alone, but not after correction for the number of pairs)"
-    seen = f"{b} − {a} is {shown(measure)}{caveat} ({test}, {measure.n_clusters} chunks)"
+    seen = f"{b} − {a} is {shown(measure)}{_alone(p)} ({test}, {measure.n_clusters} chunks)"
     if n_more is not None:
         return (
             f"{a} and {b}: not enough data; {seen}. About {plural(two_digits_up(n_more), 'more chunk', 'more chunks')} would decide if "
@@ -328,6 +325,13 @@ def judged_sentence(
     if outcome == "not enough data":
         return f"{a} and {b}: not enough data; {seen}. So far only a difference above {limit} is ruled out."
     return f"{a} and {b}: no difference shown; {seen}. A difference above {limit} either way is ruled out at the {level(measure)} level."
+
+
+def _alone(p: float | None) -> str:
+    """Explain an interval without 0 beside an outcome that shows no better candidate; empty where there is nothing to explain."""
+    if p is None or p > ALPHA:
+        return ""
+    return " (shown for this pair alone, but not after correction for the number of pairs)"
 
 
 def by_doubted_judge(differences: Sequence[Difference], *, is_refuted: bool) -> tuple[Difference, ...]:
@@ -353,15 +357,15 @@ def labelled_sentence(pair: Difference, estimate: LabelledDifference, *, n_pairs
         if estimate.n_chunks == n_all
         else f"{estimate.n_chunks} of {plural(n_all, 'chunk')}"
     )
-    source = f"By {estimate.rater}'s labels of {of}"
+    source, seen = f"By {estimate.rater}'s labels of {of}", f"{shown(measure)}{_alone(estimate.p)}"
     if estimate.outcome in {"a is better", "b is better"}:
         better, worse = (b, a) if estimate.outcome == "b is better" else (a, b)
         result = f"{better} is better than {worse}: {size(measure.value or 0)} more usable items, {_ends(measure)} ({test})"
     elif estimate.outcome == "no difference shown":
         limit = size(max(abs(measure.low or 0), abs(measure.high or 0)))
-        result = f"{a} and {b} show no difference: {b} − {a} is {shown(measure)} ({test}), and one above {limit} is ruled out"
+        result = f"{a} and {b} show no difference: {b} − {a} is {seen} ({test}), and one above {limit} is ruled out"
     else:
-        result = f"{a} and {b} are not told apart: {b} − {a} is {shown(measure)} ({test})"
+        result = f"{a} and {b} are not told apart: {b} − {a} is {seen} ({test})"
         more = estimate.n_more_chunks
         if more is not None and more <= n_all - estimate.n_chunks:
             chunks = plural(two_digits_up(more), "more chunk", "more chunks")

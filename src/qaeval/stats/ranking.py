@@ -19,6 +19,9 @@ _MAX_STEPS = 20_000
 _PRECISION = 1e-11
 """Largest step of a log-strength at which the iteration ends; reports print two digits."""
 
+_TIE = 1e-8
+"""Log-strengths closer than this are equal: what rounding adds must not rank them by their order."""
+
 
 def bradley_terry(wins: ArrayLike, *, reference: int | None = None) -> Floats:
     r"""Log-strengths of candidates from pairwise wins.
@@ -89,7 +92,7 @@ class Ranked:
     strength: Estimate
     """Log-strength, the mean of all candidates is 0 (or the reference's is)."""
     rank: int
-    """1 for the strongest; 0 when the strengths do not exist."""
+    """1 for the strongest, equal ones share the better place; 0 when the strengths do not exist."""
     rank_low: int
     """Best rank within the interval; 0 without an interval."""
     rank_high: int
@@ -152,8 +155,8 @@ def bradley_terry_bootstrap(
 
 
 def _ranks(strengths: Floats) -> np.ndarray:
-    """Rank of each candidate, 1 for the largest, shape (B, M); 0 where there is no strength."""
-    larger = (strengths[:, None, :] > strengths[:, :, None]).sum(axis=-1)
+    """Rank of each candidate, 1 for the largest, equal ones alike, shape (B, M); 0 where there is no strength."""
+    larger = (strengths[:, None, :] > strengths[:, :, None] + _TIE).sum(axis=-1)
     return np.where(np.isnan(strengths), 0, larger + 1)
 
 
