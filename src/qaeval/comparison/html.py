@@ -223,10 +223,8 @@ def _bar(candidate: CandidateLine, letters: Sequence[str]) -> _Bar:
             if n
         ),
         counts=" · ".join(f"{name} {n:,}" for name, n in candidate.counts),
-        rate=numbers.UNDEFINED if rate.value is None else f"{100 * rate.value:.0f} %",
-        interval=""
-        if rate.low is None or rate.high is None
-        else f"{100 * rate.low:.0f} to {100 * rate.high:.0f}",
+        rate=numbers.whole_percent(rate.value),
+        interval=numbers.whole_interval(rate),
         strip=_strip(rate),
     )
 

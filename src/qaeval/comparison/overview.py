@@ -401,17 +401,17 @@ def _frequent(report: Report, *, at_least: float, below: float = 2.0) -> Iterato
     groups = [(max(group.rates, key=_finding_rate), group) for group in report.checks if group.rates]
     frequent = [entry for entry in groups if at_least <= _finding_rate(entry[0]) < below]
     for worst, group in sorted(frequent, key=lambda entry: -_finding_rate(entry[0])):
-        others = [f"{rate.candidate} {_whole(rate.share.value)}" for rate in group.rates if rate is not worst]
-        text = f"{in_words(group.check.name)}: {worst.candidate} {_whole(worst.share.value)}"
+        others = [
+            f"{rate.candidate} {numbers.whole_percent(rate.share.value)}"
+            for rate in group.rates
+            if rate is not worst
+        ]
+        text = f"{in_words(group.check.name)}: {worst.candidate} {numbers.whole_percent(worst.share.value)}"
         yield Badge("look", "open", "A check found something", ", ".join([text, *others[:2]]), "checks")
 
 
 def _finding_rate(rate: CheckRate) -> float:
     return rate.n_found / rate.n_checked if rate.n_checked else 0.0
-
-
-def _whole(share: float | None) -> str:
-    return numbers.UNDEFINED if share is None else f"{100 * share:.0f} %"
 
 
 # ------------------------------------------------------------------------------ candidates and differences
@@ -426,7 +426,7 @@ def _model(candidate: CandidateSummary) -> str:
 def _facts(report: Report, candidate: CandidateSummary, rate: Measure) -> Iterator[Fact]:
     """Yield the judge's rate where labels correct it, speed, cost, flags, failures and length, those that are known."""
     if rate is not candidate.usable:
-        yield Fact(_whole(candidate.usable.value), "usable by the judge")
+        yield Fact(numbers.whole_percent(candidate.usable.value), "usable by the judge")
     name, noun = candidate.facts.name, _NOUNS.get(report.eval.item_kind, "items")
     if candidate.timing.items_per_s is not None:
         yield Fact(f"{candidate.timing.items_per_s:,.1f}", f"{noun}/s")

@@ -55,12 +55,8 @@ def _candidates(screen: Overview) -> Iterator[OverviewLine]:
     width = max(len(candidate.name) for candidate in screen.candidates)
     for candidate in screen.candidates:
         rate = candidate.rate
-        interval = (
-            "too few chunks for an interval"
-            if rate.low is None or rate.high is None
-            else f"{100 * rate.low:.0f} to {100 * rate.high:.0f}"
-        )
-        share = numbers.UNDEFINED if rate.value is None else f"{100 * rate.value:.0f} %"
+        interval = numbers.whole_interval(rate) or "too few chunks for an interval"
+        share = numbers.whole_percent(rate.value)
         yield OverviewLine(
             "candidate", f"{candidate.name:<{width}}  {draw_bar(candidate)}  {share} usable, {interval}"
         )

@@ -154,7 +154,8 @@ def sequential_line(summary: Mapping[str, float]) -> str:
         return text
     return (
         f"{text} With all {summary['chunks']:,.0f} chunks a run as good as its baseline passes in about "
-        f"{100 * summary['power']:.0f} % of such gates, and in {100 * summary['power_at_once']:.0f} % where everything is graded first "
+        f"{numbers.whole_percent(summary['power'])} of such gates, and in {numbers.whole_percent(summary['power_at_once'])} where everything "
+        f"is graded first "
         f"(for the margin that loses most power)."
     )
 

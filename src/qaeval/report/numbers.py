@@ -6,7 +6,7 @@ Examples: a rate ``63.3 % [52.1, 73.2]``, a difference ``+10.0 points [−1.5, +
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from math import floor, log10
+from math import ceil, floor, log10
 from typing import Final
 
 from qaeval.report.measure import Measure
@@ -23,8 +23,36 @@ _MAX_AGE_IN_HOURS: Final = 48
 
 
 def percent(share: float | None) -> str:
-    """Print a share: ``63.3 %``."""
-    return UNDEFINED if share is None else f"{_fixed(100 * share, 1)} %"
+    """Print a share: ``63.3 %``; ``0.0 %`` is none and ``100.0 %`` all, so that 1 of 3,000 is ``< 0.1 %``, and 2,999 are ``> 99.9 %``."""
+    if share is None:
+        return UNDEFINED
+    text = _fixed(100 * share, 1)
+    if share > 0 and float(text.replace(MINUS, "-")) == 0:
+        return "< 0.1 %"
+    return "> 99.9 %" if share < 1 and text == "100.0" else f"{text} %"
+
+
+def whole_percent(share: float | None) -> str:
+    """Print a share in whole percent: ``63 %``; what would read as none or all and is neither has a digit more, ``99.7 %``."""
+    if share is None:
+        return UNDEFINED
+    text = f"{100 * share:.0f}"
+    return percent(share) if text in {"0", "100"} and share not in {0, 1} else f"{text} %"
+
+
+def whole_interval(measure: Measure) -> str:
+    """Print the interval of a rate in whole percent: ``52 to 73``; empty without one.
+
+    An end that would reach the other end of the scale by rounding has a digit more: ``99.7 to 100``.
+    """
+    if measure.low is None or measure.high is None:
+        return ""
+    low, high = f"{100 * measure.low:.0f}", f"{100 * measure.high:.0f}"
+    if low == "100" and measure.low < 1:
+        low = f"{floor(1000 * measure.low) / 10:.1f}"
+    if high == "0" and measure.high > 0:
+        high = f"{ceil(1000 * measure.high) / 10:.1f}"
+    return f"{low} to {high}"
 
 
 def rate(measure: Measure) -> str:

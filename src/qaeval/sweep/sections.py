@@ -191,7 +191,7 @@ def _throughput(sweep: Sweep) -> Table:
             f"{level.concurrency}{' ◂' if level.concurrency == knee else ''}",
             speed_of(level.requests_per_s),
             speed_of(level.tokens_per_s),
-            "–" if not best else f"{100 * (level.tokens_per_s.value or 0) / best:.0f} %",
+            "–" if not best else numbers.whole_percent((level.tokens_per_s.value or 0) / best),
             speed_of(level.items_per_s),
             f"{level.n_failed:,} of {level.n_requests:,}",
             three_digits(level.little),
