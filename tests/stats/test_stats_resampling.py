@@ -134,6 +134,13 @@ def test_few_clusters_give_a_value_only() -> None:
         assert "fewer than 10" in str(result.reason)
 
 
+def test_perfect_agreement_in_few_clusters_has_neither_end_of_an_interval() -> None:
+    a, _, chunks = letters(9)
+    result = kappa_interval(a, a, chunks, n_levels=3)
+    assert (result.value, result.has_interval) == (1, False)
+    assert np.isnan([result.low, result.high]).all()
+
+
 def test_kappa_difference_of_two_judges() -> None:
     a, b, chunks = letters(60)
     worse = np.where(np.arange(len(b)) % 4 == 0, (b + 1) % 3, b)

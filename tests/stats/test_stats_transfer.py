@@ -86,6 +86,16 @@ def test_errors_that_nearly_cancel_are_refused(table: np.ndarray, refused: str) 
     assert not any(share.is_defined for share in shares.shares)
 
 
+@pytest.mark.parametrize(("n_clusters", "has_interval"), [(1, False), (9, False), (10, True)])
+def test_shares_of_few_clusters_have_no_interval(n_clusters: int, has_interval: bool) -> None:
+    judged = np.array([[3.0, 2, 1]] * n_clusters)
+    judged[0] += [1, 0, 0]
+    shares = letter_shares(singletons(np.diag([20, 10, 5]) + 1), judged).shares
+    assert all(share.is_defined for share in shares)
+    assert {share.has_interval for share in shares} == {has_interval}
+    assert all(share.low <= share.value <= share.high for share in shares if has_interval)
+
+
 def test_arguments_out_of_range_are_errors() -> None:
     with pytest.raises(ValueError, match="rates must be in"):
         rogan_gladen(1.2, 100, sensitivity=0.9, specificity=0.9)

@@ -322,9 +322,12 @@ def _clusters_off_commonest(letters: Ints | Floats) -> int:
 def _perfect(tables: Ints | Floats, *, level: float) -> Estimate:
     sizes = tables.sum(axis=(1, 2))
     agreement = clustered_rate(sizes, sizes, level=level)
+    agreement = replace(agreement, method="perfect agreement, bound of the agreement rate")
+    if not agreement.has_interval:
+        return agreement
     expected = float(expected_agreement(tables.sum(axis=0)))
     low = max(-1.0, (agreement.low - expected) / (1 - expected))
-    return replace(agreement, low=low, method="perfect agreement, bound of the agreement rate")
+    return replace(agreement, low=low)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qaeval.stats._arrays import TINY, Floats, as_table, check_level
-from qaeval.stats.estimate import MIN_CLUSTERS, Estimate, undefined
+from qaeval.stats.estimate import MIN_CLUSTERS, Estimate, too_few, undefined, warning
 from qaeval.stats.intervals import t_quantile, wilson_bounds, z_quantile
 from qaeval.stats.resampling import Clusters, jackknife, jackknife_se
 
@@ -170,7 +170,7 @@ def letter_shares(tables: ArrayLike, judged: ArrayLike, *, level: float = 0.95) 
         level: Confidence level.
 
     Returns:
-        Shares in [0, 1] that add up to 1. NaN, as *poor judge*, where the interval of the smallest singular value of
+        Shares in [0, 1] that add up to 1; their intervals are NaN with fewer than 10 clusters here. NaN, as *poor judge*, where the interval of the smallest singular value of
         *M* is not above 0 or does not exist (fewer than 10 clusters, a letter without labels), and, as *nearly
         singular*, where the condition number is above 20.
 
@@ -195,7 +195,20 @@ def letter_shares(tables: ArrayLike, judged: ArrayLike, *, level: float = 0.95) 
         return TransferredShares(shares=(none,) * k, condition=condition, smallest=smallest, refused=refused)
     total_there, total_here = there.sum(axis=0), here.sum(axis=0)
     values = _shares(total_there[None], total_here[None])[0]
-    t = t_quantile(level, min(len(there), len(here)) - 1) if min(len(there), len(here)) > 1 else nan
+    if reason := too_few(len(here)):
+        shares = tuple(
+            undefined(
+                reason,
+                value=float(value),
+                method="inverted errors",
+                n=n,
+                n_clusters=len(here),
+                level=level,
+            )
+            for value in values
+        )
+        return TransferredShares(shares=shares, condition=condition, smallest=smallest, refused=None)
+    t = t_quantile(level, min(len(there), len(here)) - 1)
     estimates = []
     for letter in range(k):
         by_errors = jackknife_se(
@@ -214,6 +227,7 @@ def letter_shares(tables: ArrayLike, judged: ArrayLike, *, level: float = 0.95) 
                 method="inverted errors, jackknife t",
                 n=n,
                 n_clusters=len(here),
+                reason=warning(len(here)),
             )
         )
     return TransferredShares(shares=tuple(estimates), condition=condition, smallest=smallest, refused=None)
