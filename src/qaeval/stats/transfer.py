@@ -195,10 +195,10 @@ def letter_shares(tables: ArrayLike, judged: ArrayLike, *, level: float = 0.95) 
         return TransferredShares(shares=(none,) * k, condition=condition, smallest=smallest, refused=refused)
     total_there, total_here = there.sum(axis=0), here.sum(axis=0)
     values = _shares(total_there[None], total_here[None])[0]
-    if reason := too_few(len(here)):
+    if few := too_few(len(here)):
         shares = tuple(
             undefined(
-                reason,
+                few,
                 value=float(value),
                 method="inverted errors",
                 n=n,
