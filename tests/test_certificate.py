@@ -304,6 +304,13 @@ def test_the_detail_of_a_valid_certificate_describes_the_deciding_labels() -> No
     assert "with anna and gpt on 300 labels" in all_detail
 
 
+@pytest.mark.parametrize(("raters", "whose"), [("people", "people"), ("any", "people or models")])
+def test_a_judge_without_labels_needs_those_that_the_policy_admits(raters: Any, whose: str) -> None:
+    verdict = decide_trust(None, TrustPolicy(raters=raters, labels=50))
+    assert (verdict.outcome, verdict.n_more) == ("not enough labels", 50)
+    assert verdict.requirements == (f"no label by {whose}; 50 labels are required",)
+
+
 def test_model_labels_count_only_if_the_policy_allows_them() -> None:
     save(certificate(KEY, labelled(*good_letters(), kind="model"), trust=TrustPolicy(raters="any")))
     result = check(requiring("c.json"), KEY, TODAY)

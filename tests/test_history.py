@@ -83,7 +83,8 @@ def test_a_change_of_settings_starts_a_new_segment(change: dict[str, Any], messa
 
 
 def test_the_trend_line_breaks_at_a_change() -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - 0.4 s that few tests need
+    from matplotlib import dates as mdates  # noqa: PLC0415 - 0.4 s that few tests need
+    from matplotlib.figure import Figure  # noqa: PLC0415 - the same
 
     from qaeval.history.chart import trend  # noqa: PLC0415
     from qaeval.report.chart import LIGHT  # noqa: PLC0415
@@ -101,6 +102,9 @@ def test_the_trend_line_breaks_at_a_change() -> None:
     lines = [list(line.get_ydata()) for line in axes.get_lines() if line.get_marker() == "o"]
     assert lines == [[50.0, 60.0], [70.0, 80.0]]
     assert [text.get_text() for text in axes.texts] == ["judge"]
+    assert (axes.get_ylabel(), axes.get_ylim()) == ("usable items, %", (0.0, 100.0))
+    start, end = mdates.num2date(axes.get_xlim())
+    assert (start.isoformat()[:16], end.isoformat()[:16]) == ("2026-11-01T07:07", "2026-11-04T12:52")
 
 
 @pytest.mark.slow

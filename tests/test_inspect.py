@@ -657,6 +657,8 @@ async def test_a_request_reaches_inspect_and_its_output_becomes_a_completion(bri
     completion = await chat.complete(CHAT_REQUEST)
     assert (completion.text, completion.finish_reason, completion.latency_s) == ("{}", "stop", 1.5)
     assert completion.usage == Usage(prompt_tokens=14, completion_tokens=3, cached_tokens=5)
+    untimed = await bridge.chat.InspectChat(Provider(make_output("{}"))).complete(CHAT_REQUEST)
+    assert 0 <= untimed.latency_s < 60  # measured here, where the provider names no time
     assert (chat.host, chat.output.completion) == ("judge.lan", "{}")
     ((turns, config),) = model.requests
     assert [(turn.role, turn.content) for turn in turns] == [("system", "s"), ("user", "u")]

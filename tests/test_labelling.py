@@ -557,9 +557,16 @@ def test_a_third_rater_settles_disputes_and_agreement_uses_the_settled_letter(ru
         dispute = adjudication.current()
         assert dispute is not None
         assert [(label.rater, label.letter) for label in dispute.labels] == [("anna", "A"), ("bert", "B")]
+        dispute_labels = [label for each in open_disputes(run) for label in each.labels]
         while (dispute := adjudication.current()) is not None:
             adjudication.settle(dispute.question.assignment, "C", note="the text says otherwise")
         assert (adjudication.n_settled, adjudication.n_total) == (36, 36)
+        stored = read_labels(run / "labels" / "cleo.jsonl")
+        assert {(label.rater, label.rater_kind, label.letter, label.note) for label in stored} == {
+            ("cleo", "human", "C", "the text says otherwise")
+        }
+        assert {label.rubric for label in stored} == {label.rubric for label in dispute_labels} != {""}
+        assert {label.chunk_id for label in stored} == {label.chunk_id for label in dispute_labels} != {""}
         assert adjudication.undo() is not None
         assert adjudication.n_settled == 35
     report = api.load_run(run).report
