@@ -390,3 +390,18 @@ def test_mutation_run_keeps_the_checkout_unchanged(root: Path, coverage_map: Any
     assert {test for _, status, test in rows if status == "killed"} == {SUM, END}
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (second.returncode, second.stdout, second.stderr) == (0, first.stdout, "")
+
+
+@pytest.mark.slow
+def test_slow_tests_count_only_where_they_are_asked_for(
+    tools: tuple[ModuleType, ModuleType], tmp_path: Path
+) -> None:
+    mutation = tools[1]
+    checkout = mutation.Checkout(Path(__file__).parents[1])
+    file, this = "tests/test_mutation.py", "test_slow_tests_count_only_where_they_are_asked_for"
+    fast, every = (
+        mutation.Runner(checkout, tmp_path / str(len(selection)), 1, selection).collect([file])
+        for selection in (mutation.FAST, ())
+    )
+    assert {*fast} < {*every}
+    assert f"{file}::{this}" in {*every} - {*fast}

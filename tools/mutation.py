@@ -1,7 +1,8 @@
-"""Change the code a little and see whether a fast test fails: `make mutation`.
+"""Change the code a little and see whether a test fails, a fast one unless --slow is given: `make mutation`.
 
     .venv/bin/python tools/mutation.py                                   # 10 mutants a package, seed 1
     .venv/bin/python tools/mutation.py --package run --per-package 40 --seed 7
+    .venv/bin/python tools/mutation.py --slow                            # slow tests too, as CI runs them
     .venv/bin/python tools/mutation.py --hold                            # exit 1 below 90 % in a package
     .venv/bin/python tools/mutation.py --source text/near.py --tests tests/test_near.py --per-package 1000
 
@@ -50,6 +51,7 @@ from mutants import Mutant, is_valid, mutants
 PACKAGE: Final = "src/qaeval"
 BAR: Final = 90.0
 """Least score of a package, in percent, with --hold."""
+FAST: Final = ("-m", "not slow")
 SUITE: Final = ("-p", "no:cacheprovider", "-p", "mutation_probe", "-q", "--timeout", "600")
 DECLARATIONS: Final = (
     "tests/test_stored_fields.py::",
@@ -447,9 +449,19 @@ def read_equivalents(path: Path) -> dict[tuple[str, str, str], str]:
 
 
 class Runner:
-    """Runs tests of mutants in copies of a checkout, a fork of this process for each."""
+    """Runs tests of mutants in copies of a checkout, a fork of this process for each.
 
-    def __init__(self, checkout: Checkout, folder: Path, workers: int) -> None:
+    Args:
+        checkout: Is copied.
+        folder: Of the copies.
+        workers: Number of copies.
+        selection: Options of pytest that select tests.
+    """
+
+    def __init__(
+        self, checkout: Checkout, folder: Path, workers: int, selection: Sequence[str] = FAST
+    ) -> None:
+        self._selection = tuple(selection)
         self._folder = folder
         self._checkout = checkout
         self._trees = [folder / f"tree{index}" for index in range(workers)]
@@ -482,25 +494,25 @@ class Runner:
             "MUTATION_LOG": str(log),
         }
         parallel = ("-n", str(len(self._trees))) if len(self._trees) > 1 else ("-p", "no:xdist")
-        command = [sys.executable, "-m", "pytest", *SUITE, *parallel, "-m", "not slow", *files]
+        command = [sys.executable, "-m", "pytest", *SUITE, *parallel, *self._selection, *files]
         command += ["--basetemp", str(self._folder / "mapping")]
         ended = subprocess.run(command, cwd=tree, env=environment, check=False, stdout=subprocess.DEVNULL)
         if ended.returncode not in {0, 1} or not log.is_file():
-            raise SystemExit(f"the fast suite ended with {ended.returncode}: run `make test`")
+            raise SystemExit(f"the suite ended with {ended.returncode}: run `make test`")
         result = CoverageMap()
         add_contexts(result, read_coverage(data, tree), read_reports(log))
         return result
 
     def collect(self, files: Sequence[str]) -> list[str]:
-        """Return the fast tests of test files."""
-        command = [sys.executable, "-m", "pytest", *SUITE, "--collect-only", "-m", "not slow", *files]
+        """Return the tests of test files."""
+        command = [sys.executable, "-m", "pytest", *SUITE, "--collect-only", *self._selection, *files]
         environment = self._environment(self._trees[0])
         listed = subprocess.run(
             command, cwd=self._trees[0], env=environment, check=False, capture_output=True, text=True
         )
         if tests := [line for line in listed.stdout.splitlines() if "::" in line]:
             return tests
-        raise SystemExit(f"{listed.stdout[-4000:]}\nno fast test in {' '.join(files)}")
+        raise SystemExit(f"{listed.stdout[-4000:]}\nno test in {' '.join(files)}")
 
     def check(self, source: str, tests: list[str]) -> None:
         """Run tests without a mutant, the way a mutant runs: they pass, or the figures would be worth nothing."""
@@ -797,6 +809,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=60.0,
         help="tests of a mutant, fastest first, as many as take so long without it; default: 60",
     )
+    parser.add_argument(
+        "--slow",
+        action="store_true",
+        help="run slow tests too, as CI does before a merge; the first run under coverage takes about an hour",
+    )
     parser.add_argument("--hold", action="store_true", help=f"exit 1 if a package is below {BAR:g} %%")
     parser.add_argument(
         "--root", type=Path, default=Path(__file__).parents[1], help="checkout; default: this one"
@@ -812,8 +829,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if source not in checkout.sources:
             parser.error(f"unknown module {source!r}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    state = checkout.root / ".mutation"
-    state.mkdir(exist_ok=True)
+    state = checkout.root / ".mutation" / ("slow" if options.slow else "")
+    state.mkdir(parents=True, exist_ok=True)
     chosen = options.package or sorted(set(map(package_of, sources))) or packages
     drawn = sample(checkout, chosen, options.per_package, options.seed, sources)
     try:
@@ -822,7 +839,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 checkout,
                 drawn,
                 state,
-                lambda: Runner(checkout, Path(folder), options.workers),
+                lambda: Runner(checkout, Path(folder), options.workers, () if options.slow else FAST),
                 options.seconds,
                 options.tests or (),
             )
@@ -854,7 +871,7 @@ def _run(
         runner = make_runner()
         every = stale == set(checkout.suites)
         print(
-            f"running {'the fast suite' if every else f'{len(stale)} test files'} under coverage",
+            f"running {'the suite' if every else f'{len(stale)} test files'} under coverage",
             file=sys.stderr,
         )
         measured = runner.map(() if every else sorted(stale))
