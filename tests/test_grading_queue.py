@@ -12,7 +12,7 @@ from qaeval.run.grade import GradeTask
 from qaeval.run.loop import TaskQueue
 from qaeval.run.stages import GradingQueue
 from qaeval.run.watch import Unwatched
-from qaeval.storage.run_directory import RunStore
+from qaeval.storage.run_directory import GENERATIONS, RunStore
 
 SAMPLES = tuple(Sample.of(Chunk(chunk_id=f"c{number}", text=f"Valve {number}.")) for number in range(6))
 LONG_S = 1000.0
@@ -181,3 +181,18 @@ async def test_a_judge_at_work_waits_for_no_candidate_and_nothing_is_passed_on_e
     await bench.answer("b", 0)
     assert await bench.taken() == ["0a", "0b"]
     bench.queue.close()
+
+
+async def test_other_work_goes_on_while_the_replies_of_an_earlier_session_are_read(store: RunStore) -> None:
+    with store.writer(GENERATIONS) as writer:
+        for index in range(len(SAMPLES)):
+            writer.append(reply(index, f"answer {index}").model_copy(update={"task_id": f"{index:016x}"}))
+    bench = Bench(store)
+    reading = asyncio.create_task(bench.queue.put_stored())
+    turns = 0
+    while not reading.done():
+        await asyncio.sleep(0)
+        turns += 1
+    await reading
+    assert turns >= len(SAMPLES)
+    assert len(await bench.taken()) == len(SAMPLES)

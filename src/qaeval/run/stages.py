@@ -219,6 +219,8 @@ class GradingQueue:
             for sample in self._store.samples() if len(replies) else ():
                 self._add(sample, replies.of(sample.sample_id))
                 await self._queue.room()
+                # room() does not wait where all is graded: the judge's server is probed meanwhile, with a time limit
+                await asyncio.sleep(0)
 
     def close(self) -> None:
         """End the queue: the judge finishes what is in it."""
