@@ -20,6 +20,8 @@ from harness import sample_of
 
 from mock.server import Mock
 from qaeval.evals.find import find_eval
+from qaeval.files.spool import SpooledRows
+from qaeval.records import Sample
 from qaeval.registry.find import find_config
 from qaeval.run.plan import Plan, find_judging
 from qaeval.run.runner import Runner
@@ -59,9 +61,8 @@ def seconds(folder: Path, servers: Mapping[str, Mock], judge: Mock, n: int) -> f
     path = folder / "servers.yaml"
     path.write_text(json.dumps(registry))
     config, definition = find_config(path), find_eval("qa_pairs")
-    plan = Plan(
-        definition, tuple(map(sample_of, range(n))), tuple(config.candidate(name) for name in servers), 0
-    )
+    samples = SpooledRows(Sample, map(sample_of, range(n)))
+    plan = Plan(definition, samples, tuple(config.candidate(name) for name in servers), 0)
     judging = find_judging(config, plan.candidates, judge="bench", rubric=definition.rubric)
     with tempfile.TemporaryDirectory(dir=folder) as out:
         settings = {**plan.settings(), "grading": judging.settings()}

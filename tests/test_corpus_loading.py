@@ -7,6 +7,7 @@ import pytest
 
 from qaeval.corpus.loading import MAX_CHUNK_WORDS, load_chunks
 from qaeval.errors import DataError, UsageError
+from qaeval.files.yaml import read_lines, read_text
 from qaeval.records import Chunk
 
 File: TypeAlias = Callable[..., Path]
@@ -285,3 +286,31 @@ def test_a_numbered_id_is_never_one_of_the_file(file: File) -> None:
     rows = [{"id": name, "text": f"{name} {n}"} for n, name in enumerate(["a", "a-2", "a", "a"])]
     ids = [chunk.chunk_id for chunk in load_chunks(file(*rows), duplicate_ids="number")]
     assert ids == ["a", "a-2", "a-3", "a-4"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\xef\xbb\xbf",
+        b"a",
+        b"a\r\nb\n\n",
+        b"\xef\xbb\xbfa\r\r\nb\r",
+        "ü\u2028\x85\n€".encode(),
+        b"a\r\n\xff\n",
+        b"\xef\xbb\xbfa\xe2\x82\n",
+        b"a\n\xe2\x82",
+        b"\xef\xbb\n",
+    ],
+)
+def test_a_file_read_by_line_is_that_which_is_read_whole(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(raw)
+
+    def outcome(read: Callable[[Path], str]) -> str:
+        try:
+            return read(path)
+        except DataError as error:
+            return str(error)
+
+    assert outcome(lambda path: "".join(read_lines(path))) == outcome(read_text)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from qaeval.corpus import sampling
 from qaeval.corpus.sampling import Allocation, sample_set_digest
 from qaeval.errors import DataError, UsageError
+from qaeval.files.spool import SpooledRows
 from qaeval.records import Chunk, Sample
 
 Case: TypeAlias = tuple[dict[str, int], int, int]
@@ -27,7 +28,8 @@ def corpus(sizes: dict[str, int]) -> list[Chunk]:
 def draw(
     chunks: Iterable[Chunk], *, n: int | None, seed: int, allocation: Allocation = "proportional"
 ) -> tuple[Sample, ...]:
-    return sampling.draw([Sample.of(chunk) for chunk in chunks], n=n, seed=seed, allocation=allocation)
+    samples = SpooledRows(Sample, map(Sample.of, chunks))
+    return tuple(sampling.draw(samples, n=n, seed=seed, allocation=allocation))
 
 
 def ids(samples: Iterable[Sample]) -> list[str]:
@@ -195,7 +197,7 @@ def test_weights_add_up_to_the_samples_of_each_stratum(
 
 def test_a_draw_of_a_draw_multiplies_the_probabilities() -> None:
     first = draw(corpus({"a": 100, "b": 10}), n=20, seed=0, allocation="equal")
-    second = sampling.draw(first, n=10, seed=1, allocation="equal")
+    second = sampling.draw(SpooledRows(Sample, first), n=10, seed=1, allocation="equal")
     assert inclusions(second) == {"a": {0.1 * 0.5}, "b": {0.5}}
 
 

@@ -1576,14 +1576,14 @@ def label_by_model(
         Path(run), rater or spec.name, n=n, by=by, seed=checked_seed(seed), rater_kind="model"
     ) as sitting:
         if spec.kind == "hosted":
-            texts = [item.sample.chunk.text for _, item in sitting.open_items()]
+            lengths = [len(item.sample.chunk.text) for _, item in sitting.open_items()]
             disclosure = grading_disclosure(
                 spec,
-                texts,
+                lengths,
                 rubric=prompt_text(sitting.rubric, mode=shown_mode(spec.judge_mode)),
                 sampling=SAMPLING,
                 prices=registry.hosted_prices,
-                sends=f"{plural(len(texts), 'item')} with their chunks",
+                sends=f"{plural(len(lengths), 'item')} with their chunks",
             )
             spec = consented(spec, disclosure, consent)
         return labelling.label_items(

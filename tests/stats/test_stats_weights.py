@@ -5,6 +5,7 @@ import pytest
 from pytest import approx  # noqa: PT013
 
 from qaeval.corpus.sampling import draw
+from qaeval.files.spool import SpooledRows
 from qaeval.records import Chunk, Sample
 from qaeval.stats.correction import corrected_difference, corrected_rate
 from qaeval.stats.intervals import clustered_rate
@@ -87,9 +88,9 @@ def test_a_corrected_rate_weighs_letters_and_labels() -> None:
     assert complete.value == approx(8 / 12)
 
 
-def _population(rng: np.random.Generator) -> tuple[list[Sample], dict[str, np.ndarray]]:
+def _population(rng: np.random.Generator) -> tuple[SpooledRows[Sample], dict[str, np.ndarray]]:
     """Make chunks of three strata with items of two candidates, which are alike within a chunk; hits by sample id."""
-    samples, hits = [], {}
+    samples, hits = SpooledRows(Sample), {}
     for stratum, size in SIZES.items():
         for number in range(size):
             sample = Sample.of(Chunk(chunk_id=f"{stratum}-{number}", text="x", stratum=stratum))

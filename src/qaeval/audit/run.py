@@ -99,8 +99,8 @@ def make_audit_plan(
     definition = find_eval(eval_name or config.defaults.eval)
     judging = find_judging(config, (), judge=judge, rubric=rubric or definition.rubric)
     seed = config.defaults.seed if seed is None else seed
-    samples = load_samples(definition)
-    goods = find_good(definition, judging.rubric, samples, labels=labels, seed=seed)
+    known = load_samples(definition)
+    goods = find_good(definition, judging.rubric, known, labels=labels, seed=seed)
     labelled, families = _labelled_items(config, judging, definition, run, labels)
     translated = _translated(rubric or definition.rubric, judging.rubric)
     used_prompt = Instructions.for_judge(judging.rubric, judging.judge)

@@ -124,7 +124,7 @@ def sample(
     from qaeval.corpus.samples import load_samples
     from qaeval.corpus.sampling import draw, sample_set_digest
     from qaeval.evals.find import find_eval
-    from qaeval.files.whole import write_file
+    from qaeval.files.whole import whole_file
     from qaeval.registry.find import find_config
 
     defaults = find_config(config).defaults
@@ -142,9 +142,8 @@ def sample(
             say_json(drawn_sample.row())
     else:
         _require_new(out)
-        write_file(
-            out, "".join(json.dumps(drawn_sample.row(), ensure_ascii=False) + "\n" for drawn_sample in drawn)
-        )
+        with whole_file(out) as file:
+            file.writelines(f"{json.dumps(each.row(), ensure_ascii=False)}\n".encode() for each in drawn)
     totals = Counter(available_sample.stratum for available_sample in available)
     counts = Counter(drawn_sample.stratum for drawn_sample in drawn)
     for stratum, total in sorted(totals.items()):

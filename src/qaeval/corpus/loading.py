@@ -5,14 +5,14 @@ The fields of LangChain, LlamaIndex, Haystack, Unstructured and BEIR are recogni
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
 from qaeval.errors import DataError, UsageError, closest
 from qaeval.files.kinds import hint
-from qaeval.files.yaml import LONE_SURROGATE, MAX_PROBLEMS, read_text, readable
+from qaeval.files.yaml import LONE_SURROGATE, MAX_PROBLEMS, read_lines, readable
 from qaeval.records import Chunk, record_id
 from qaeval.text.units import count_words
 
@@ -70,12 +70,26 @@ def load_chunks(
     *,
     duplicate_ids: DuplicateIds = "refuse",
 ) -> tuple[Chunk, ...]:
-    """Read chunks, one JSON object per line, or a JSON array of objects.
+    """Read chunks into memory; arguments and errors as in `each_chunk`."""
+    chunks: list[Chunk] = []
+    each_chunk(path, chunks.append, fields, duplicate_ids=duplicate_ids)
+    return tuple(chunks)
+
+
+def each_chunk(
+    path: Path,
+    handle: Callable[[Chunk], object],
+    fields: Mapping[str, str] = MappingProxyType({}),
+    *,
+    duplicate_ids: DuplicateIds = "refuse",
+) -> None:
+    """Call a function with each chunk of a file: one JSON object per line, or a JSON array of objects.
 
     A chunk without an id gets the hash of its text.
 
     Args:
         path: A UTF-8 file; a byte order mark, CRLF line ends and blank lines are allowed.
+        handle: Takes a chunk; also of a file with invalid lines, before the error.
         fields: Key in the file by field name, dotted where it is inside an object (``metadata.page``); the only accepted key of
             that field.
         duplicate_ids: What becomes of two chunks with one id: ``refuse``, or ``number`` the later ones, ``faq-2``.
@@ -85,22 +99,21 @@ def load_chunks(
         DataError: the file or some lines are invalid; the first problems are listed with their lines.
     """
     names = _names(fields)
-    chunks: dict[str, Chunk] = {}
     keys: dict[str, None] = {}
 
     def add(row: dict[str, Any], line: int) -> None:
         flat = _flattened(row, fields.values())
         keys.update(dict.fromkeys(flat))
         chunk = _chunk(flat, names)
-        if chunk.chunk_id in chunks and duplicate_ids == "number":
-            chunk = chunk.model_copy(update={"chunk_id": _numbered(chunk.chunk_id, chunks)})
+        if chunk.chunk_id in lines_of and duplicate_ids == "number":
+            chunk = chunk.model_copy(update={"chunk_id": _numbered(chunk.chunk_id, lines_of)})
         if first := lines_of.get(chunk.chunk_id):
             raise LineError(
                 f"duplicate id {chunk.chunk_id!r}: line {first} has the same id; ids must be unique: "
                 "`--duplicate-ids number` numbers the later ones, `--field chunk_id=NAME` takes another field"
             )
         lines_of[chunk.chunk_id] = line
-        chunks[chunk.chunk_id] = chunk
+        handle(chunk)
 
     lines_of: dict[str, int] = {}
     each_object(path, add)
@@ -110,7 +123,6 @@ def load_chunks(
                 f"{path}: no object has the field {key!r} that `--field {name}={key}` names.{closest(key, keys)} "
                 f"The fields are {', '.join(map(repr, list(keys)[:_SHOWN_KEYS]))}"
             )
-    return tuple(chunks.values())
 
 
 def _numbered(chunk_id: str, taken: Collection[str]) -> str:
@@ -145,20 +157,28 @@ def each_object(path: Path, handle: Callable[[dict[str, Any], int], None]) -> No
     """Call a function with each JSON object of a JSON Lines file and its line number.
 
     Args:
-        path: A UTF-8 file; a byte order mark, CRLF line ends and blank lines are allowed. A JSON array of objects is read as well, with
-            the number of the element in place of the line.
+        path: A UTF-8 file, of which a line at a time is in memory; a byte order mark, CRLF line ends and blank lines are allowed. A
+            JSON array of objects is read as well, whole, with the number of the element in place of the line.
         handle: Raises ``LineError`` for an invalid object.
 
     Raises:
         DataError: the file or some lines are invalid; the first problems are listed with their lines.
     """
     _refuse_other_kinds(path)
-    text = read_text(path)
-    if not text.strip():
+    lines = read_lines(path)
+    head: list[str] = []
+    for line in lines:
+        head.append(line)
+        if line.strip():
+            break
+    else:
         raise DataError(f"{path}: the file is empty; expected one JSON object per line")
-    is_array = text.lstrip().startswith("[")
-    # not splitlines(): JSON strings may hold U+2028
-    rows: Iterable[Any] = _array(path, text) if is_array else text.split("\n")
+    is_array = head[-1].lstrip().startswith("[")
+    rows: Iterable[Any] = (
+        _array(path, "".join([*head, *lines]))
+        if is_array
+        else (line.removesuffix("\n") for line in chain(head, lines))
+    )
     problems = []
     for number, row in enumerate(rows, start=1):
         if isinstance(row, str) and not is_array and not row.strip():

@@ -10,6 +10,7 @@ from qaeval.checks.answers import accepted_corrections
 from qaeval.corpus.loading import (
     DuplicateIds,
     LineError,
+    each_chunk,
     each_object,
     inclusion_field,
     load_chunks,
@@ -17,6 +18,7 @@ from qaeval.corpus.loading import (
 )
 from qaeval.errors import UsageError, closest
 from qaeval.evals.definition import EvalDefinition
+from qaeval.files.spool import SpooledRows
 from qaeval.records import Chunk, Sample
 
 FORBIDDEN: Final = ("money", "durations", "hardware")
@@ -32,8 +34,8 @@ def load_samples(
     samples: Path | None = None,
     fields: Mapping[str, str] = MappingProxyType({}),
     duplicate_ids: DuplicateIds = "refuse",
-) -> tuple[Sample, ...]:
-    """Read all samples of an eval.
+) -> SpooledRows[Sample]:
+    """Read all samples of an eval; they are not held in memory.
 
     Args:
         definition: The eval.
@@ -45,17 +47,20 @@ def load_samples(
     Raises:
         UsageError: the eval does not read the given file.
         DataError: a file or some of its lines are invalid.
+        StoreError: the temporary folder is full.
     """
     source = samples or definition.samples_path
     if source is None or definition.item_kind == "qa_pair":
         if samples is not None:
             raise UsageError(f"--samples: the samples of {definition.name} are chunks; use --chunks")
-        return tuple(
-            map(
-                Sample.of,
-                load_chunks(chunks or definition.chunks_path, fields, duplicate_ids=duplicate_ids),
-            )
+        spooled = SpooledRows(Sample)
+        each_chunk(
+            chunks or definition.chunks_path,
+            lambda chunk: spooled.append(Sample.of(chunk)),
+            fields,
+            duplicate_ids=duplicate_ids,
         )
+        return spooled
     if definition.item_kind == "preference_pair":
         if chunks is not None:
             raise UsageError(f"--chunks: the samples of {definition.name} are topic cards; use --samples")
@@ -69,14 +74,14 @@ def load_samples(
     return load_questions(source, known, definition)
 
 
-def load_questions(path: Path, chunks: tuple[Chunk, ...], definition: EvalDefinition) -> tuple[Sample, ...]:
+def load_questions(path: Path, chunks: tuple[Chunk, ...], definition: EvalDefinition) -> SpooledRows[Sample]:
     """Read questions about chunks: ``chunk_id``, ``question``, ``type``, ``inclusion`` and any further fields.
 
     Raises:
         DataError: a line lacks a field, its chunk is unknown, or its ``accepts`` are no regular expressions.
     """
     chunks_by_id = {chunk.chunk_id: chunk for chunk in chunks}
-    samples: list[Sample] = []
+    samples = SpooledRows(Sample)
 
     def add(row: dict[str, Any], _line: int) -> None:
         chunk_id, question = text_field(row, ("chunk_id",)), text_field(row, _QUESTION)
@@ -98,10 +103,10 @@ def load_questions(path: Path, chunks: tuple[Chunk, ...], definition: EvalDefini
         )
 
     each_object(path, add)
-    return tuple(samples)
+    return samples
 
 
-def load_cards(path: Path, definition: EvalDefinition) -> tuple[Sample, ...]:
+def load_cards(path: Path, definition: EvalDefinition) -> SpooledRows[Sample]:
     """Read topic cards: ``card_id``, ``type``, ``persona``, ``title``, ``situation``, ``features`` and more.
 
     The text of a card in prompts is rendered from its fields.
@@ -109,7 +114,7 @@ def load_cards(path: Path, definition: EvalDefinition) -> tuple[Sample, ...]:
     Raises:
         DataError: a line lacks a field, or a field is invalid.
     """
-    samples: list[Sample] = []
+    samples = SpooledRows(Sample)
 
     def add(row: dict[str, Any], _line: int) -> None:
         card_id = text_field(row, _CARD)
@@ -135,7 +140,7 @@ def load_cards(path: Path, definition: EvalDefinition) -> tuple[Sample, ...]:
         samples.append(Sample.of(chunk, given=data, inclusion=inclusion))
 
     each_object(path, add)
-    return tuple(samples)
+    return samples
 
 
 def _typed(data: dict[str, Any], definition: EvalDefinition) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from heapq import heapify, heappop, heappush
+from sys import intern
 from typing import Any, Final, Literal, TypeAlias
 
 from qaeval.errors import DataError, UsageError
+from qaeval.files.spool import SpooledRows
 from qaeval.records import Sample, digest, record_id
 
 Allocation: TypeAlias = Literal["proportional", "at-least-one", "equal"]
@@ -15,8 +17,8 @@ _IDENTITY_FIELDS: Final = ("type", "stratum", "persona", "scenario_facts")
 
 
 def draw(
-    samples: Sequence[Sample], *, n: int | None, seed: int, allocation: Allocation = "proportional"
-) -> tuple[Sample, ...]:
+    samples: SpooledRows[Sample], *, n: int | None, seed: int, allocation: Allocation = "proportional"
+) -> SpooledRows[Sample]:
     """Draw samples from all strata.
 
     Guarantees, for one seed:
@@ -44,15 +46,34 @@ def draw(
         UsageError: ``n`` is out of range, or below the number of strata where each of them gets a sample; or there are no samples.
         DataError: two samples share an id.
     """
-    if len(set(map(_draw_key, samples))) < len(samples):
+    names, strata, positions = [], [], []
+    for sample in samples:
+        names.append(_draw_key(sample))
+        strata.append(intern(sample.stratum))
+        # of samples without a question, each has a chunk of its own
+        last = sample.sample_id if sample.question else ""
+        positions.append((intern(sample.chunk.document), sample.chunk.chunk_id, last))
+    if len(set(names)) < len(samples):
         raise DataError("the samples are not unique: two of them share a chunk_id, or chunk and question")
     if not samples:
         raise UsageError("no samples to draw from")
     if n is not None and not 1 <= n <= len(samples):
         raise UsageError(f"cannot draw {n:,} of {len(samples):,} samples; expected 1 to {len(samples):,}")
-    drawn = list(samples) if n is None else _stratified(samples, n, seed, allocation)
-    drawn.sort(key=lambda sample: (sample.chunk.document, sample.chunk.chunk_id, sample.sample_id))
-    return tuple(drawn)
+    if n is None:
+        return samples.take(sorted(range(len(samples)), key=positions.__getitem__))
+    members = _by_stratum(names, strata, seed)
+    sizes = {name: len(indices) for name, indices in members.items()}
+    counts = _allocate(sizes, n, seed, allocation)
+    indices = [index for name, count in counts.items() for index in members[name][:count]]
+    drawn = samples.take(sorted(indices, key=positions.__getitem__))
+    if allocation == "proportional":
+        return drawn
+
+    def with_inclusion(sample: Sample) -> Sample:
+        count, size = counts[sample.stratum], sizes[sample.stratum]
+        return sample.model_copy(update={"inclusion": sample.inclusion * count / size})
+
+    return SpooledRows(Sample, map(with_inclusion, drawn))
 
 
 def _draw_key(sample: Sample) -> str:
@@ -87,29 +108,26 @@ def _identity(sample: Sample) -> str | list[Any]:
     return [sample.sample_id, fields] if fields else sample.sample_id
 
 
-def _stratified(samples: Sequence[Sample], n: int, seed: int, allocation: Allocation) -> list[Sample]:
-    strata: dict[str, list[Sample]] = {}
-    for sample in sorted(samples, key=lambda sample: record_id("draw", str(seed), _draw_key(sample))):
-        strata.setdefault(sample.stratum, []).append(sample)
-    sizes = {name: len(members) for name, members in strata.items()}
+def _by_stratum(names: Sequence[str], strata: Sequence[str], seed: int) -> dict[str, list[int]]:
+    """Return the indices of each stratum's samples in the order of the draw."""
+    members: dict[str, list[int]] = {}
+    for index in sorted(range(len(names)), key=lambda index: record_id("draw", str(seed), names[index])):
+        members.setdefault(strata[index], []).append(index)
+    return members
+
+
+def _allocate(sizes: Mapping[str, int], n: int, seed: int, allocation: Allocation) -> dict[str, int]:
+    """Return how many samples each stratum gets."""
     if allocation == "proportional":
-        counts = _in_proportion(sizes, n, seed, dict.fromkeys(sizes, 0))
-        return [sample for name, count in counts.items() for sample in strata[name][:count]]
+        return _in_proportion(sizes, n, seed, dict.fromkeys(sizes, 0))
     if n < len(sizes):
         raise UsageError(
             f"--allocation {allocation}: cannot draw {n:,} samples from {len(sizes):,} strata; draw at least {len(sizes):,} "
             "(--n), so that each stratum gets one, or draw proportionally"
         )
-    counts = (
-        _alike(sizes, n, seed)
-        if allocation == "equal"
-        else _in_proportion(sizes, n, seed, dict.fromkeys(sizes, 1))
-    )
-    return [
-        sample.model_copy(update={"inclusion": sample.inclusion * count / sizes[name]})
-        for name, count in counts.items()
-        for sample in strata[name][:count]
-    ]
+    if allocation == "equal":
+        return _alike(sizes, n, seed)
+    return _in_proportion(sizes, n, seed, dict.fromkeys(sizes, 1))
 
 
 def _in_proportion(sizes: Mapping[str, int], n: int, seed: int, counts: dict[str, int]) -> dict[str, int]:

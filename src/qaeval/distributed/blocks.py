@@ -13,7 +13,8 @@ before the file was written, and no row can count twice.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, pairwise
 from typing import Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -33,7 +34,7 @@ _GRADE_ROWS: Final[TypeAdapter[GradeRow]] = TypeAdapter(GradeRow)
 _Row = TypeVar("_Row")
 
 
-def slices(samples: Sequence[Sample], size: int = BLOCK_SIZE) -> list[slice]:
+def slices(samples: Iterable[Sample], size: int = BLOCK_SIZE) -> list[slice]:
     """Cut a sample set into blocks that end with a document where they can.
 
     The server's prefix cache and the judge's see the chunks of a document one after another.
@@ -43,12 +44,11 @@ def slices(samples: Sequence[Sample], size: int = BLOCK_SIZE) -> list[slice]:
         size: Samples of a block, at least 1. A document is not cut before the block has 2.5 times as many.
     """
     blocks, start, limit = [], 0, size * MAX_BLOCK_SIZE // BLOCK_SIZE
-    for end in range(1, len(samples) + 1):
+    documents: Iterator[str | None] = (sample.chunk.document for sample in samples)
+    for end, (document, following) in enumerate(pairwise(chain(documents, (None,))), start=1):
         n = end - start
-        is_last = end == len(samples)
-        ends_document = is_last or samples[end].chunk.document != samples[end - 1].chunk.document
         # a sample set without documents has blocks of `size`
-        if is_last or n >= limit or (n >= size and (ends_document or not samples[end].chunk.document)):
+        if following is None or n >= limit or (n >= size and (following != document or not following)):
             blocks.append(slice(start, end))
             start = end
     return blocks

@@ -17,6 +17,7 @@ from qaeval.files.kinds import refuse_document
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
+_BOM: Final = b"\xef\xbb\xbf"
 LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 """Half a character: it can come from an escape like ``\\ud83d`` and cannot be encoded as UTF-8."""
 
@@ -79,11 +80,31 @@ def read_text(path: Path) -> str:
     try:
         return raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        at = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
-        line = raw[:at].count(b"\n") + 1
-        raise DataError(
-            f"{path}:{line}: not UTF-8: byte 0x{raw[at]:02x} at offset {at}; save the file as UTF-8"
-        ) from error
+        at = error.start + (len(_BOM) if raw.startswith(_BOM) else 0)
+        raise _not_utf8(path, raw[:at].count(b"\n") + 1, raw[at], at) from error
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Read a UTF-8 file line by line, each with its line feed; drop a byte order mark, and turn line ends into line feeds.
+
+    Raises:
+        DataError: as in `read_text`, when the line is reached.
+    """
+    at = 0
+    with readable(path), path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            line = raw.removeprefix(_BOM) if at == 0 else raw
+            at += len(raw)
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                start = at - len(line) + error.start
+                raise _not_utf8(path, number, line[error.start], start) from error
+            yield text.replace("\r\n", "\n")
+
+
+def _not_utf8(path: Path, line: int, byte: int, at: int) -> DataError:
+    return DataError(f"{path}:{line}: not UTF-8: byte 0x{byte:02x} at offset {at}; save the file as UTF-8")
 
 
 class _Loader(yaml.SafeLoader):

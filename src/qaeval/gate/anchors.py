@@ -166,7 +166,7 @@ def store_anchors(
         }
     drawn = draw_anchors(items, letters, n)
     judging = judging_with_consent(
-        judging, consent, lambda: [sample.chunk.text for sample, _ in drawn], prices=config.hosted_prices
+        judging, consent, lambda: [len(sample.chunk.text) for sample, _ in drawn], prices=config.hosted_prices
     )
     again = regraded_letters(drawn, judging, settings["eval"], make_runner)
     if not again:

@@ -1,5 +1,6 @@
 """A run until decided: its samples in batches, and how large the next batch is."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil, sqrt
 from typing import Any, Final
@@ -9,6 +10,7 @@ from qaeval.comparison.model import Look
 from qaeval.comparison.until_decided import SequencePlan
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.errors import NotComparableError
+from qaeval.files.spool import SpooledRows
 from qaeval.records import Sample, Session
 from qaeval.registry.config import ModelSpec
 from qaeval.report import numbers
@@ -65,20 +67,17 @@ class Batches:
     def __init__(
         self, plan: Plan, *, margin: float, recorded: Mapping[str, Any] | None, in_turns: bool
     ) -> None:
-        by_chunk: dict[str, list[Sample]] = {}
-        for sample in plan.samples:
-            by_chunk.setdefault(cluster_of(sample), []).append(sample)
-        digest = sample_set_digest(plan.samples)
+        by_chunk = Counter(map(cluster_of, plan.samples))
         first = FIRST_IN_TURNS if in_turns else FIRST
         n_chunks = len(by_chunk)
         old = None if recorded is None else SequencePlan.of(recorded)
         self.sequence = SequencePlan(
             seed=plan.seed,
             margin=margin,
-            digest=digest,
+            digest=plan.digest,
             n_samples=len(plan.samples),
             n_chunks=n_chunks,
-            max_samples=max(map(len, by_chunk.values())),
+            max_samples=max(by_chunk.values()),
             looks=(n_chunks if n_chunks < 1.5 * first else first,) if old is None else old.looks,
         )
         self._plan = plan
@@ -94,10 +93,10 @@ class Batches:
         """Samples of the plan for each sample so far: a run that stays undecided is so many times larger."""
         return self.sequence.n_samples / len(self.samples())
 
-    def samples(self) -> tuple[Sample, ...]:
+    def samples(self) -> SpooledRows[Sample]:
         """Return the samples of all batches so far, in the order of the plan."""
-        chunks = frozenset(self._order[: self.sequence.looks[-1]])
-        return tuple(sample for sample in self._plan.samples if cluster_of(sample) in chunks)
+        chunks, samples = frozenset(self._order[: self.sequence.looks[-1]]), self._plan.samples
+        return samples.take(index for index, sample in enumerate(samples) if cluster_of(sample) in chunks)
 
     def settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings of a run with the batches so far as its sample set.

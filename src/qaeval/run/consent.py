@@ -86,17 +86,17 @@ def generation_disclosure(
     n_replies: int = 1,
 ) -> Disclosure:
     """Say what a candidate would be sent: every sample with the prompt of the eval."""
-    texts = [f"{sample.chunk.title}{sample.chunk.text}{sample.question}" for sample in samples]
-    n = len(texts) * n_replies
-    chars = n_replies * sum(map(len, texts)) + n * len(prompt)
+    lengths = [len(sample.chunk.title) + len(sample.chunk.text) + len(sample.question) for sample in samples]
+    n = len(lengths) * n_replies
+    chars = n_replies * sum(lengths) + n * len(prompt)
     return _disclosure(
-        spec, f"the text and title of {plural(len(texts), 'sample')}", n, chars, sampling, prices
+        spec, f"the text and title of {plural(len(lengths), 'sample')}", n, chars, sampling, prices
     )
 
 
 def grading_disclosure(
     spec: ModelSpec,
-    chunks: Sequence[str],
+    chunks: Sequence[int],
     *,
     rubric: str,
     sampling: Sampling,
@@ -107,7 +107,7 @@ def grading_disclosure(
 
     Args:
         spec: The judge.
-        chunks: Text of the chunk of each item; one text for each request.
+        chunks: Characters of the chunk of each item; one number for each request.
         rubric: The rubric as the judge reads it.
         sampling: Of its replies.
         prices: Prices of hosted APIs by name.
@@ -115,7 +115,7 @@ def grading_disclosure(
     """
     words = sends or f"up to {plural(len(chunks), 'item')} with their chunks"
     per_item = 2 if spec.judge_mode == "cascade" else 1
-    chars = per_item * (sum(map(len, chunks)) + len(chunks) * (len(rubric) + _PAIR_CHARS))
+    chars = per_item * (sum(chunks) + len(chunks) * (len(rubric) + _PAIR_CHARS))
     return _disclosure(spec, words, per_item * len(chunks), chars, sampling, prices)
 
 
@@ -178,7 +178,7 @@ def plan_with_consent(
 def judging_with_consent(
     judging: Judging,
     consent: Consent,
-    chunks: Callable[[], Sequence[str]],
+    chunks: Callable[[], Sequence[int]],
     *,
     prices: Mapping[str, HostedPrice],
 ) -> Judging:
@@ -187,7 +187,7 @@ def judging_with_consent(
     Args:
         judging: Judge and rubric.
         consent: Hosts, or a function that is asked.
-        chunks: Returns the text of the chunk of each item; called for a hosted judge alone.
+        chunks: Returns the characters of the chunk of each item; called for a hosted judge alone.
         prices: Prices of hosted APIs by name.
 
     Raises:
@@ -203,8 +203,8 @@ def judging_with_consent(
 
 def expected_chunks(
     plan: Plan, *, n_replies: int = 1, n_letters: int = 1, controls: bool = False
-) -> list[str]:
-    """Return the text of the chunk of each item that a judge of a run is to grade, as often as it is asked.
+) -> list[int]:
+    """Return the characters of the chunk of each item that a judge of a run is to grade, as often as it is asked.
 
     Args:
         plan: The candidates' work.
@@ -213,25 +213,28 @@ def expected_chunks(
         controls: Add the planted controls.
     """
     n = plan.definition.items_per_sample * len(plan.candidates) * (n_replies + n_letters - 1)
-    texts = [sample.chunk.text for sample in plan.samples]
-    return [*(text for text in texts for _ in range(n)), *_chunks_of_controls(texts, controls=controls)]
+    lengths = [len(sample.chunk.text) for sample in plan.samples]
+    return [
+        *(length for length in lengths for _ in range(n)),
+        *_chunks_of_controls(lengths, controls=controls),
+    ]
 
 
-def chunks_of_items(store: RunStore, *, n_letters: int = 1, controls: bool = False) -> list[str]:
-    """Return the text of the chunk of each item of a run, as often as a judge is asked; arguments as in `expected_chunks`."""
-    texts = {sample.sample_id: sample.chunk.text for sample in store.samples()}
+def chunks_of_items(store: RunStore, *, n_letters: int = 1, controls: bool = False) -> list[int]:
+    """Return the characters of the chunk of each item of a run, as often as a judge is asked; arguments as in `expected_chunks`."""
+    lengths = {sample.sample_id: len(sample.chunk.text) for sample in store.samples()}
     chunks = [
-        texts[row.sample_id]
+        lengths[row.sample_id]
         for row in store.generations()
         if isinstance(row, Generation)
         for _ in range(len(row.items) * n_letters)
     ]
     with store.replies(GENERATION_REPEATS) as repeats:
-        for sample_id, text in texts.items():
-            chunks += [text for row in repeats.of(sample_id) for _ in row.items]
-    return [*chunks, *_chunks_of_controls(texts.values(), controls=controls)]
+        for sample_id, length in lengths.items():
+            chunks += [length for row in repeats.of(sample_id) for _ in row.items]
+    return [*chunks, *_chunks_of_controls(lengths.values(), controls=controls)]
 
 
-def _chunks_of_controls(texts: Iterable[str], *, controls: bool) -> list[str]:
+def _chunks_of_controls(lengths: Iterable[int], *, controls: bool) -> list[int]:
     """Return the longest chunk for each control: what is agreed to is the most that is sent."""
-    return [max(texts, key=len, default="")] * N_CONTROLS if controls else []
+    return [max(lengths, default=0)] * N_CONTROLS if controls else []

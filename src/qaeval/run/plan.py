@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -13,6 +14,7 @@ from qaeval.errors import UsageError
 from qaeval.evals.definition import EvalDefinition, load_prompts
 from qaeval.evals.find import find_eval, find_rubric
 from qaeval.evals.rubric import Rubric
+from qaeval.files.spool import SpooledRows
 from qaeval.records import Sample, digest
 from qaeval.registry.config import Config, ModelSpec
 from qaeval.registry.family import relation
@@ -27,9 +29,14 @@ class Plan:
     """The eval, samples and candidates of a run."""
 
     definition: EvalDefinition
-    samples: tuple[Sample, ...]
+    samples: SpooledRows[Sample]
     candidates: tuple[ModelSpec, ...]
     seed: int
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the sample set."""
+        return sample_set_digest(self.samples)
 
     def settings(self) -> dict[str, Any]:
         """Return what must be equal when the run is resumed, as JSON. The address of a model may change."""
@@ -39,7 +46,7 @@ class Plan:
             "sample_set": {
                 "n": len(self.samples),
                 "seed": self.seed,
-                "digest": sample_set_digest(self.samples),
+                "digest": self.digest,
             },
             "candidates": {spec.name: described(spec) for spec in self.candidates},
             "grading": None,

@@ -53,7 +53,7 @@ from qaeval.files.rows import (
     lock,
     read_rows,
 )
-from qaeval.files.whole import write_file
+from qaeval.files.whole import whole_file, write_file
 from qaeval.records import (
     AuditItem,
     Control,
@@ -366,7 +366,8 @@ class RunStore(Closable):
 
     def write_samples(self, samples: Iterable[Sample], settings: Mapping[str, Any]) -> None:
         """Write the sample set of the run and the settings that describe it."""
-        self.write_text(SAMPLES, "".join(sample.model_dump_json() + "\n" for sample in samples))
+        with whole_file(self.path / SAMPLES) as file:
+            file.writelines(sample.model_dump_json().encode() + b"\n" for sample in samples)
         self.write_settings(settings)  # last: their existence says that the samples are complete
 
     def require_settings(self, settings: Mapping[str, Any]) -> None:
