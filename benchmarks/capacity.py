@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -211,9 +212,10 @@ def _write_blocks(folder: Path, n_chunks: int) -> None:
         RunStore.create(folder / "unused", settings, plan.samples, resume=False) as store,
         _Collector(store, plan, judging, files, BLOCK_SIZE, NoProgress()) as collector,
     ):
+        numbers = count()  # a reply that is the same for several chunks is a failure
         for block in collector.pending():
             samples = list(collector.samples(block))
-            replies = [reply_to(sample, number) for number, sample in enumerate(samples)]
+            replies = [reply_to(sample, next(numbers)) for sample in samples]
             files.write_replies(block, replies)
             files.write_letters(
                 block,
