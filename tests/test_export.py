@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import tracemalloc
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -24,9 +25,9 @@ from qaeval.errors import DataError, UsageError, install_command
 from qaeval.export import ExportResult, Filters, write_export
 from qaeval.export.dedup import ComparedText, deduplicate
 from qaeval.export.licences import SourceModel, check_licences, terms_of
-from qaeval.export.select import GradedItem, Grading, graded_items
+from qaeval.export.select import GradedItem, GradedItems, Grading
 from qaeval.export.split import SplitKey, assign
-from qaeval.export.tables import require_package
+from qaeval.export.tables import require_package, write_parquet
 from qaeval.export.training import PAIRS_PER_SAMPLE, dpo_examples, sft_examples
 from qaeval.records import REJECTED, Chunk, Failure, Generation, Grade, Item, Label, Sample, record_id
 from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
@@ -260,7 +261,7 @@ def test_card_lists_every_file_with_its_hash_and_every_split(example: RunStore, 
 def test_model_labels_of_the_eval_do_not_change_the_default_export(example: RunStore, tmp_path: Path) -> None:
     paths = sorted((EXAMPLE.parents[1] / "evals" / "qa_pairs" / "labels").glob("*.jsonl"))
     labels = [row for path in paths for row in read_labels(path)]
-    assert any(graded.source == "label" for graded in graded_items(example, labels, model_labels=True))
+    assert any(graded.source == "label" for graded in GradedItems(example, labels, model_labels=True))
     write_export(example, "sft", tmp_path / "plain")
     write_export(example, "sft", tmp_path / "out", labels=labels)
     assert read_splits(tmp_path / "out") == read_splits(tmp_path / "plain")
@@ -273,7 +274,7 @@ def test_model_labels_of_the_eval_do_not_change_the_default_export(example: RunS
 
 def test_human_label_overrides_the_grade(tmp_path: Path) -> None:
     with make_run(tmp_path / "run", {"m": [[("Q one?", "a", "C"), ("Q two?", "b", "A")]]}) as store:
-        first, second = (graded.item for graded in graded_items(store, []))
+        first, second = (graded.item for graded in GradedItems(store))
         labels = [label(first, "A"), label(second, "C")]
         write_export(store, "sft", tmp_path / "with", labels=labels)
     assert exported_questions(tmp_path / "with") == ["Q one?"]
@@ -301,7 +302,7 @@ def test_model_labels_count_only_on_request_and_if_licence_allows(
     filters = Filters(model_labels=True)
     with make_run(tmp_path / "run", replies, licences=licences) as store:
         store.write_settings({**store.settings(), "grading": with_judge(store, "judge", licence="mit")})
-        first, second, third = (graded.item for graded in graded_items(store, []))
+        first, second, third = (graded.item for graded in GradedItems(store))
         labels = [label(first, "A", rater, "model"), label(second, "C", rater, "model")]
         labels.append(label(third, "A", "ann"))
         write_export(store, "sft", tmp_path / "without", labels=labels)
@@ -337,18 +338,18 @@ def test_letters_of_several_raters_are_combined(
     tmp_path: Path, ratings: list[GradedPair], letter: str
 ) -> None:
     with make_run(tmp_path, {"m": [[("Q?", "a", "B")]]}) as store:
-        item = graded_items(store, [])[0].item
+        item = next(iter(GradedItems(store))).item
         labels = [label(item, rating, rater, rater_kind) for rater, rater_kind, rating in ratings]
-        assert graded_items(store, labels, model_labels=True)[0].letter == letter
+        assert next(iter(GradedItems(store, labels, model_labels=True))).letter == letter
 
 
 def test_labels_of_another_rubric_are_ignored_and_letters_off_the_scale_refused(tmp_path: Path) -> None:
     with make_run(tmp_path, {"m": [[("Q?", "a", "B")]]}) as store:
-        item = graded_items(store, [])[0].item
-        assert graded_items(store, [label(item, "Z", rubric="other/1")])[0].source == "grade"
-        assert graded_items(store, [label(item, "A", rubric="abc/1")])[0].letter == "A"
+        item = next(iter(GradedItems(store))).item
+        assert next(iter(GradedItems(store, [label(item, "Z", rubric="other/1")]))).source == "grade"
+        assert next(iter(GradedItems(store, [label(item, "A", rubric="abc/1")]))).letter == "A"
         with pytest.raises(DataError, match=r"ann.*A/B/C.*'Z'"):
-            graded_items(store, [label(item, "Z")])
+            GradedItems(store, [label(item, "Z")])
 
 
 def test_each_filter_selects_matching_items(tmp_path: Path) -> None:
@@ -408,7 +409,7 @@ def test_a_run_without_grades_is_refused(tmp_path: Path) -> None:
 
 def graded_items_of_run(path: Path, *args: Any, **options: Any) -> list[GradedItem]:
     with make_run(path, *args, **options) as store:
-        return graded_items(store, [])
+        return list(GradedItems(store))
 
 
 def test_dpo_prompt_is_that_of_the_chosen_items_candidate(tmp_path: Path) -> None:
@@ -432,7 +433,7 @@ def preference_rows(items: list[GradedItem], **options: Any) -> list[dict[str, A
 
 def test_context_is_included_on_request(tmp_path: Path) -> None:
     items = graded_items_of_run(tmp_path, {"m": [[("Größe?", "5 € 🙂", "A")]]})
-    row = sft_examples(items, with_context=True)[0].row
+    row = next(sft_examples(items, with_context=True)).row
     assert [turn["content"] for turn in row["messages"]] == ["Text of 0.\n\nGröße?", "5 € 🙂"]
     assert {key: row[key] for key in ("chunk_id", "candidate", "letter", "type")} == {
         "chunk_id": "c0",
@@ -486,7 +487,7 @@ def test_each_preference_pair_is_one_dpo_row(tmp_path: Path) -> None:
     (row,) = preference_rows(items, chosen=lambda item: item.letter == "A")
     assert row["prompt"] == [{"role": "user", "content": "Do it"}]
     assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("well", "badly")
-    assert sft_examples(items[:1], with_context=True)[0].row["messages"] == [
+    assert next(sft_examples(items[:1], with_context=True)).row["messages"] == [
         {"role": "user", "content": "Do it"},
         {"role": "assistant", "content": "well"},
     ]
@@ -723,7 +724,7 @@ def test_only_licences_of_models_with_exported_text_are_checked(tmp_path: Path) 
         filters = Filters(candidates=("fine",))
         with pytest.raises(UsageError, match="judge: no licence"):
             write_export(store, "sft", tmp_path / "out", filters=filters)
-        labels = [label(graded.item, "A") for graded in graded_items(store, [])]
+        labels = [label(graded.item, "A") for graded in GradedItems(store)]
         write_export(store, "sft", tmp_path / "out", filters=filters, labels=labels)
     assert exported_questions(tmp_path / "out") == ["P?"]
 
@@ -746,7 +747,7 @@ def read_table(folder: Path) -> list[dict[str, str]]:
 def test_a_table_has_every_item_and_every_failure(tmp_path: Path) -> None:
     replies = {"m": [[("Q?", "=1+1", "B"), ("P?", "b", "")], None]}
     with make_run(tmp_path / "run", replies) as store:
-        labels = [label(graded_items(store, [])[0].item, "A")]
+        labels = [label(next(iter(GradedItems(store))).item, "A")]
         write_export(store, "csv", tmp_path / "csv", labels=labels)
         write_export(store, "parquet", tmp_path / "parquet", labels=labels)
     first, second, failed = read_table(tmp_path / "csv")
@@ -804,7 +805,7 @@ def run_of_forty(path: Path) -> RunStore:
 
 def test_label_sheet_is_blind_and_stratified_by_letter(tmp_path: Path) -> None:
     with run_of_forty(tmp_path / "run") as store:
-        letters = {graded.item.item_id: graded.letter for graded in graded_items(store, [])}
+        letters = {graded.item.item_id: graded.letter for graded in GradedItems(store)}
         write_export(store, "labels", tmp_path / "out", n=10, seed=1)
         write_export(store, "labels", tmp_path / "other", n=10, seed=2)
     text = (tmp_path / "out" / "labels.jsonl").read_text()
@@ -843,7 +844,7 @@ def test_filled_in_sheet_is_read_as_labels_and_never_overwritten(tmp_path: Path)
         )
         letters = [
             graded.letter
-            for graded in graded_items(store, [read_label])
+            for graded in GradedItems(store, [read_label])
             if graded.item.item_id == read_label.item_id
         ]
     assert letters == ["B"]
@@ -957,3 +958,49 @@ def test_unicode_text_is_exported_unchanged(tmp_path: Path) -> None:
     assert row["messages"][1]["content"] == text
     assert "漢字" in path.read_text()
     assert read_table(tmp_path / "csv")[0]["answer"] == text
+
+
+# ---------------------------------------------------------------- large runs
+
+
+def peak_of_export(folder: Path, to: Any, n_samples: int) -> int:
+    """Return the largest memory of Python objects in an export, in bytes."""
+    topics = [f"The {name}{number} opens slowly." for number in range(n_samples) for name in ("pump", "gate")]
+    pairs = [(f"Why does {topic}?", f"{topic} {'It is inspected each week. ' * 40}", "A") for topic in topics]
+    replies = {"m": [pairs[2 * number : 2 * number + 2] for number in range(n_samples)]}
+    with make_run(folder / f"run{n_samples}", replies) as store:
+        tracemalloc.start()
+        write_export(store, to, folder / f"{to}{n_samples}", n=1 if to == "labels" else None)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return peak
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["csv", "labels"])
+def test_an_export_holds_no_texts(tmp_path: Path, to: Any) -> None:
+    peak_of_export(tmp_path / "first", to, 20)  # fills the caches
+    few, many = (peak_of_export(tmp_path, to, n_samples) for n_samples in (20, 140))
+    assert (many - few) / 240 < 900  # bytes an item, of which the text alone has 1,100
+
+
+@pytest.mark.parametrize("n", [1, 3000, 9000])
+def test_parquet_has_the_bytes_of_a_table_that_is_written_at_once(n: int) -> None:
+    rows = [{"a": f"c{i // 6}", "t": f"text {i * i}", "position": i % 3 if i % 7 else None} for i in range(n)]
+    at_once, in_batches = io.BytesIO(), io.BytesIO()
+    frame = pd.DataFrame(rows).astype({"a": "string", "t": "string", "position": "Int64"})
+    frame.to_parquet(at_once, engine="pyarrow", index=False)
+    assert write_parquet(iter(rows), ("a", "t", "position"), in_batches) == n
+    assert in_batches.getvalue() == at_once.getvalue()
+
+
+def test_an_export_that_fails_on_the_way_leaves_the_earlier_one(tmp_path: Path) -> None:
+    with make_run(tmp_path / "run", {"m": [[("Q one?", "a", "A")], [("Q two?", "b", "A")]]}) as store:
+        write_export(store, "csv", tmp_path / "out")
+        before = (tmp_path / "out" / "items.csv").read_bytes()
+        second = list(GradedItems(store))[1].item
+        bad = label(second, "Z", rubric="abc/1")
+        with pytest.raises(DataError, match="expected a letter"):
+            write_export(store, "csv", tmp_path / "out", labels=[bad])
+    assert (tmp_path / "out" / "items.csv").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

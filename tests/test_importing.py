@@ -20,7 +20,7 @@ from qaeval.cli import run
 from qaeval.comparison.items_at_scale import count_items
 from qaeval.errors import DataError, NotComparableError, QaevalError, UsageError
 from qaeval.export import write_export
-from qaeval.export.select import failed_replies
+from qaeval.export.select import Replies
 from qaeval.export.sheets import precomputed_rows
 from qaeval.export.tables import table_rows
 from qaeval.gate.baseline import EvidenceReader, read_baseline, write_baseline
@@ -517,7 +517,7 @@ def test_a_gate_counts_the_items_that_exist(tmp_path: Path) -> None:
 
 def test_tables_have_a_row_for_each_lost_item(tmp_path: Path) -> None:
     with RunStore.open(make_uneven_run(tmp_path)) as store:
-        table = table_rows(store, ())
+        table = list(table_rows(store, ()))
     lost_rows = [row for row in table if row["failure"]]
     assert (len(table), len(lost_rows), lost_rows[0]["failure"], lost_rows[0]["position"]) == (
         15,
@@ -539,8 +539,8 @@ def test_failed_replies_of_several_chunks_are_counted_separately(tmp_path: Path)
     path = write_lines(tmp_path / "gpt.jsonl", items)
     run = api.import_items(path, out=tmp_path / "run", grade_field={"j": "g"})
     with RunStore.open(run.path) as store:
-        table = table_rows(store, ())
-        assert failed_replies(store) == 3
+        table = list(table_rows(store, ()))
+        assert Replies(store).n_failed == 3
         write_export(store, "parquet", tmp_path / "items")
     lost = [(row["failure"], row["position"]) for row in table if row["failure"]]
     assert lost == [("reported", 0)] * 3

@@ -11,7 +11,7 @@ import pytest
 from qaeval.cli import run as qaeval
 from qaeval.errors import UsageError
 from qaeval.export import Filters, write_export
-from qaeval.export.select import GradedItem, graded_items
+from qaeval.export.select import GradedItem, GradedItems
 from qaeval.records import Label
 from qaeval.storage.run_directory import RunStore
 
@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def items(run: Path) -> list[GradedItem]:
     with RunStore.open(run) as store:
-        return graded_items(store, [])
+        return list(GradedItems(store))
 
 
 def label_items(items: Iterable[GradedItem], letter: str = "A") -> tuple[Label, ...]:

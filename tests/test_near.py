@@ -1,5 +1,6 @@
 """The search for overlapping word sets: the threshold, and which pairs are never compared."""
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import pytest
@@ -13,10 +14,10 @@ def letters_of(text: str) -> frozenset[str]:
     return frozenset(text)
 
 
-def make_index(*sets: frozenset[str], tenths: int = 9) -> NearIndex:
-    index = NearIndex(sets, tenths)
-    for word_set in sets:
-        index.add(word_set)
+def make_index(*sets: frozenset[str], tenths: int = 9, groups: Sequence[str] = ()) -> NearIndex:
+    index = NearIndex(sets, tenths, groups)
+    for number in range(len(sets)):
+        index.add(number)
     return index
 
 
@@ -31,29 +32,34 @@ def test_sets_at_the_threshold_are_near_and_below_it_are_not() -> None:
 
 def test_sets_that_share_only_frequent_words_are_never_compared() -> None:
     frequent = "abcdefgh"  # in each set, and first in the alphabet
-    first, second = letters_of(frequent + "wx"), letters_of(frequent + "yz")
-    assert make_index(first, second).candidates(first) == {first}
+    index = make_index(letters_of(frequent + "wx"), letters_of(frequent + "yz"))
+    assert index.candidates(0) == set()
 
 
 def test_sets_that_share_one_of_their_two_rarest_words_are_compared() -> None:
     first, second = letters_of("abcdefghij"), letters_of("abcdefghix")
     index = make_index(first, second, letters_of("abcdefgh"))
-    assert index.candidates(first) == {first, second}
+    assert index.candidates(0) == {0, 1}
+
+
+def test_only_sets_that_were_added_are_found() -> None:
+    index = NearIndex([letters_of("abc"), letters_of("abc")], 9)
+    assert not index.has_near(1)
+    index.add(0)
+    assert index.has_near(1)
 
 
 def test_sets_of_other_groups_are_not_candidates() -> None:
-    word_set = letters_of("abc")
-    index = NearIndex([word_set], 9)
-    index.add(word_set, "g")
-    assert index.candidates(word_set, "g") == {word_set}
-    assert index.candidates(word_set, "h") == index.candidates(word_set) == set()
+    index = make_index(letters_of("abc"), letters_of("abc"), letters_of("abc"), groups="ghg")
+    assert index.candidates(2) == {0, 2}
+    assert index.candidates(1) == set()
 
 
 @pytest.mark.slow
 @given(st.lists(st.frozensets(st.sampled_from("abcdefghijkl"), min_size=1), max_size=12), st.integers(1, 9))
 def test_no_near_pair_is_missed(sets: list[frozenset[str]], tenths: int) -> None:
     index = make_index(*sets, tenths=tenths)
-    for first, second in combinations(sets, 2):
-        if 10 * len(first & second) >= tenths * len(first | second):
-            assert index.is_near(first, second)
+    for first, second in combinations(range(len(sets)), 2):
+        if 10 * len(sets[first] & sets[second]) >= tenths * len(sets[first] | sets[second]):
+            assert index.is_near(sets[first], sets[second])
             assert second in index.candidates(first)

@@ -1,12 +1,13 @@
 """Files of rows that are looked up without being held."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from qaeval.errors import DataError
-from qaeval.files.rows import EachRow, Finished, LastRows, ReplyIndex, RowWriter
-from qaeval.records import Failure, Generation, Item
+from qaeval.files.rows import EachRow, Finished, LastRows, ReplyIndex, RowIndex, RowWriter
+from qaeval.records import Failure, Generation, Grade, Item
 
 
 def reply(candidate: str, sample: int, *questions: str, task: int | None = None) -> Generation:
@@ -97,3 +98,24 @@ def test_a_line_that_is_no_row_is_named(path: Path, line: str) -> None:
     for read in (ReplyIndex, Finished.read):
         with pytest.raises(DataError, match=r"rows\.jsonl:2:"):
             read(path)
+
+
+def test_rows_are_looked_up_by_another_id_and_the_last_of_a_task_counts(tmp_path: Path) -> None:
+    path = tmp_path / "grades.jsonl"
+    rows = [("1", "a", 1), ("2", "b", 2), ("1", "a", 3), ("3", "a", 4), ("4", None, 5)]
+    path.write_text(
+        "".join(json.dumps({"task_id": task, "item_id": item, "n": n}) + "\n" for task, item, n in rows)
+    )
+    with RowIndex(path, "item_id", json.loads) as index:
+        assert [row["n"] for row in index.of("a")] == [3, 4]
+        index.close()  # the next look-up opens the file again
+        assert [row["n"] for row in index.of("b")] == [2]
+        assert index.of("c") == []
+
+
+def test_a_row_that_is_not_valid_when_it_is_looked_up_is_an_error_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "grades.jsonl"
+    path.write_text('{"task_id": "1", "item_id": "a"}\n')
+    index = RowIndex(path, "item_id", Grade.model_validate_json)
+    with index, pytest.raises(DataError, match=r"grades\.jsonl: byte 0: not a valid row"):
+        index.of("a")

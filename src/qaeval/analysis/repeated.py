@@ -3,12 +3,16 @@
 Replies are read one by one as they come, so only what reads a run as a whole can see this.
 """
 
-from collections.abc import Iterable
+import sys
+from array import array
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from qaeval.checks.answers import refuses
-from qaeval.records import REJECTED, Failure, FailureReason, GenerateRow, Generation, Sample
+from qaeval.records import REJECTED, Failure, FailureReason, GenerateRow, Generation, Sample, record_id
 from qaeval.text.units import count_words
 
 PLACEHOLDER: Final[FailureReason] = "placeholder"
@@ -36,21 +40,35 @@ def repeated_replies(replies: Iterable[ReplyTexts]) -> dict[tuple[str, str], int
     """Find the replies that are the same for three chunks or more.
 
     An answer to a given question that is a refusal or has fewer than five words may be right for several, and is
-    not counted.
+    not counted. Hashes are held in place of the texts.
 
     Returns:
         Number of chunks, by candidate and sample id.
     """
-    groups: dict[tuple[str, tuple[tuple[str, ...], ...]], list[ReplyTexts]] = {}
+    written, chunks, may_repeat = array("Q"), array("Q"), array("b")
+    ids: list[tuple[str, str]] = []
     for reply in replies:
-        written = tuple(texts[1:] for texts in reply.texts) if reply.is_asked else reply.texts
-        groups.setdefault((reply.candidate, written), []).append(reply)
+        texts = (text for item in reply.texts for text in (item[1:] if reply.is_asked else item))
+        written.append(_hash(reply.candidate, str(reply.is_asked), *texts))
+        chunks.append(_hash(reply.chunk))
+        may_repeat.append(_may_repeat(reply))
+        ids.append((sys.intern(reply.candidate), reply.sample_id))
+    groups: dict[int, list[int]] = {}
+    _, group, counts = np.unique(np.asarray(written, np.uint64), return_inverse=True, return_counts=True)
+    for number in np.flatnonzero((counts >= _MIN_CHUNKS)[group]).tolist():
+        groups.setdefault(written[number], []).append(number)
     return {
-        (reply.candidate, reply.sample_id): n_chunks
-        for group in groups.values()
-        if (n_chunks := len({reply.chunk for reply in group})) >= _MIN_CHUNKS and not _may_repeat(group[0])
-        for reply in group
+        ids[number]: n_chunks
+        for numbers in groups.values()
+        if (n_chunks := len({chunks[number] for number in numbers})) >= _MIN_CHUNKS
+        and not may_repeat[numbers[0]]
+        for number in numbers
     }
+
+
+def _hash(*texts: str) -> int:
+    """Return 64 bits in place of texts: as much as an id has."""
+    return int(record_id(*texts), 16)
 
 
 def _may_repeat(reply: ReplyTexts) -> bool:
@@ -75,24 +93,22 @@ def fail_repeated(samples: Iterable[Sample], rows: Iterable[GenerateRow]) -> lis
     if not rows:
         return rows
     by_id = {sample.sample_id: sample for sample in samples}
-    repeated = repeated_replies(
-        ReplyTexts(
-            row.candidate,
-            row.sample_id,
-            by_id[row.sample_id].chunk.text,
-            bool(by_id[row.sample_id].question),
-            tuple((item.question, item.answer, item.parts.get(REJECTED, "")) for item in row.items),
-        )
-        for row in rows
-        # replies that failed whole have no text that could be the same
-        if isinstance(row, Generation) and row.items
-    )
-    return [
-        _failure(row, n_chunks)
-        if isinstance(row, Generation) and (n_chunks := repeated.get((row.candidate, row.sample_id)))
-        else row
-        for row in rows
-    ]
+    repeated = repeated_replies(texts for row in rows for texts in texts_of(by_id[row.sample_id], row))
+    return [failed_if_repeated(row, repeated) for row in rows]
+
+
+def texts_of(sample: Sample, row: GenerateRow) -> tuple[ReplyTexts, ...]:
+    """Return what a candidate wrote for a sample; nothing of a reply that failed whole: it has no text that could be the same."""
+    if not isinstance(row, Generation) or not row.items:
+        return ()
+    written = tuple((item.question, item.answer, item.parts.get(REJECTED, "")) for item in row.items)
+    return (ReplyTexts(row.candidate, row.sample_id, sample.chunk.text, bool(sample.question), written),)
+
+
+def failed_if_repeated(row: GenerateRow, repeated: Mapping[tuple[str, str], int]) -> GenerateRow:
+    """Return a failure in place of a reply that `repeated_replies` names."""
+    n_chunks = repeated.get((row.candidate, row.sample_id)) if isinstance(row, Generation) else None
+    return _failure(row, n_chunks) if isinstance(row, Generation) and n_chunks else row
 
 
 def _failure(row: Generation, n_chunks: int) -> Failure:

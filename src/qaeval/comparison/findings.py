@@ -82,15 +82,16 @@ def near_duplicates(questions: Collection[str]) -> int | None:
     if len(questions) > _MOST_QUESTIONS:
         return None
     sets = Counter(frozenset(content_words(question)) for question in questions)
-    index = NearIndex(sets, _ALIKE)
+    distinct = list(sets)
+    index = NearIndex(distinct, _ALIKE)
     n = n_compared = 0
-    for words, times in sets.items():
-        near = index.candidates(words)
+    for number, (words, times) in enumerate(sets.items()):
+        near = index.candidates(number)
         n_compared += len(near)
         if n_compared > _MOST_COMPARED:
             return None
-        n += times - 1 + any(index.is_near(words, neighbour) for neighbour in near)
-        index.add(words)
+        n += times - 1 + any(index.is_near(words, distinct[neighbour]) for neighbour in near)
+        index.add(number)
     return n
 
 

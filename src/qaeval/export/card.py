@@ -69,15 +69,10 @@ class ExportFile:
     """A file of the export."""
 
     name: str
-    data: bytes
     rows: int
+    sha256: str
     split: str = ""
     """Name of the split for `datasets`; empty: the file is not loaded."""
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the bytes."""
-        return hashlib.sha256(self.data).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

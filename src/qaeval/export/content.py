@@ -2,55 +2,65 @@
 
 import json
 import re
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import count
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import compress, count, groupby
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
 
 from qaeval.agreement.label_files import DRAW
 from qaeval.errors import DataError
 from qaeval.evals.definition import recorded_prompt
-from qaeval.export.card import Counts, ExportFile
+from qaeval.export.card import Counts
 from qaeval.export.dedup import deduplicate
 from qaeval.export.licences import SourceModel, check_licences
 from qaeval.export.select import (
     Filters,
-    GradedItem,
+    GradedItems,
     Grading,
     Selection,
+    Source,
     can_be_rejected,
-    failed_replies,
-    graded_items,
-    select,
 )
 from qaeval.export.sheets import label_sheet, next_sheet, precomputed_rows
-from qaeval.export.split import SPLITS, SplitUnit, assign
-from qaeval.export.tables import as_csv, as_parquet, table_rows
+from qaeval.export.split import SPLITS, SplitKey, SplitUnit, assign
+from qaeval.export.tables import table_columns, table_rows, write_csv, write_parquet
 from qaeval.export.training import Example, dpo_examples, sft_examples
 from qaeval.records import Label
 from qaeval.storage.run_directory import RunStore
 from qaeval.storage.runs import way_on
 
+_JUDGE: Final = ("", "")
+"""In place of name and kind of a rater."""
 _UNSAFE_CHARS: Final = re.compile(r"[^A-Za-z0-9_-]+")
 """Characters that are replaced in file names."""
 
 
+class DataFile(NamedTuple):
+    """A file that was written."""
+
+    name: str
+    rows: int
+    split: str = ""
+    """As in `ExportFile`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """Data files and the facts about them for the card."""
+    """What an export writes, and the facts about it for the card."""
 
-    files: tuple[ExportFile, ...]
+    write: Callable[[Path], Iterable[DataFile]]
+    """Writes the data files to a folder. Texts are read again from the run, row by row."""
     tables: Mapping[str, Counts] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Excluded rows by reason, including reasons with zero rows."""
     letters: str
     notes: tuple[str, ...] = ()
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Rows by split; for tables and sheets, by file."""
-        return {file.name.removesuffix(".jsonl"): file.rows for file in self.files if file.name != DRAW}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,56 +84,59 @@ def sft_content(store: RunStore, options: TrainingOptions, *, with_context: bool
         options: Options of training data.
         with_context: Put the chunk before the question; None: only in evals of kind answer.
     """
-    grading = Grading.of(store)
+    grading, filters = Grading.of(store), options.filters
     if with_context is None:
         # an answer from a chunk, and a refusal in particular, makes no sense without the chunk
         with_context = grading.settings["eval"].get("item_kind") == "answer"
-    items = graded_items(store, options.labels, model_labels=options.filters.model_labels)
-    selected = select(items, options.filters, grading)
-    _require_items(store, items, selected)
-    examples = sft_examples(selected.items, with_context=with_context)
-    dropped = {step.name: step.dropped for step in selected.steps}
-    return _training(store, examples, dropped, grading, options)
+    items = GradedItems(store, options.labels, model_labels=filters.model_labels)
+    selection = Selection(filters)
+
+    def examples() -> Iterator[Example]:
+        selection.reset()
+        return sft_examples(filter(selection.passes, items), with_context=with_context)
+
+    return _training(store, items, examples, selection, options)
 
 
 def dpo_content(store: RunStore, options: TrainingOptions, *, per_sample: int) -> Content:
     """Return preference pairs; items that pass the filters are the chosen ones."""
     grading, filters = Grading.of(store), options.filters
-    items = graded_items(store, options.labels, model_labels=filters.model_labels)
-    selected = select(items, filters, grading)
-    _require_items(store, items, selected)
-    best = grading.scale[0]
-    passed = {item.item.item_id for item in selected.items}
-    examples = dpo_examples(
-        (item for item in items if can_be_rejected(item, filters)),
-        best=best,
-        scale=grading.scale,
-        prompt=lambda candidate: recorded_prompt(grading.settings, candidate),
-        chosen=lambda item: item.item.item_id in passed,
-        per_sample=per_sample,
-    )
-    if not examples:
-        raise DataError(
-            f"{store.path}: no pairs: {len(selected.items)} items passed the filters, but none has the "
-            f"best letter {best} and a counterpart of the same sample and type with a worse letter; relax "
-            "the filters, or compare more candidates"
-        )
-    dropped = {f"{step.name} (of the chosen)": step.dropped for step in selected.steps}
-    return _training(store, examples, dropped, grading, options)
+    items = GradedItems(store, options.labels, model_labels=filters.model_labels)
+    selection, best = Selection(filters), grading.scale[0]
+
+    def examples() -> Iterator[Example]:
+        selection.reset()
+        for _, of_sample in groupby(items, key=lambda item: item.sample.sample_id):
+            sample_items = list(of_sample)
+            passed = {item.item.item_id for item in sample_items if selection.passes(item)}
+            yield from dpo_examples(
+                (item for item in sample_items if can_be_rejected(item, filters)),
+                best=best,
+                scale=grading.scale,
+                prompt=lambda candidate: recorded_prompt(grading.settings, candidate),
+                chosen=lambda item, passed=passed: item.item.item_id in passed,  # type: ignore[misc]
+                per_sample=per_sample,
+            )
+
+    return _training(store, items, examples, selection, options, of=" (of the chosen)")
 
 
 def table_content(
     store: RunStore, labels: Sequence[Label], filters: Filters, to: Literal["csv", "parquet"]
 ) -> Content:
     """Return the table of all items."""
-    rows = table_rows(store, labels, candidates=filters.candidates)
-    if not rows:
+    if not any(True for _ in store.sample_ids()):
         raise DataError(f"{store.path}: the run has no replies; {way_on(store.path)} completes it")
-    data = as_csv(rows) if to == "csv" else as_parquet(rows)
-    grading = Grading.of(store)
-    judge = grading.settings["grading"]["judge"]["name"]
+    columns, rows = table_columns(store), table_rows(store, labels, candidates=filters.candidates)
+
+    def write(folder: Path) -> Iterable[DataFile]:
+        with (folder / f"items.{to}").open("wb") as file:
+            n_rows = (write_csv if to == "csv" else write_parquet)(rows, columns, file)
+        return [DataFile(f"items.{to}", n_rows, "train")]
+
+    judge = Grading.of(store).settings["grading"]["judge"]["name"]
     return Content(
-        files=(ExportFile(f"items.{to}", data, len(rows), "train"),),
+        write=write,
         letters=f"`letter`, `flags`, `flaw`, `reason`, `facts` and `probability` are from the judge `{judge}`.",
     )
 
@@ -139,38 +152,43 @@ def sheet_content(
     next_: bool = False,
     spreadsheet: str = "",
 ) -> Content:
-    """Return a sheet for labels, or the letters in the format of Inspect's precomputed scores."""
+    """Return a sheet for labels, or the letters in the format of Inspect's precomputed scores; the rows of both are held."""
     grading = Grading.of(store)
+    data: dict[str, tuple[bytes, int]] = {}
     if precomputed:
         records = precomputed_rows(store, labels, candidates=filters.candidates)
-        files = tuple(
-            ExportFile(name, as_jsonl(records[item]), len(records[item]))
-            for item, name in _file_names(records)
-        )
+        data = {name: (as_jsonl(records[item]), len(records[item])) for item, name in _file_names(records)}
         letters = (
             "Values range from 0 (lowest letter) to 1 (best letter); the mean over the items of a reply, in which a lost "
             "item counts 0."
         )
     else:
-        items = graded_items(store, [])
-        selected = [item for item in items if not filters.candidates or item.candidate in filters.candidates]
+        selected = GradedItems(store, candidates=filters.candidates)
         sheet = (
             next_sheet(selected, grading, labels, n=n, seed=seed)
             if next_
             else label_sheet(selected, grading, n=n, seed=seed)
         )
-        draw = sheet.draw.model_dump_json().encode() + b"\n"
-        data = {"labels.jsonl": as_jsonl(sheet.rows), "labels.csv": sheet.as_csv(spreadsheet), DRAW: draw}
-        files = tuple(
-            ExportFile(name, content, len(sheet.rows)) for name, content in data.items() if sheet.rows
-        )
+        if sheet.rows:
+            n_rows, draw = len(sheet.rows), sheet.draw.model_dump_json().encode() + b"\n"
+            data = {
+                "labels.jsonl": (as_jsonl(sheet.rows), n_rows),
+                "labels.csv": (sheet.as_csv(spreadsheet), n_rows),
+                DRAW: (draw, n_rows),
+            }
         letters = (
             f"To be filled in. The scale is {'/'.join(grading.scale)}, of the rubric `{grading.rubric}`."
         )
-    if not files:
+    if not data:
         names = _candidate_names(filters)
         raise DataError(f"{store.path}: no item of {names} has a letter; run `qaeval grade` first")
-    return Content(files=files, letters=letters)
+
+    def write(folder: Path) -> Iterable[DataFile]:
+        for name, (content, _) in data.items():
+            (folder / name).write_bytes(content)
+        return [DataFile(name, n_rows) for name, (_, n_rows) in data.items()]
+
+    return Content(write=write, letters=letters)
 
 
 def as_jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -180,129 +198,144 @@ def as_jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 def _training(
     store: RunStore,
-    examples: Sequence[Example],
-    dropped: Mapping[str, int],
-    grading: Grading,
+    items: GradedItems,
+    examples: Callable[[], Iterator[Example]],
+    selection: Selection,
     options: TrainingOptions,
+    *,
+    of: str = "",
 ) -> Content:
-    """Drop duplicates, check licences, split and count."""
-    order = sorted(range(len(examples)), key=lambda index: _preference(examples[index], grading))
-    unique = deduplicate([example.text for example in examples], order)
-    unique_examples = [examples[index] for index in unique.indices]
-    sources = {item.item.item_id: item for example in unique_examples for item in example.items}
-    notes = check_licences(
-        [*_authors(unique_examples, grading), *_raters(sources.values(), grading)], options.accept
-    )
+    """Drop duplicates, check licences, split and count.
+
+    The run is read three times: for what decides about duplicates, for what decides about split and card, and to write the rows.
+    """
+    grading = Grading.of(store)
+    unique = deduplicate(replace(example.text, rank=_rank(example, grading)) for example in examples())
+    _require_examples(store, selection, grading, n_examples=unique.n)
+    kept = np.zeros(unique.n, dtype=bool)
+    kept[list(unique.indices)] = True
+    facts = _Facts()
     assigned = assign(
-        [example.split_key for example in unique_examples],
-        shares=options.shares,
-        seed=options.seed,
-        by=options.by,
+        map(facts.add, compress(examples(), kept)), shares=options.shares, seed=options.seed, by=options.by
     )
-    parts = {
-        split: [item for item, part in zip(unique_examples, assigned.splits, strict=True) if part == split]
-        for split in SPLITS
-    }
-    files = [
-        ExportFile(f"{split}.jsonl", as_jsonl(example.row for example in part), len(part), split)
-        for split, part in parts.items()
-        if part
-    ]
+    notes = check_licences([*facts.authors(grading), *facts.raters(grading)], options.accept)
+    n_rows = Counter(assigned.splits)
+
+    def write(folder: Path) -> Iterable[DataFile]:
+        with ExitStack() as stack:
+            files = {
+                split: stack.enter_context((folder / f"{split}.jsonl").open("wb"))
+                for split in SPLITS
+                if n_rows[split]
+            }
+            for example, split in zip(compress(examples(), kept), assigned.splits, strict=True):
+                files[split].write(as_jsonl([example.row]))
+        return [DataFile(f"{split}.jsonl", n_rows[split], split) for split in files]
+
     return Content(
-        files=tuple(files),
+        write=write,
         tables={
-            "letter": _count_by(parts, lambda item: item.letter, grading.scale),
-            "candidate": _count_by(
-                parts, lambda item: item.items[0].candidate, grading.settings["candidates"]
-            ),
+            "letter": _count_by(facts.letters, assigned.splits, grading.scale),
+            "candidate": _count_by(facts.candidates, assigned.splits, grading.settings["candidates"]),
         },
         dropped={
-            **dropped,
+            **{f"{name}{of}": n for name, n in selection.dropped.items()},
             "exact duplicates": unique.exact,
             "near duplicates": unique.near,
-            "replies without items": failed_replies(store),
+            "replies without items": items.replies.n_failed,
         },
-        letters=_letters_note(sources, grading, options),
-        notes=(*notes, *_split_notes(parts, assigned.n_moved, options.by)),
+        letters=facts.letters_note(grading, options),
+        notes=(*notes, *_split_notes(n_rows, assigned.n_moved, options.by)),
     )
 
 
-def _preference(example: Example, grading: Grading) -> tuple[int, bool]:
-    """Return the sort key among duplicates: the better letter first, then labels before grades."""
-    return grading.scale.index(example.letter), example.items[0].source != "label"
+def _rank(example: Example, grading: Grading) -> int:
+    """Return the rank among duplicates: the better letter first, then labels before grades."""
+    return 2 * grading.scale.index(example.letter) + (example.items[0].source != "label")
 
 
 def _count_by(
-    parts: Mapping[str, Sequence[Example]], key: Callable[[Example], str], order: Iterable[str]
+    values: Iterable[str], splits: Iterable[str], order: Iterable[str]
 ) -> dict[str, dict[str, int]]:
-    counts = {split: Counter(map(key, part)) for split, part in parts.items()}
-    names = [name for name in order if any(name in part for part in counts.values())]
-    return {split: {name: part[name] for name in names} for split, part in counts.items()}
+    counts = Counter(zip(splits, values, strict=True))
+    names = [name for name in order if any(counts[split, name] for split in SPLITS)]
+    return {split: {name: counts[split, name] for name in names} for split in SPLITS}
 
 
-def _authors(examples: Iterable[Example], grading: Grading) -> list[SourceModel]:
-    names = {item.candidate for example in examples for item in example.items}
-    return [
-        SourceModel.of(name, settings)
-        for name, settings in grading.settings["candidates"].items()
-        if name in names
-    ]
+class _Facts:
+    """What the card says of the examples: who wrote their items, and who gave the letters.
+
+    Attributes:
+        letters: Letter of each example.
+        candidates: Candidate of each example; of a pair that of the chosen item.
+    """
+
+    def __init__(self) -> None:
+        self.letters: list[str] = []
+        self.candidates: list[str] = []
+        self._names: set[str] = set()
+        self._n_by_source: Counter[Source] = Counter()
+        self._raters: dict[tuple[str, str], None] = {}
+        self._seen: set[int] = set()
+
+    def add(self, example: Example) -> SplitKey:
+        """Add an example, and return what its split depends on."""
+        self.letters.append(sys.intern(example.letter))
+        self.candidates.append(sys.intern(example.items[0].candidate))
+        for item in example.items:
+            self._names.add(item.candidate)
+            number = int(item.item.item_id, 16)
+            if number not in self._seen:
+                self._seen.add(number)
+                self._n_by_source[item.source] += 1
+                raters = [(label.rater, label.rater_kind) for label in item.labels]
+                self._raters.update(dict.fromkeys(raters if item.source == "label" else [_JUDGE]))
+        return example.split_key
+
+    def authors(self, grading: Grading) -> list[SourceModel]:
+        """Return the candidates that wrote the items."""
+        candidates = grading.settings["candidates"].items()
+        return [SourceModel.of(name, settings) for name, settings in candidates if name in self._names]
+
+    def raters(self, grading: Grading) -> list[SourceModel]:
+        """Return the models that gave letters: the judge, and models with counted labels."""
+        judge, candidates = grading.settings["grading"]["judge"], grading.settings["candidates"]
+        settings = {**candidates, judge["name"]: judge}
+        names = dict.fromkeys(name or judge["name"] for name, kind in self._raters if kind != "human")
+        return [
+            SourceModel.of(name, settings[name]) if name in settings else SourceModel.of_rater(name)
+            for name in names
+        ]
+
+    def letters_note(self, grading: Grading, options: TrainingOptions) -> str:
+        """Return who gave the letters of the exported items."""
+        n_by_source = self._n_by_source
+        messages = []
+        if n_by_source["grade"]:
+            judge = grading.settings["grading"]["judge"]["name"]
+            messages.append(
+                f"The judge `{judge}` graded {n_by_source['grade']:,} items with the rubric `{grading.rubric}`."
+            )
+        if n_by_source["label"]:
+            raters = sorted(f"{name} ({kind})" for name, kind in self._raters if name)
+            messages.append(
+                f"The letters of {n_by_source['label']:,} items are labels of {', '.join(raters)}. Labels by "
+                "people take precedence over those by models; among them the majority decides, and in a tie "
+                "the lower letter."
+            )
+        models = sorted({label.rater for label in options.labels if label.rater_kind == "model"})
+        if models:
+            messages.append(
+                f"Labels by models ({', '.join(models)}) count for items without a label by a person "
+                "(--model-labels)."
+                if options.filters.model_labels
+                else f"Labels by models ({', '.join(models)}) were not used (without --model-labels)."
+            )
+        return " ".join(messages)
 
 
-def _raters(items: Iterable[GradedItem], grading: Grading) -> list[SourceModel]:
-    """Return the models that gave letters: the judge, and models with counted labels."""
-    judge, candidates = grading.settings["grading"]["judge"], grading.settings["candidates"]
-    settings = {**candidates, judge["name"]: judge}
-    names = dict.fromkeys(
-        name
-        for item in items
-        for name in (
-            [judge["name"]]
-            if item.source == "grade"
-            else [label.rater for label in item.labels if label.rater_kind == "model"]
-        )
-    )
-    return [
-        SourceModel.of(name, settings[name]) if name in settings else SourceModel.of_rater(name)
-        for name in names
-    ]
-
-
-def _letters_note(sources: Mapping[str, GradedItem], grading: Grading, options: TrainingOptions) -> str:
-    """Return who gave the letters of the exported items."""
-    n_by_source = Counter(item.source for item in sources.values())
-    messages = []
-    if n_by_source["grade"]:
-        judge = grading.settings["grading"]["judge"]["name"]
-        messages.append(
-            f"The judge `{judge}` graded {n_by_source['grade']:,} items with the rubric `{grading.rubric}`."
-        )
-    if n_by_source["label"]:
-        raters = sorted(
-            {f"{label.rater} ({label.rater_kind})" for item in sources.values() for label in item.labels}
-        )
-        messages.append(
-            f"The letters of {n_by_source['label']:,} items are labels of {', '.join(raters)}. Labels by "
-            "people take precedence over those by models; among them the majority decides, and in a tie "
-            "the lower letter."
-        )
-    models = sorted({label.rater for label in options.labels if label.rater_kind == "model"})
-    if models:
-        messages.append(
-            f"Labels by models ({', '.join(models)}) count for items without a label by a person "
-            "(--model-labels)."
-            if options.filters.model_labels
-            else f"Labels by models ({', '.join(models)}) were not used (without --model-labels)."
-        )
-    return " ".join(messages)
-
-
-def _split_notes(parts: Mapping[str, Sequence[Example]], n_moved: int, unit: SplitUnit) -> list[str]:
-    notes = [
-        f"{split}.jsonl is missing: the split has no rows."
-        for split, examples in parts.items()
-        if not examples
-    ]
+def _split_notes(n_rows: Mapping[str, int], n_moved: int, unit: SplitUnit) -> list[str]:
+    notes = [f"{split}.jsonl is missing: the split has no rows." for split in SPLITS if not n_rows[split]]
     if n_moved:
         notes.append(
             f"{n_moved:,} {unit}s were moved to an earlier split: they share a question or text with a "
@@ -311,17 +344,22 @@ def _split_notes(parts: Mapping[str, Sequence[Example]], n_moved: int, unit: Spl
     return notes
 
 
-def _require_items(store: RunStore, items: Sequence[GradedItem], selected: Selection) -> None:
-    if not items:
+def _require_examples(store: RunStore, selection: Selection, grading: Grading, *, n_examples: int) -> None:
+    if not selection.n_items:
         raise DataError(f"{store.path}: the run has no items: every generation failed")
-    n_before = len(items)
-    for step in selected.steps:
-        if not step.n_left:
+    n_left = selection.n_items
+    for name, dropped in selection.dropped.items():
+        if n_left == dropped:
             raise DataError(
-                f"{store.path}: nothing to export: none of {n_before} items passed the filter "
-                f"{step.name!r}; relax it"
+                f"{store.path}: nothing to export: none of {n_left} items passed the filter {name!r}; relax it"
             )
-        n_before = step.n_left
+        n_left -= dropped
+    if not n_examples:
+        raise DataError(
+            f"{store.path}: no pairs: {selection.n_passed} items passed the filters, but none has the "
+            f"best letter {grading.scale[0]} and a counterpart of the same sample and type with a worse letter; relax "
+            "the filters, or compare more candidates"
+        )
 
 
 def _file_names(candidates: Mapping[str, object]) -> list[tuple[str, str]]:

@@ -4,13 +4,17 @@ Two texts are near duplicates if the Jaccard index of their content words is at 
 words, negations and numbers, which change the meaning, are the same.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, overload
 
+import numpy as np
+
+from qaeval.records import record_id
 from qaeval.text.lexicon import word_set
-from qaeval.text.near import NearIndex
+from qaeval.text.near import NearIndex, WordSet
 from qaeval.text.units import content_words, numbers, words
 
 _SIMILARITY_TENTHS: Final = 9
@@ -31,6 +35,8 @@ class ComparedText:
 
     question: str
     answer: str
+    rank: int = 0
+    """Of duplicates that of the lowest rank is kept, and the first of these."""
 
 
 @dataclass(frozen=True)
@@ -38,52 +44,71 @@ class Deduplicated:
     """Indices of the rows to keep, in their order, and the number of removed rows."""
 
     indices: tuple[int, ...]
+    n: int
+    """Number of rows before."""
     exact: int
     near: int
 
 
-def deduplicate(texts: Sequence[ComparedText], order: Sequence[int] | None = None) -> Deduplicated:
-    """Return the rows to keep, one of each set of duplicates.
+def deduplicate(texts: Iterable[ComparedText]) -> Deduplicated:
+    """Return the rows to keep, one of each set of duplicates; hashes and numbers of words are held, and no texts.
 
     Args:
         texts: The texts of the rows.
-        order: Row indices by preference, the preferred one first; default: the given order.
 
     Returns:
         The indices to keep, and the number of removed rows.
     """
-    preferred = range(len(texts)) if order is None else order
-    seen: set[tuple[str, str]] = set()
-    distinct = []
-    for index in preferred:
-        key = (normalised(texts[index].question), normalised(texts[index].answer))
-        if key not in seen:
-            seen.add(key)
-            distinct.append(index)
-    kept = _without_near_duplicates(distinct, texts)
-    return Deduplicated(tuple(sorted(kept)), len(texts) - len(distinct), len(distinct) - len(kept))
+    ranks, contents, signatures, bags = array("i"), array("Q"), array("q"), _Bags()
+    for text in texts:
+        ranks.append(text.rank)
+        contents.append(int(record_id(normalised(text.question), normalised(text.answer)), 16))
+        signatures.append(hash(_signature(text)))
+        bags.append(content_words(f"{text.question}\n{text.answer}"))
+    preferred = np.argsort(np.asarray(ranks, np.int32), kind="stable")
+    _, first = np.unique(np.asarray(contents, np.uint64)[preferred], return_index=True)
+    distinct = preferred[np.sort(first)].tolist()
+    near_index, kept = NearIndex(bags, _SIMILARITY_TENTHS, signatures), []
+    for index in distinct:
+        if not near_index.has_near(index):
+            kept.append(index)
+            near_index.add(index)
+    return Deduplicated(
+        tuple(sorted(kept)), len(contents), len(contents) - len(distinct), len(distinct) - len(kept)
+    )
+
+
+class _Bags(Sequence[WordSet]):
+    """Sets of words, held as numbers: 4 bytes a word."""
+
+    def __init__(self) -> None:
+        self._number_of: dict[str, int] = {}
+        self._numbers, self._ends = array("I"), array("Q", [0])
+
+    def append(self, words: Iterable[str]) -> None:
+        self._numbers.extend(
+            self._number_of.setdefault(word, len(self._number_of)) for word in dict.fromkeys(words)
+        )
+        self._ends.append(len(self._numbers))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> WordSet: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[WordSet]: ...
+    def __getitem__(self, index: int | slice) -> WordSet | list[WordSet]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return frozenset(self._numbers[self._ends[index] : self._ends[index + 1]])
 
 
 def normalised(text: str) -> str:
     """Normalise case and white space for the comparison of exact duplicates."""
     return " ".join(text.casefold().split())
-
-
-def _without_near_duplicates(indices: Iterable[int], texts: Sequence[ComparedText]) -> list[int]:
-    """Return the indices of texts without a near duplicate among the preceding ones."""
-    indices = list(indices)
-    bags = {
-        index: frozenset(content_words(f"{texts[index].question}\n{texts[index].answer}"))
-        for index in indices
-    }
-    near_index = NearIndex(bags.values(), _SIMILARITY_TENTHS)
-    kept = []
-    for index in indices:
-        bag, signature = bags[index], _signature(texts[index])
-        if not any(near_index.is_near(bag, candidate) for candidate in near_index.candidates(bag, signature)):
-            kept.append(index)
-            near_index.add(bag, signature)
-    return kept
 
 
 def _signature(text: ComparedText) -> Hashable:

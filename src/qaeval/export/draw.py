@@ -1,17 +1,17 @@
 """Items to label, drawn so that the probability of each is known: the estimates corrected by labels weigh with it."""
 
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
-from typing import Final, Literal, TypeAlias
+from typing import Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qaeval.comparison.verdict import SHOWN_FROM
 from qaeval.errors import UsageError
-from qaeval.export.select import GradedItem
 from qaeval.records import Label, LabelPlan, record_id
 from qaeval.stats.labelling import draw_chunks, inclusion_probabilities, neyman_allocation, smoothed_spread
 
@@ -24,12 +24,52 @@ _TINY: Final = 1e-12
 _Floats: TypeAlias = NDArray[np.float64]
 
 
+class Drawable(Protocol):
+    """What a draw reads of an item: no text."""
+
+    @property
+    def item_id(self) -> str: ...  # noqa: D102
+    @property
+    def chunk_id(self) -> str: ...  # noqa: D102
+    @property
+    def candidate(self) -> str: ...  # noqa: D102
+    @property
+    def letter(self) -> str: ...  # noqa: D102
+    @property
+    def probability(self) -> float | None: ...  # noqa: D102
+
+
+_Item = TypeVar("_Item", bound=Drawable)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemToDraw:
+    """An item of a large run without its texts."""
+
+    item_id: str
+    chunk_id: str
+    candidate: str
+    letter: str
+    probability: float | None
+
+    @classmethod
+    def of(cls, item: Drawable) -> "ItemToDraw":
+        """Leave out all else."""
+        return cls(
+            item.item_id,
+            sys.intern(item.chunk_id),
+            sys.intern(item.candidate),
+            sys.intern(item.letter),
+            item.probability,
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
-class DrawnItems:
+class DrawnItems(Generic[_Item]):
     """A draw: the items, and the probability of each unit that could have been drawn."""
 
     unit: Literal["chunk", "item"]
-    items: tuple[GradedItem, ...]
+    items: tuple[_Item, ...]
     """Distinct items, sorted by id."""
     probability: float
     """Of each unit that `probabilities` does not name."""
@@ -37,7 +77,7 @@ class DrawnItems:
 
 
 def draw_items(
-    items: Sequence[GradedItem],
+    items: Sequence[_Item],
     labels: Sequence[Label],
     *,
     by: LabelPlan,
@@ -47,7 +87,7 @@ def draw_items(
     rater: str = "",
     drawn_by_others: Collection[str] = (),
     opinions: Mapping[str, Collection[str]] | None = None,
-) -> DrawnItems:
+) -> DrawnItems[_Item]:
     """Draw items to label next.
 
     A fifth of the draw are items that others drew or labelled. Where none are known, a fifth of it is the same for all raters with the
@@ -107,12 +147,12 @@ def draw_items(
     )
 
 
-class _Pool:
+class _Pool(Generic[_Item]):
     """The units that can be drawn, chunks or items, with what the draw goes by."""
 
     def __init__(
         self,
-        items: Sequence[GradedItem],
+        items: Sequence[_Item],
         labels: Sequence[Label],
         scale: Sequence[str],
         *,
@@ -122,9 +162,9 @@ class _Pool:
         several = len({item.candidate for item in items}) > 1
         self._by: LabelPlan = by if by != "plan" or several else "stratified"
         self.unit: Literal["chunk", "item"] = "chunk" if self._by in {"plan", "chunks"} else "item"
-        distinct = {item.item.item_id: item for item in sorted(items, key=lambda item: item.candidate)}
+        distinct = {item.item_id: item for item in sorted(items, key=lambda item: item.candidate)}
         existing = {label.item_id: label for label in labels if not rater or label.rater == rater}
-        by_unit: dict[str, dict[str, GradedItem]] = {}
+        by_unit: dict[str, dict[str, _Item]] = {}
         for item_id, item in sorted(distinct.items()):
             by_unit.setdefault(self._unit_of(item), {})[item_id] = item
         self.members = {
@@ -150,8 +190,8 @@ class _Pool:
         }
         self._spreads: dict[str, float] = {}
 
-    def _unit_of(self, item: GradedItem) -> str:
-        return item.sample.chunk.chunk_id if self.unit == "chunk" else item.item.item_id
+    def _unit_of(self, item: _Item) -> str:
+        return item.chunk_id if self.unit == "chunk" else item.item_id
 
     @property
     def mean_size(self) -> float:
@@ -227,10 +267,10 @@ class _Pool:
 
 
 def _letter_spreads(
-    items: Iterable[GradedItem], labels: Iterable[Label], scale: Sequence[str]
+    items: Iterable[Drawable], labels: Iterable[Label], scale: Sequence[str]
 ) -> dict[tuple[str, str], float]:
     """Return the standard deviation of a label by candidate and judge's letter."""
-    strata = {item.item.item_id: (item.candidate, item.letter) for item in items}
+    strata = {item.item_id: (item.candidate, item.letter) for item in items}
     hits: Counter[tuple[str, str]] = Counter()
     counts: Counter[tuple[str, str]] = Counter()
     for label in labels:
@@ -242,7 +282,7 @@ def _letter_spreads(
     return dict(zip(names, spreads.tolist(), strict=True))
 
 
-def _unsure(items: Mapping[str, GradedItem], _: Mapping[str, Collection[str]]) -> dict[str, float]:
+def _unsure(items: Mapping[str, Drawable], _: Mapping[str, Collection[str]]) -> dict[str, float]:
     known = [item.probability for item in items.values() if item.probability is not None]
     if not known:
         raise UsageError(
@@ -257,7 +297,7 @@ def _unsure(items: Mapping[str, GradedItem], _: Mapping[str, Collection[str]]) -
     }
 
 
-def _disputed(items: Mapping[str, GradedItem], opinions: Mapping[str, Collection[str]]) -> dict[str, float]:
+def _disputed(items: Mapping[str, Drawable], opinions: Mapping[str, Collection[str]]) -> dict[str, float]:
     if not any(len(opinions.get(unit, ())) > 1 for unit in items):
         raise UsageError(
             "no item has two different letters of judges and raters; grade the run with a further judge, label some items, or draw "

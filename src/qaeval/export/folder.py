@@ -1,14 +1,12 @@
-"""Write a folder atomically, without overwriting a user's work."""
+"""Refuse to replace a folder that holds a user's work."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from qaeval.errors import UsageError
 from qaeval.export.card import CARD_NAME, listed_files
 from qaeval.files.rows import explained
-from qaeval.files.whole import whole_folder
 
 _SHOWN_NAMES: Final = 3
 
@@ -43,19 +41,8 @@ def require_free(out: Path) -> None:
                 )
 
 
-def write_folder(out: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
-    """Write files to a temporary folder beside the target, and rename it when it is complete.
-
-    Raises:
-        UsageError: as in `require_free`.
-        StoreError: the folder cannot be written.
-    """
-    require_free(out)
-    with whole_folder(out, replaces=True) as folder:
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
-    return tuple(out / name for name in files)
-
-
 def _is_unchanged(path: Path, sha256: str | None) -> bool:
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256

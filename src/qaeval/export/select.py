@@ -1,23 +1,29 @@
 """The items of a graded run with their final letter, and the filters of training data."""
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from qaeval.agreement.label_rows import with_settled
-from qaeval.analysis.repeated import fail_repeated
+from qaeval.analysis.repeated import ReplyTexts, failed_if_repeated, repeated_replies, texts_of
 from qaeval.errors import DataError, UsageError, closest
+from qaeval.files.rows import RowIndex
 from qaeval.records import (
     Failure,
     GenerateRow,
     Generation,
     Grade,
+    GradeRow,
     Item,
     Label,
     Sample,
     author,
     label_names,
+    record_id,
 )
 from qaeval.storage.run_directory import RunStore
 from qaeval.storage.runs import way_on
@@ -59,23 +65,15 @@ class GradedItem:
     labels: tuple[Label, ...] = ()
     """Labels that determined the letter."""
 
+    @property
+    def item_id(self) -> str:
+        """Id of the item."""
+        return self.item.item_id
 
-@dataclass(frozen=True)
-class FilterStep:
-    """The effect of a filter."""
-
-    name: str
-    """The filter with its value."""
-    dropped: int
-    n_left: int
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The items that passed all filters, and the effect of each filter."""
-
-    items: tuple[GradedItem, ...]
-    steps: tuple[FilterStep, ...]
+    @property
+    def chunk_id(self) -> str:
+        """Id of its chunk."""
+        return self.sample.chunk.chunk_id
 
 
 @dataclass(frozen=True)
@@ -113,19 +111,18 @@ def require_finished(store: RunStore) -> None:
     """Refuse an unfinished run, whose missing rows would look like rows that were never requested.
 
     Raises:
-        DataError: the run is not graded, or replies or grades are missing.
+        DataError: the run is not graded, or replies or grades are missing, or a row is not valid.
     """
-    names = list(Grading.of(store).settings["candidates"])
-    replied_pairs: set[tuple[str, str]] = set()
-    items: set[str] = set()
+    names = {name: number for number, name in enumerate(Grading.of(store).settings["candidates"])}
+    replied, items, graded = array("Q"), array("Q"), array("Q")
     for row in store.generations():
-        replied_pairs.add((row.sample_id, author(row)))
+        if author(row) in names:
+            replied.append(_pair(row.sample_id, names[author(row)]))
         if isinstance(row, Generation):
-            items.update(item.item_id for item in row.items)
-    replies = sum(
-        (sample_id, name) not in replied_pairs for sample_id in store.sample_ids() for name in names
-    )
-    grades = len(items.difference(row.item_id for row in store.grades()))
+            items.extend(int(item.item_id, 16) for item in row.items)
+    graded.extend(int(row.item_id, 16) for row in store.grades() if row.item_id)
+    asked = array("Q", (_pair(sample_id, n) for sample_id in store.sample_ids() for n in range(len(names))))
+    replies, grades = _n_missing(asked, replied), _n_missing(items, graded)
     if replies or grades:
         raise DataError(
             f"{store.path}: not finished: {replies:,} replies and {grades:,} grades are missing; "
@@ -133,50 +130,101 @@ def require_finished(store: RunStore) -> None:
         )
 
 
-def graded_items(store: RunStore, labels: Iterable[Label], *, model_labels: bool = False) -> list[GradedItem]:
-    """Join the items of a run with their letters; an item of several candidates occurs once per candidate.
+def _pair(sample_id: str, number: int) -> int:
+    return int(record_id(sample_id, str(number)), 16)
+
+
+def _n_missing(expected: "array[int]", present: "array[int]") -> int:
+    """Count the different ids that are not there."""
+    return len(np.setdiff1d(np.asarray(expected, np.uint64), np.asarray(present, np.uint64)))
+
+
+class Replies:
+    """The replies of a run, by sample and candidate, read again at every iteration: 32 bytes a row are held, and no text.
+
+    A reply that is the same for several chunks is a failure.
+
+    Args:
+        store: The run.
+
+    Attributes:
+        n_failed: Number of replies that failed whole, imported ones of which every item is lost included.
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self._store, self._names = store, list(store.settings()["candidates"])
+        self._rows, self._repeated = store.rows_by_sample(), dict[tuple[str, str], int]()
+        self.n_failed = 0
+        self._repeated = repeated_replies(self._texts())
+        self.n_failed += len(self._repeated)
+
+    def _texts(self) -> Iterator[ReplyTexts]:
+        for sample, _, row in self:
+            if row is not None:
+                self.n_failed += isinstance(row, Failure) or (not row.items and bool(row.lost))
+                yield from texts_of(sample, row)
+
+    def __iter__(self) -> Iterator[tuple[Sample, str, GenerateRow | None]]:
+        """Yield sample, candidate and reply; None in place of a reply that was not asked for."""
+        with self._rows as rows:
+            for sample in self._store.samples():
+                by_author = {author(row): row for row in rows.of(sample.sample_id)}
+                for name in self._names:
+                    row = by_author.get(name)
+                    yield sample, name, row and failed_if_repeated(row, self._repeated)
+
+
+class GradedItems:
+    """The items of a run with their letters, read again at every iteration; an item of several candidates occurs once per candidate.
+
+    They come by sample, candidate and position, without those of replies that are the same for several chunks; the letter is
+    empty if there is none.
 
     Args:
         store: A graded run.
         labels: Labels of any items; labels of other rubrics or items are ignored.
         model_labels: Labels by models override the grade; labels by people always do.
+        candidates: Candidates to include; empty: all.
 
-    Returns:
-        All items by sample, candidate and position, but those of replies that are the same for several chunks; the letter is
-        empty if there is none.
+    Attributes:
+        replies: The replies that hold the items.
 
     Raises:
-        DataError: the run is not graded, or has grades of another rubric.
+        DataError: the run is not graded, or, at an iteration, has grades of another rubric.
     """
-    grading = Grading.of(store)
-    labels_of = labels_by_item(
-        (label for label in labels if model_labels or label.rater_kind == "human"), grading
-    )
-    grades: dict[str, Grade] = {}
-    for row in store.grades():
-        if isinstance(row, Grade):
-            _require_rubric(store, row, grading)
-            grades[row.item_id] = row
-    replies: dict[tuple[str, str], tuple[Item, ...]] = {
-        (row.sample_id, row.candidate): row.items for row in replies_of(store) if isinstance(row, Generation)
-    }
-    names = list(grading.settings["candidates"])
-    return [
-        _graded(sample, name, item, grades.get(item.item_id), labels_of.get(item.item_id, ()), grading.scale)
-        for sample in store.samples()
-        for name in names
-        for item in replies.get((sample.sample_id, name), ())
-    ]
+
+    def __init__(
+        self,
+        store: RunStore,
+        labels: Iterable[Label] = (),
+        *,
+        model_labels: bool = False,
+        candidates: Collection[str] = (),
+    ) -> None:
+        self._store, self._grading, self._candidates = store, Grading.of(store), candidates
+        self._labels = labels_by_item(
+            (label for label in labels if model_labels or label.rater_kind == "human"), self._grading
+        )
+        self.replies = Replies(store)
+        self._grades = store.grades_by_item()
+
+    def __iter__(self) -> Iterator[GradedItem]:
+        scale = self._grading.scale
+        with self._grades as grades:
+            for sample, name, row in self.replies:
+                if self._candidates and name not in self._candidates:
+                    continue
+                for item in row.items if isinstance(row, Generation) else ():
+                    grade = last_grade(grades, item.item_id)
+                    if isinstance(grade, Grade):
+                        _require_rubric(self._store, grade, self._grading)
+                    labels = self._labels.get(item.item_id, ())
+                    yield _graded(sample, name, item, grade, labels, scale)
 
 
-def failed_replies(store: RunStore) -> int:
-    """Count the replies that failed whole, imported ones of which every item is lost included."""
-    return sum(isinstance(row, Failure) or (not row.items and bool(row.lost)) for row in replies_of(store))
-
-
-def replies_of(store: RunStore) -> list[GenerateRow]:
-    """Return the last row of every generation task; a reply that is the same for several chunks is a failure."""
-    return fail_repeated(store.samples(), store.generations())
+def last_grade(grades: RowIndex, item_id: str) -> Grade | Failure | None:
+    """Return the last row of an item's grading; None where there is none."""
+    return next(reversed(grades.of(item_id)), None)
 
 
 def labels_by_item(labels: Iterable[Label], grading: Grading) -> dict[str, tuple[Label, ...]]:
@@ -209,30 +257,54 @@ def majority_letter(labels: Sequence[Label], scale: Sequence[str]) -> tuple[str,
     return letter, tuple(counted)
 
 
-def select(items: Sequence[GradedItem], filters: Filters, grading: Grading) -> Selection:
-    """Apply the filters in order.
+class Selection:
+    """The filters of training data in their order, with a count of the items that each of them drops.
 
-    Raises:
-        UsageError: a filter names a candidate or a letter that the run does not have.
+    Attributes:
+        n_items: Items that were tested.
+        n_passed: Those that passed all filters.
     """
-    check_filters(filters, grading)
-    min_probability = filters.min_probability
-    tests: list[tuple[str, Callable[[GradedItem], bool]]] = [
-        (f"candidates {', '.join(filters.candidates)}", lambda item: _is_selected_candidate(item, filters)),
-        ("a letter by judge or label", lambda item: item.letter != ""),
-        (f"letters {', '.join(filters.letters)}", lambda item: item.letter in filters.letters),
-        (f"probability of at least {min_probability}", lambda item: _is_probable(item, min_probability)),
-        ("checks passed", lambda item: not item.item.findings),
-        ("no flag raised", lambda item: not item.flags),
-    ]
-    enabled = (bool(filters.candidates), True, True, min_probability is not None, filters.checks_passed, True)
-    remaining, steps = list(items), []
-    for (name, test), is_enabled in zip(tests, enabled, strict=True):
-        if is_enabled:
-            passed = [item for item in remaining if test(item)]
-            steps.append(FilterStep(name, len(remaining) - len(passed), len(passed)))
-            remaining = passed
-    return Selection(tuple(remaining), tuple(steps))
+
+    def __init__(self, filters: Filters) -> None:
+        minimum = filters.min_probability
+        tests: list[tuple[str, bool, Callable[[GradedItem], bool]]] = [
+            (
+                f"candidates {', '.join(filters.candidates)}",
+                bool(filters.candidates),
+                lambda item: _is_selected_candidate(item, filters),
+            ),
+            ("a letter by judge or label", True, lambda item: item.letter != ""),
+            (f"letters {', '.join(filters.letters)}", True, lambda item: item.letter in filters.letters),
+            (
+                f"probability of at least {minimum}",
+                minimum is not None,
+                lambda item: _is_probable(item, minimum),
+            ),
+            ("checks passed", filters.checks_passed, lambda item: not item.item.findings),
+            ("no flag raised", True, lambda item: not item.flags),
+        ]
+        self._tests = [(name, test) for name, is_enabled, test in tests if is_enabled]
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin to count."""
+        self.n_items = self.n_passed = 0
+        self._dropped: Counter[str] = Counter()
+
+    def passes(self, item: GradedItem) -> bool:
+        """Test and count an item."""
+        self.n_items += 1
+        failed = next((name for name, test in self._tests if not test(item)), None)
+        if failed is None:
+            self.n_passed += 1
+        else:
+            self._dropped[failed] += 1
+        return failed is None
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Items that each filter dropped, by its name with its value, in the order of the filters."""
+        return {name: self._dropped[name] for name, _ in self._tests}
 
 
 def can_be_rejected(item: GradedItem, filters: Filters) -> bool:
@@ -271,7 +343,7 @@ def _graded(
     sample: Sample,
     candidate: str,
     item: Item,
-    grade: Grade | None,
+    grade: GradeRow | None,
     labels: Sequence[Label],
     scale: Sequence[str],
 ) -> GradedItem:
@@ -281,7 +353,7 @@ def _graded(
         flags = tuple(sorted({flag for label in agreed for flag in label.flags}))
         reason = next((label.note for label in agreed if label.note), "")
         return GradedItem(sample, candidate, item, letter, "label", None, flags, reason, counted)
-    if grade is None:
+    if not isinstance(grade, Grade):
         return GradedItem(sample, candidate, item, "", "none", None, (), "")
     probability = grade.probabilities.get(grade.letter) if grade.probabilities else None
     return GradedItem(sample, candidate, item, grade.letter, "grade", probability, grade.flags, grade.reason)

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from qaeval.agreement.label_rows import FACT_COLUMN, FLAG_COLUMN
 from qaeval.errors import UsageError
-from qaeval.export.draw import DrawnItems, draw_items
-from qaeval.export.select import GradedItem, Grading, graded_items, replies_of
+from qaeval.export.draw import DrawnItems, ItemToDraw, draw_items
+from qaeval.export.select import GradedItem, GradedItems, Grading
 from qaeval.export.tables import as_csv
 from qaeval.records import (
     FORM,
@@ -18,7 +18,6 @@ from qaeval.records import (
     Label,
     LabelDraw,
     LabelPlan,
-    author,
     record_id,
 )
 from qaeval.storage.run_directory import RunStore
@@ -62,7 +61,7 @@ def label_sheet(
     Each letter gets its share of all items, rounded, and at least one item if ``n`` allows.
 
     Args:
-        items: Items to draw from; those without a letter are ignored.
+        items: Items to draw from, which are read twice; those without a letter are ignored.
         grading: Settings of the run.
         n: Number of items; None: all.
         seed: Seed of draw and order.
@@ -70,12 +69,12 @@ def label_sheet(
     Raises:
         UsageError: ``n`` is out of range.
     """
-    by_id = {item.item.item_id: item for item in items if item.letter}
+    by_id = {item.item_id: ItemToDraw.of(item) for item in items if item.letter}
     if n is not None and not 1 <= n <= len(by_id):
         raise UsageError(
             f"cannot draw {n:,} of {len(by_id):,} items with a letter; expected 1 to {len(by_id):,}"
         )
-    drawn = sorted(by_id.values(), key=lambda item: record_id("label", str(seed), item.item.item_id))
+    drawn = sorted(by_id.values(), key=lambda item: record_id("label", str(seed), item.item_id))
     shares = dict.fromkeys(grading.scale, 1.0)
     if n is not None:
         sizes = {letter: sum(item.letter == letter for item in drawn) for letter in grading.scale}
@@ -95,6 +94,7 @@ def label_sheet(
             probability=next(iter(probabilities.values()), 1.0) if is_equal else 1.0,
             probabilities={} if is_equal else probabilities,
         ),
+        items,
         grading,
         by="stratified",
         seed=seed,
@@ -102,7 +102,7 @@ def label_sheet(
 
 
 def next_sheet(
-    items: Sequence[GradedItem],
+    items: Iterable[GradedItem],
     grading: Grading,
     labels: Iterable[Label],
     *,
@@ -115,7 +115,7 @@ def next_sheet(
     for both. Of one candidate: items by the judge's letter, by Neyman's allocation with at least 5 labels of each letter.
 
     Args:
-        items: Items of the candidates, with the judge's letters.
+        items: Items of the candidates, with the judge's letters; they are read twice.
         grading: Settings of the run.
         labels: Labels of any items; those of models, other rubrics or other items are ignored.
         n: As in `draw_items`.
@@ -127,21 +127,35 @@ def next_sheet(
     given = [
         label for label in labels if label.rater_kind == "human" and label.rubric in grading.label_rubrics
     ]
-    drawn = draw_items(items, given, by="plan", n=n, seed=seed, scale=grading.scale)
-    return _sheet(drawn, grading, by="plan", seed=seed)
+    drawn = draw_items(
+        [ItemToDraw.of(item) for item in items], given, by="plan", n=n, seed=seed, scale=grading.scale
+    )
+    return _sheet(drawn, items, grading, by="plan", seed=seed)
 
 
-def _sheet(drawn: DrawnItems, grading: Grading, *, by: LabelPlan, seed: int) -> LabelSheet:
+def _sheet(
+    drawn: DrawnItems[ItemToDraw],
+    items: Iterable[GradedItem],
+    grading: Grading,
+    *,
+    by: LabelPlan,
+    seed: int,
+) -> LabelSheet:
     # the draw goes by letter or chunk, so the items are shuffled: their order must not reveal the letters
-    order = sorted(drawn.items, key=lambda item: record_id("order", str(seed), item.item.item_id))
-    ids = tuple(item.item.item_id for item in order)
+    order = sorted(drawn.items, key=lambda item: record_id("order", str(seed), item.item_id))
+    ids = tuple(item.item_id for item in order)
     rubric = grading.settings["grading"]["rubric"]
     flags = [FLAG_COLUMN + flag["name"] for flag in rubric.get("flags") or ()]
     flags += [FACT_COLUMN + fact["name"] for fact in rubric.get("facts") or ()]
     scale = "; ".join(f"{level['letter']} = {level['name']}" for level in rubric["scale"])
-    split = ("split",) if any(item.sample.chunk.split for item in order) else ()
+    numbers = {(item.candidate, item.item_id): number for number, item in enumerate(order)}
+    rows: list[dict[str, Any]] = [{}] * len(order)
+    for item in items:  # the texts, of the drawn ones alone
+        if (number := numbers.get((item.candidate, item.item_id))) is not None:
+            rows[number] = _sheet_row(item, grading, flags, scale)
+    split = ("split",) if any("split" in row for row in rows) else ()
     return LabelSheet(
-        rows=[_sheet_row(item, grading, flags, scale) for item in order],
+        rows=rows,
         columns=("item_id", "label", *flags, "note", "rubric", *_TEXT_COLUMNS, *split),
         draw=LabelDraw(
             draw_id=record_id("sheet", grading.rubric, str(seed), *ids),
@@ -175,7 +189,8 @@ def precomputed_rows(
     """
     scale = Grading.of(store).scale
     slots_by_reply: dict[tuple[str, str], list[_Slot]] = {}
-    for item in graded_items(store, labels):
+    graded = GradedItems(store, labels)
+    for item in graded:
         if item.letter:
             slot = _Slot(
                 item.item.position,
@@ -184,9 +199,9 @@ def precomputed_rows(
                 f"{item.letter}: {item.reason}".strip(),
             )
             slots_by_reply.setdefault((item.candidate, item.sample.sample_id), []).append(slot)
-    for row in replies_of(store):
-        if slots := _lost_slots(row):
-            slots_by_reply.setdefault((author(row), row.sample_id), []).extend(slots)
+    for sample, name, row in graded.replies:
+        if row and (slots := _lost_slots(row)):
+            slots_by_reply.setdefault((name, sample.sample_id), []).extend(slots)
     records: dict[str, list[dict[str, Any]]] = {}
     for (name, sample_id), slots in slots_by_reply.items():
         if candidates and name not in candidates:

@@ -7,9 +7,12 @@ into the earliest of their splits; only these can move when data is added.
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
+
+import numpy as np
 
 from qaeval.errors import UsageError
 from qaeval.export.dedup import normalised
@@ -44,7 +47,7 @@ class SplitAssignment:
 
 
 def assign(
-    split_keys: Sequence[SplitKey],
+    split_keys: Iterable[SplitKey],
     *,
     shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
     seed: int = 0,
@@ -62,22 +65,32 @@ def assign(
         UsageError: the shares are invalid.
     """
     require_shares(shares)
-    keys = [_key(split_key, by) for split_key in split_keys]
-    drawn = {key: _draw_split(key, shares, seed) for key in keys}
-    groups = _Groups()
-    owners: dict[tuple[str, str], str] = {}
-    for key, split_key in zip(keys, split_keys, strict=True):
-        contents = [("question", _question_key(question)) for question in split_key.questions]
-        contents += [("text", normalised(split_key.text))] if split_key.text else []
-        for content in contents:
-            groups.join(key, owners.setdefault(content, key))
+    drawn: dict[str, int] = {}
+    numbers: dict[str, int] = {}  # of the keys, in the order of `drawn`
+    keys, owners, contents = array("I"), array("I"), array("Q")
+    for split_key in split_keys:
+        key = _key(split_key, by)
+        if key not in drawn:
+            numbers[key], drawn[key] = len(drawn), _draw_split(key, shares, seed)
+        keys.append(numbers[key])
+        for number in _contents(split_key):
+            contents.append(number)
+            owners.append(numbers[key])
+    groups, names = _Groups(), list(drawn)
+    content, owner = np.asarray(contents, np.uint64), np.asarray(owners, np.uint32)
+    order = np.argsort(content, kind="stable")
+    is_same = content[order][1:] == content[order][:-1]
+    for first, second in zip(
+        owner[order][:-1][is_same].tolist(), owner[order][1:][is_same].tolist(), strict=True
+    ):
+        groups.join(names[first], names[second])
     earliest: dict[str, int] = {}
     for key, split in drawn.items():
         group = groups.find(key)
         earliest[group] = min(earliest.get(group, split), split)
     final = {key: earliest[groups.find(key)] for key in drawn}
     n_moved = sum(final[key] != split for key, split in drawn.items())
-    return SplitAssignment(tuple(SPLITS[final[key]] for key in keys), n_moved)
+    return SplitAssignment(tuple(SPLITS[final[names[number]]] for number in keys), n_moved)
 
 
 def require_shares(shares: Sequence[float]) -> None:
@@ -99,6 +112,14 @@ def _key(split_key: SplitKey, by: SplitUnit) -> str:
     if by == "document" and split_key.document:
         return f"document {split_key.document}"
     return f"chunk {split_key.chunk_id}"
+
+
+def _contents(split_key: SplitKey) -> Iterator[int]:
+    """Yield what other keys may share, as hashes."""
+    for question in split_key.questions:
+        yield int(record_id("question", _question_key(question)), 16)
+    if split_key.text:
+        yield int(record_id("text", normalised(split_key.text)), 16)
 
 
 def _question_key(question: str) -> str:

@@ -2,18 +2,21 @@
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from io import BytesIO, StringIO
-from typing import Any, Final
+from io import StringIO
+from itertools import chain, islice
+from typing import IO, Any, Final, TypeVar
 
 import pandas as pd
 
 from qaeval.comparison.csv import escape_formula
 from qaeval.errors import UsageError, install_command
-from qaeval.export.select import Grading, labels_by_item, replies_of
-from qaeval.records import FORM, REJECTED, Failure, Generation, Grade, Item, Label, Sample, author
+from qaeval.export.select import Grading, Replies, labels_by_item, last_grade
+from qaeval.records import FORM, REJECTED, Failure, Generation, Grade, Item, Label, Sample
 from qaeval.storage.run_directory import RunStore
+
+_T = TypeVar("_T")
 
 COLUMNS: Final = (
     "candidate",
@@ -46,12 +49,23 @@ INCLUSION: Final = "inclusion"
 
 _NUMBERS: Final = {"position": "Int64", "probability": "Float64", INCLUSION: "Float64"}
 """Numeric columns, nullable; all others are text."""
+_ROW_GROUP: Final = 65_536
+"""Rows of a row group of Parquet, which the library writes whole."""
+_BATCH: Final = 4_096
+"""Rows that are held as Python objects. With a multiple of the 1,024 rows after which the library looks whether a page is full, the
+bytes are those of a group that was put together at once."""
+
+
+def table_columns(store: RunStore) -> tuple[str, ...]:
+    """Return the columns of a run's table."""
+    weights = {sample.weight for sample in store.samples()}
+    return (*COLUMNS, INCLUSION) if len(weights) > 1 else COLUMNS
 
 
 def table_rows(
     store: RunStore, labels: Iterable[Label], *, candidates: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-    """Return the rows by sample, candidate and position.
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows by sample, candidate and position, with a cell for each of `table_columns` and the inclusion.
 
     Args:
         store: A graded run.
@@ -61,66 +75,83 @@ def table_rows(
     Raises:
         DataError: the run is not graded, or the letter of a label is not on its scale.
     """
-    grading = Grading.of(store)
-    labels_of = labels_by_item(labels, grading)
-    grades = {row.item_id: row for row in store.grades()}
-    names = [name for name in grading.settings["candidates"] if not candidates or name in candidates]
-    replies = {(row.sample_id, author(row)): row for row in replies_of(store)}
-    rows: list[dict[str, Any]] = []
-    inclusion: dict[str, float] = {}
-    for sample in store.samples():
-        inclusion[sample.sample_id] = 1 / sample.weight
-        for name in names:
-            reply = replies.get((sample.sample_id, name))
-            if isinstance(reply, Generation):
-                rows += [
-                    _item_row(sample, name, item, grades.get(item.item_id), labels_of.get(item.item_id, ()))
-                    for item in reply.items
-                ]
-                rows += [
-                    {**_failure_row(sample, name, lost.reason), "position": lost.position}
-                    for lost in reply.lost or ()
-                ]
-            else:
-                rows.append(_failure_row(sample, name, reply.reason if reply else "not asked"))
-    if len(set(inclusion.values())) > 1:
-        return [{**row, INCLUSION: inclusion[row["sample_id"]]} for row in rows]
-    return rows
+    labels_of = labels_by_item(labels, Grading.of(store))
+    with store.grades_by_item() as grades:
+        for sample, name, reply in Replies(store):
+            if candidates and name not in candidates:
+                continue
+            inclusion = {INCLUSION: 1 / sample.weight}
+            if not isinstance(reply, Generation):
+                yield _failure_row(sample, name, reply.reason if reply else "not asked") | inclusion
+                continue
+            for item in reply.items:
+                grade, own = last_grade(grades, item.item_id), labels_of.get(item.item_id, ())
+                yield _item_row(sample, name, item, grade, own) | inclusion
+            for lost in reply.lost or ():
+                yield _failure_row(sample, name, lost.reason) | inclusion | {"position": lost.position}
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    return (*COLUMNS, INCLUSION) if rows and INCLUSION in rows[0] else COLUMNS
-
-
-def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = (), *, delimiter: str = ",") -> bytes:
-    """Return rows as CSV; an apostrophe precedes cells that a spreadsheet would run as a formula.
+def csv_lines(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, delimiter: str = ","
+) -> Iterator[bytes]:
+    """Yield the head of a CSV file and its rows; an apostrophe precedes cells that a spreadsheet would run as a formula.
 
     Args:
         rows: Cells by column.
-        columns: Default: those of `table_rows`.
+        columns: Their names.
         delimiter: Between two cells.
     """
-    columns, out = columns or _columns(rows), StringIO()
+    out = StringIO()
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([escape_formula(row[name]) for name in columns])
-    return out.getvalue().encode()
+    for cells in chain([columns], ([escape_formula(row[name]) for name in columns] for row in rows)):
+        writer.writerow(cells)
+        yield out.getvalue().encode()
+        out.seek(0)
+        out.truncate()
 
 
-def as_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return rows as Parquet.
+def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], file: IO[bytes]) -> int:
+    """Write rows as CSV, and return their number; arguments as in `csv_lines`."""
+    n = -1  # the head is no row
+    for line in csv_lines(rows, columns):
+        file.write(line)
+        n += 1
+    return n
+
+
+def as_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, delimiter: str = ",") -> bytes:
+    """Return rows as CSV; arguments as in `csv_lines`."""
+    return b"".join(csv_lines(rows, columns, delimiter=delimiter))
+
+
+def write_parquet(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], file: IO[bytes]) -> int:
+    """Write rows as Parquet, and return their number; the rows of a row group are held.
+
+    Args:
+        rows: Cells by column, at least one row.
+        columns: Their names.
+        file: Where they are written.
 
     Raises:
         UsageError: pyarrow is not installed.
     """
     require_package("pyarrow", "parquet")
-    columns = list(_columns(rows))
-    frame = pd.DataFrame(list(rows), columns=columns)
+    import pyarrow as pa  # noqa: PLC0415 - an extra
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     types = {name: _NUMBERS.get(name, "string") for name in columns}
-    out = BytesIO()
-    frame.astype(types).to_parquet(out, engine="pyarrow", index=False)
-    return out.getvalue()
+    tables = (
+        pa.Table.from_pandas(pd.DataFrame(part, columns=list(columns)).astype(types), preserve_index=False)
+        for part in _batches(rows, _BATCH)
+    )
+    first = next(tables)
+    n = 0
+    with pq.ParquetWriter(file, first.schema) as writer:
+        for group in _batches(chain([first], tables), _ROW_GROUP // _BATCH):
+            table = pa.concat_tables(group)
+            writer.write_table(table)
+            n += table.num_rows
+    return n
 
 
 def require_package(package: str, extra: str) -> None:
@@ -133,6 +164,11 @@ def require_package(package: str, extra: str) -> None:
         raise UsageError(
             f"--to {extra} needs the package {package}; install it with {install_command(extra)}"
         )
+
+
+def _batches(values: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    iterator = iter(values)
+    return iter(lambda: list(islice(iterator, size)), [])
 
 
 def _item_row(

@@ -1,7 +1,7 @@
 """Graded items as rows for supervised fine-tuning and preference optimisation, in the format of TRL."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from string import Template
@@ -41,15 +41,15 @@ class Example:
         return self.items[0].letter
 
 
-def sft_examples(items: Iterable[GradedItem], *, with_context: bool) -> list[Example]:
-    """Return a conversation per item: question and answer, or prompt and chosen answer.
+def sft_examples(items: Iterable[GradedItem], *, with_context: bool) -> Iterator[Example]:
+    """Yield a conversation per item: question and answer, or prompt and chosen answer.
 
     Args:
         items: The items.
         with_context: Put the chunk before the question; no effect on preference pairs, whose prompt is
             self-contained.
     """
-    return [_sft_example(item, with_context=with_context) for item in items]
+    return (_sft_example(item, with_context=with_context) for item in items)
 
 
 def dpo_examples(
@@ -60,8 +60,8 @@ def dpo_examples(
     prompt: Callable[[str], Mapping[str, str]],
     chosen: Callable[[GradedItem], bool],
     per_sample: int,
-) -> list[Example]:
-    """Return preference pairs: an item with the best letter and a worse one of the same sample and type.
+) -> Iterator[Example]:
+    """Yield preference pairs: an item with the best letter and a worse one of the same sample and type.
 
     Pairs with the widest gap between letters come first, and pairs of unused items precede the others. An
     item that is itself a preference pair becomes a row, whatever its letter.
@@ -75,7 +75,6 @@ def dpo_examples(
         chosen: Whether an item passed the filters: it can be the chosen one, or is a pair to export.
         per_sample: Maximum number of pairs per sample.
     """
-    examples: list[Example] = []
     for _, sample_items in groupby(items, key=lambda item: item.sample.sample_id):
         # the same text of several candidates is one item
         distinct = list({item.item.item_id: item for item in reversed(list(sample_items))}.values())[::-1]
@@ -85,8 +84,7 @@ def dpo_examples(
         candidates += [
             _dpo_example(*pair, prompt(pair[0].candidate)) for pair in _pairs(good, distinct, scale)
         ]
-        examples += candidates[:per_sample]
-    return examples
+        yield from candidates[:per_sample]
 
 
 def _sft_example(graded: GradedItem, *, with_context: bool) -> Example:

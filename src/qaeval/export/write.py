@@ -1,27 +1,31 @@
 """Write a graded run as a folder of training data, a table, or a sheet for labels."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from qaeval.agreement.label_files import DRAW
 from qaeval.comparison.headline import verdict_sentence
 from qaeval.comparison.report_file import load_report
 from qaeval.errors import DataError, UsageError, closest
-from qaeval.export.card import CARD_NAME, CardFacts, ExportFormat, render_card
+from qaeval.export.card import CARD_NAME, CardFacts, ExportFile, ExportFormat, render_card
 from qaeval.export.content import (
     Content,
+    DataFile,
     TrainingOptions,
     dpo_content,
     sft_content,
     sheet_content,
     table_content,
 )
-from qaeval.export.folder import require_free, write_folder
+from qaeval.export.folder import require_free
 from qaeval.export.select import Filters, Grading, check_filters, require_finished
 from qaeval.export.sheets import SPREADSHEETS
 from qaeval.export.split import SplitUnit, require_shares
 from qaeval.export.training import PAIRS_PER_SAMPLE
+from qaeval.files.whole import whole_folder
 from qaeval.records import Label
 from qaeval.storage.run_directory import RunStore
 
@@ -133,20 +137,31 @@ def _verdict(run: Path) -> str:
         return ""
 
 
-def _write(store: RunStore, to: ExportFormat, out: Path, grading: Grading, content: Content) -> ExportResult:
-    card = render_card(
-        CardFacts(
-            to=to,
-            run=store.name,
-            settings=grading.settings,
-            files=content.files,
-            counts=content.tables,
-            dropped=tuple(f"{name}: {count:,}" for name, count in content.dropped.items()),
-            letters=content.letters,
-            verdict=_verdict(store.path),
-            notes=content.notes,
+def _hashed(folder: Path, file: DataFile) -> ExportFile:
+    with (folder / file.name).open("rb") as content:
+        return ExportFile(
+            file.name, file.rows, hashlib.file_digest(content, "sha256").hexdigest(), file.split
         )
-    )
-    files = {**{file.name: file.data for file in content.files}, CARD_NAME: card.encode()}
-    paths = write_folder(out, files)
-    return ExportResult(paths, content.counts, content.dropped, content.notes)
+
+
+def _write(store: RunStore, to: ExportFormat, out: Path, grading: Grading, content: Content) -> ExportResult:
+    require_free(out)
+    with whole_folder(out, replaces=True) as folder:
+        files = tuple(_hashed(folder, file) for file in content.write(folder))
+        card = render_card(
+            CardFacts(
+                to=to,
+                run=store.name,
+                settings=grading.settings,
+                files=files,
+                counts=content.tables,
+                dropped=tuple(f"{name}: {count:,}" for name, count in content.dropped.items()),
+                letters=content.letters,
+                verdict=_verdict(store.path),
+                notes=content.notes,
+            )
+        )
+        (folder / CARD_NAME).write_bytes(card.encode())
+    counts = {file.name.removesuffix(".jsonl"): file.rows for file in files if file.name != DRAW}
+    paths = tuple(out / name for name in (*(file.name for file in files), CARD_NAME))
+    return ExportResult(paths, counts, content.dropped, content.notes)

@@ -300,8 +300,76 @@ class Finished:
         return len(self._ids)
 
 
-class ReplyIndex(Closable):
-    """Candidates' replies by sample, read from the file when they are looked up; a context manager.
+class RowIndex(Closable):
+    """The last row of every task, read from the file when it is looked up by another id; a context manager.
+
+    The file is opened by the first look-up, and again by one after `close`. 16 bytes a row are held.
+
+    Args:
+        path: The file.
+        key: Name of the field that rows are looked up by, an id of hex digits; rows without a value are left out.
+        parse: Reads a row from a line.
+        end: Bytes that are read; None: all.
+    """
+
+    def __init__(self, path: Path, key: str, parse: Callable[[bytes], Any], end: int | None = None) -> None:
+        tasks, keys, starts = array("Q"), array("Q"), array("Q")
+
+        def ids(line: bytes) -> tuple[int, int] | None:
+            row = orjson.loads(line)
+            return None if row.get(key) is None else (_number(row["task_id"]), _number(row[key]))
+
+        for start, row in placed_rows(path, ids, end):
+            if row is not None:
+                tasks.append(row[0])
+                keys.append(row[1])
+                starts.append(start)
+        self._index(path, parse, keys, starts, _is_last(tasks))
+
+    def _index(
+        self,
+        path: Path,
+        parse: Callable[[bytes], Any],
+        keys: "array[int]",
+        starts: "array[int]",
+        is_current: "np.ndarray[Any, np.dtype[np.bool_]]",
+    ) -> None:
+        number = np.asarray(keys, dtype=np.uint64)[is_current]
+        order = np.argsort(number, kind="stable")
+        self._keys = array("Q", number[order].tobytes())
+        self._starts = array("Q", np.asarray(starts, dtype=np.uint64)[is_current][order].tobytes())
+        self._path, self._parse = path, parse
+        self._file: IO[bytes] | None = None
+
+    def of(self, key: str) -> list[Any]:
+        """Read the rows with an id, in the order of the file."""
+        number = int(key, 16)
+        first = last = bisect_left(self._keys, number)
+        while last < len(self._keys) and self._keys[last] == number:
+            last += 1
+        if self._file is None and first < last:
+            with explained(self._path, "reading"):
+                self._file = self._path.open("rb")
+        return [self._row(self._file, start) for start in self._starts[first:last] if self._file]
+
+    def _row(self, file: IO[bytes], start: int) -> Any:  # noqa: ANN401 - a row of the parser's type
+        file.seek(start)
+        try:
+            return self._parse(file.readline())
+        except BAD_ROW as error:
+            raise DataError(
+                f"{self._path}: byte {start}: not a valid row: {problem_of(error)}{_repair_hint(self._path)}"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class ReplyIndex(RowIndex):
+    """Candidates' replies by sample, without those that failed; arguments as in `RowIndex`.
 
     Args:
         path: ``generations.jsonl``.
@@ -323,34 +391,14 @@ class ReplyIndex(Closable):
             counts.append(len(item_ids))
         is_current = _is_last(tasks) & np.asarray(replied, dtype=bool)
         self.n_items = _distinct(items, np.asarray(counts, dtype=np.uint32), is_current)
-        sample = np.asarray(samples, dtype=np.uint64)[is_current]
-        order = np.argsort(sample, kind="stable")
-        self._samples, self._starts = sample[order], np.asarray(starts, dtype=np.uint64)[is_current][order]
-        self._file = path.open("rb") if path.is_file() else None
+        self._index(path, Generation.model_validate_json, samples, starts, is_current)
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._keys)
 
     def sample_ids(self, n: int) -> list[str]:
         """Return the lowest n ids of samples with a reply, sorted; ids are hashes, so this is a draw."""
-        return [f"{number:016x}" for number in np.unique(self._samples)[:n].tolist()]
-
-    def of(self, sample_id: str) -> list[Generation]:
-        """Read the replies to one sample, in the order of the file."""
-        if self._file is None:
-            return []
-        number = np.uint64(int(sample_id, 16))
-        low, high = (int(np.searchsorted(self._samples, number, side)) for side in ("left", "right"))
-        generations = []
-        for start in self._starts[low:high]:
-            self._file.seek(int(start))
-            generations.append(Generation.model_validate_json(self._file.readline()))
-        return generations
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
+        return [f"{number:016x}" for number in np.unique(np.asarray(self._keys))[:n].tolist()]
 
 
 def _number(record_id: object) -> int:

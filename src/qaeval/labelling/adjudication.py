@@ -11,7 +11,7 @@ from qaeval.comparison.run_data import labels_of_run
 from qaeval.environment import now
 from qaeval.errors import UsageError
 from qaeval.evals.rubric import Rubric
-from qaeval.export.select import GradedItem, Grading, graded_items, require_finished
+from qaeval.export.select import GradedItem, GradedItems, Grading, require_finished
 from qaeval.files.rows import Closable
 from qaeval.labelling.question import Question, as_question, checked_answer, rubric_of
 from qaeval.labelling.rater_file import LABELS, RaterFile
@@ -268,7 +268,7 @@ def _read_disputes(run: Path) -> tuple[dict[str, GradedItem], Grading, dict[str,
     with RunStore.open(run) as store:
         require_finished(store)
         grading = Grading.of(store)
-        items = {item.item.item_id: item for item in graded_items(store, [])}
+        items = {item.item.item_id: item for item in GradedItems(store)}
     labels = [
         label
         for file in labels_of_run(run, grading.settings)

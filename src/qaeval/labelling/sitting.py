@@ -19,7 +19,7 @@ from qaeval.environment import now
 from qaeval.errors import DataError, UsageError
 from qaeval.evals.rubric import Rubric
 from qaeval.export.draw import draw_items
-from qaeval.export.select import GradedItem, Grading, graded_items, require_finished
+from qaeval.export.select import GradedItem, GradedItems, Grading, require_finished
 from qaeval.files.rows import Closable
 from qaeval.labelling.model import SittingSummary
 from qaeval.labelling.question import Question, as_question, checked_answer, rubric_of, storable
@@ -169,7 +169,7 @@ class Sitting(Closable):
         with RunStore.open(path) as store:
             require_finished(store)
             grading = Grading.of(store)
-            items = {item.item.item_id: item for item in graded_items(store, [])}
+            items = {item.item.item_id: item for item in GradedItems(store)}
             opinions = _judged(store) if by == "disagree" else {}
             data = read_run(store)
         if until_decided and len(data.candidates) < 2:

@@ -10,7 +10,7 @@ from qaeval.agreement.label_rows import FACT_COLUMN, FLAG_COLUMN, LabelRow, repl
 from qaeval.comparison.run_data import labels_of_run
 from qaeval.errors import DataError, UsageError
 from qaeval.evals.rubric import Rubric
-from qaeval.export.select import Grading, replies_of
+from qaeval.export.select import Grading, Replies
 from qaeval.export.sheets import SPREADSHEETS
 from qaeval.export.tables import as_csv
 from qaeval.files.whole import write_file
@@ -125,10 +125,9 @@ def _read_run(run: Path) -> tuple[Grading, Rubric, dict[str, str]]:
     """Read the grading of a run, its rubric, and its items with the split of their chunks, empty where there is none."""
     with RunStore.open(run) as store:
         grading = Grading.of(store)
-        splits = {sample.sample_id: sample.chunk.split for sample in store.samples()}
-        items = {
-            item.item_id: splits[row.sample_id]
-            for row in replies_of(store)
+        items: dict[str, str] = {
+            item.item_id: sample.chunk.split
+            for sample, _, row in Replies(store)
             if isinstance(row, Generation)
             for item in row.items
         }

@@ -47,6 +47,7 @@ from qaeval.files.rows import (
     Finished,
     LastRows,
     ReplyIndex,
+    RowIndex,
     RowWriter,
     end_of_last_line,
     explained,
@@ -537,6 +538,16 @@ class RunStore(Closable):
     def replies(self, name: str = GENERATIONS) -> ReplyIndex:
         """Index the candidates' replies by sample; holds an open file, to be closed."""
         return ReplyIndex(self.path / name, self._end(name))
+
+    def rows_by_sample(self) -> RowIndex:
+        """Index the last row of every generation task by sample; to be closed, as `replies`."""
+        return RowIndex(
+            self.path / GENERATIONS, "sample_id", _GENERATE_ROWS.validate_json, self._end(GENERATIONS)
+        )
+
+    def grades_by_item(self) -> RowIndex:
+        """Index the last row of every grading task by item; to be closed, as `replies`."""
+        return RowIndex(self.path / GRADES, "item_id", _GRADE_ROWS.validate_json, self._end(GRADES))
 
     def sessions(self) -> tuple[Session, ...]:
         """Return the sessions of all processes that worked on the run."""
