@@ -10,6 +10,7 @@ import pytest
 from gate_runs import TODAY, evidence, run_data
 from qaeval.errors import DataError
 from qaeval.gate.baseline import read_baseline, write_baseline
+from qaeval.gate.correction import labelled_estimate
 from qaeval.gate.decide import decide
 from qaeval.gate.evidence import Evidence, evidence_of
 from qaeval.gate.model import RuleVerdict
@@ -117,6 +118,29 @@ def test_different_samples_are_compared_by_two_corrected_rates() -> None:
     assert corrected.change is not None
     assert corrected.change.value == approx(0.0)
     assert corrected.change.method.startswith("unpaired")
+
+
+def test_gate_and_report_correct_a_rate_alike() -> None:
+    """All items below A are labelled and a quarter of the others, without probabilities: both estimate these from the letters."""
+    judged = case({"alpha": LENIENT}, items_per_sample=SIZE)
+    labels = label_first_chunks(LENIENT, TRUTH, N)
+    letters = "".join(LENIENT)
+    some = tuple(
+        label
+        for index, label in enumerate(labels)
+        if letters[index] != "A" or letters[:index].count("A") % 4 == 0
+    )
+    (rate,) = (
+        rate for rate in judged.with_rows(labels=some).report().labelled_rates if rate.name == "usable"
+    )
+    run = evidence({"alpha": LENIENT}, labels=some)
+    estimate = labelled_estimate([(run, run.candidates[0])], None)
+    assert estimate is not None
+    assert estimate.deciding is not None
+    by_gate = estimate.deciding(0.95)
+    assert (by_gate.value, by_gate.low, by_gate.high) == approx(
+        (rate.rate.value, rate.rate.low, rate.rate.high)
+    )
 
 
 def test_human_labels_take_precedence_over_model_labels() -> None:

@@ -328,7 +328,7 @@ def _rates(name: str, rows: pd.DataFrame, rater: _Rater, rubric: RubricFacts) ->
     }
     rates = []
     inclusion = (
-        _inclusion(judged, labelled, failed)
+        inclusion_by_letter(judged, labelled, failed)
         if rater.inclusion is None
         else rater.inclusion[rows.index].fillna(1.0).to_numpy(float)
     )
@@ -378,11 +378,16 @@ def _rates(name: str, rows: pd.DataFrame, rater: _Rater, rubric: RubricFacts) ->
     return rates
 
 
-def _inclusion(judged: np.ndarray, labelled: np.ndarray, failed: np.ndarray) -> np.ndarray | None:
+def inclusion_by_letter(judged: np.ndarray, labelled: np.ndarray, failed: np.ndarray) -> np.ndarray | None:
     """Estimate the probability with which each item was drawn to be labelled: the labelled share of its letter.
 
     A sheet that was drawn by the judge's letter has more labels of rare letters than chance would give it, and its labels alone
     would not represent the items.
+
+    Args:
+        judged: Judge's letter of each item, shape (n_items,); NaN where it gave none.
+        labelled: Label of each item; NaN where it has none.
+        failed: Items that the candidate failed to make.
 
     Returns:
         Probabilities along the items; None where the labels are spread over the letters as evenly as chance spreads them.

@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from qaeval.comparison.correction import inclusion_by_letter
 from qaeval.gate.estimates import IntervalAt, RuleEstimate, independent_difference
 from qaeval.gate.evidence import BEST, CandidateEvidence, Evidence, Floats, Mask, RaterLabels
 from qaeval.gate.performance import Side
@@ -82,6 +83,12 @@ class _Labelled:
     def rate(self) -> IntervalAt:
         """The corrected rate; at least one item must be labelled."""
         rows = self.counted
+        judged = np.where(self.letters >= BEST, self.letters, np.nan)[rows]
+        inclusion = (
+            inclusion_by_letter(judged, self.labels[rows], self.failed[rows])
+            if self.inclusion is None
+            else self.inclusion[rows]
+        )
         clusters = np.broadcast_to(self.evidence.chunk_codes[:, np.newaxis], self.letters.shape)
         of_samples = self.evidence.weights
         weights = (
@@ -92,12 +99,12 @@ class _Labelled:
 
         def interval(level: float) -> Estimate:
             return corrected_rate(
-                np.where(self.letters >= BEST, self.letters, np.nan)[rows],
+                judged,
                 self.labels[rows],
                 clusters[rows],
                 n_levels=len(self.evidence.scale),
                 failed=self.failed[rows],
-                inclusion=None if self.inclusion is None else self.inclusion[rows],
+                inclusion=inclusion,
                 weights=weights,
                 level=level,
             ).estimate
