@@ -12,7 +12,7 @@ import pytest
 
 from gate_runs import evidence
 from qaeval.agreement.label_files import read_labels
-from qaeval.agreement.label_rows import LabelRow, replay
+from qaeval.agreement.label_rows import LabelRow, replay, uneven_inclusion
 from qaeval.comparison.correction import correct_differences, correct_rates
 from qaeval.comparison.differences import compare_candidates
 from qaeval.export import write_export
@@ -139,6 +139,18 @@ def test_inclusion_combines_draws_and_counts_incomplete_ones_in_part() -> None:
     chunk_1 = [label.inclusion for label in labels if label.chunk_id == "c01"]
     assert chunk_0 == approx([1 - (1 - 0.25) * (1 - 0.5 * 0.8)] * 6)
     assert chunk_1 == approx([1 - (1 - 0.25) * (1 - 0.5 * 0.5)] * 3)
+
+
+def test_agreement_weighs_an_item_by_all_draws_that_could_hold_it() -> None:
+    """A tenth of the chunks was drawn, and later one item by itself: its probability is that of either draw."""
+    labels = [
+        Label(
+            item_id=item, rater="anna", rater_kind="human", letter="A", inclusion=of_item, chunk_inclusion=0.1
+        )
+        for item, of_item in (("a", 0.1), ("b", 0.46))
+    ]
+    assert uneven_inclusion(labels) == pytest.approx([0.1, 0.46])
+    assert uneven_inclusion(labels[:1] * 2) is None
 
 
 def test_individually_drawn_items_have_no_chunk_inclusion() -> None:

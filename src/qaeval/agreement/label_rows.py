@@ -232,14 +232,18 @@ def known_inclusion(labels: Sequence[Label]) -> tuple[dict[str, float], bool]:
 
 
 def uneven_inclusion(labels: Sequence[Label]) -> np.ndarray | None:
-    """Return the probability with which the item of each label was drawn; None if not all are known, or all are alike.
+    """Return the probability with which the item of each label was drawn, by itself or with its chunk.
 
     Args:
         labels: Of one rater and run.
+
+    Returns:
+        Shape (n_labels,); None if not all are known, or all are alike.
     """
-    known, _ = known_inclusion(labels)
-    drawn = np.array([known[label.item_id] for label in labels] if known else [])
-    return drawn if len(set(drawn.tolist())) > 1 else None
+    drawn = [label.inclusion or label.chunk_inclusion for label in labels]
+    if None in drawn or len(set(drawn)) < 2:
+        return None
+    return np.array(drawn, dtype=np.float64)
 
 
 def with_settled(labels: Iterable[Label]) -> list[Label]:
