@@ -111,6 +111,25 @@ def test_a_label_is_given_from_the_report(page: Page, server: Client, folder: Pa
     assert "anna" in (folder / "monday" / "labels" / "anna.jsonl").read_text()
 
 
+def test_a_sitting_of_the_server_ends_with_its_summary(
+    page: Page, server: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qaeval.web.view._N_LABELS", 3)
+    page.goto(f"{server.origin}/label/monday")
+    page.get_by_label("Your name").fill("Anna Müller+2")  # as --rater takes it
+    page.get_by_role("button", name="Start or continue").click()
+    ready = ""
+    while ready != "end":
+        page.wait_for_function(
+            "before => document.body.dataset.ready && document.body.dataset.ready !== before", arg=ready
+        )
+        ready = page.evaluate("document.body.dataset.ready")
+        page.keyboard.press("a")
+    page.get_by_role("heading", name="The sitting is over").wait_for()
+    assert page.locator("#error").is_hidden()
+    assert (folder / "monday" / "labels" / "Anna Müller+2.jsonl").is_file()
+
+
 def test_axe_finds_nothing_serious(page: Page, server: Client) -> None:
     for path in ("/", "/runs/night", "/runs/monday", "/history", "/label/monday"):
         page.goto(f"{server.origin}{path}")

@@ -144,7 +144,8 @@
     $("end").replaceChildren(element("p", texts.counting));
     $("end").focus();
     try {
-      const answer = await (await fetch("/summary")).json();
+      const response = await fetch("summary"); // beside the page, wherever that is
+      const answer = await response.json().catch(() => ({ error: response.statusText }));
       if (item) { return; } // taken back meanwhile
       if (answer.error) { throw new Error(answer.error); }
       const parts = answer.sections.map((section) => {
