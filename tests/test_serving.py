@@ -592,7 +592,7 @@ async def test_readings_are_taken_at_the_start_from_time_to_time_and_at_the_end(
 
     with LoopbackServer() as loopback:
         server = Server(loopback.url, None, timeout_s=5.0, addresses=("127.0.0.1",))
-        async with Scraper(server, emit, every_s=0.001):
+        async with Scraper([server], emit, every_s=0.001):
             assert len(readings) == 1
             await often.wait()
             loopback.in_flight = 7
@@ -601,10 +601,28 @@ async def test_readings_are_taken_at_the_start_from_time_to_time_and_at_the_end(
         await asyncio.sleep(0.01)
         assert len(readings) == n
         with pytest.raises(ZeroDivisionError):
-            async with Scraper(server, emit, every_s=60):
+            async with Scraper([server], emit, every_s=60):
                 raise ZeroDivisionError
         assert len(readings) == n + 1  # none at the end of work that failed
     assert [seconds for seconds, _ in readings[:n]] == sorted(seconds for seconds, _ in readings[:n])
+
+
+async def test_metrics_of_replicas_are_added_up_also_when_one_is_started_again() -> None:
+    readings: list[Mapping[str, float]] = []
+    is_done = asyncio.Event()
+
+    def emit(_seconds: float, values: Mapping[str, float], _missing: tuple[str, ...]) -> None:
+        readings.append(values)
+        if len(readings) == 4:
+            is_done.set()
+
+    # the second one is away in the third reading, and counts from 0 after it
+    replicas: Any = [Replying(100, 110, 120, 130), Replying(500, 520, None, 5)]
+    async with Scraper(replicas, emit, every_s=0.001):
+        await is_done.wait()
+    counts = [values.get(PREEMPTIONS) for values in readings[:4]]
+    assert counts == [600, 630, None, 630 + 20 + 5]
+    assert [values.get(RUNNING) for values in readings[:4]] == [4, 4, None, 4]
 
 
 def test_models_are_ordered_so_that_each_is_loaded_once() -> None:

@@ -196,15 +196,14 @@ class _Session(Generic[_Task, _Row]):
             return
         if not self._stage.is_measured:
             return
-        await stack.enter_async_context(
-            Scraper(_metrics_of(spec.url, spec, endpoint.addresses), self._write_reading)
-        )
+        addresses_of = ((spec.url, endpoint.addresses), *endpoint.replicas)
+
+        def servers() -> list[Server]:
+            return [_metrics_of(url, spec, addresses) for url, addresses in addresses_of]
+
+        await stack.enter_async_context(Scraper(servers(), self._write_reading))
         if isinstance(limit, AdaptiveLimit):
-            servers = [
-                _metrics_of(url, spec, addresses)
-                for url, addresses in ((spec.url, endpoint.addresses), *endpoint.replicas)
-            ]
-            await stack.enter_async_context(LoadWatcher(servers, limit.reading, lambda: limit.is_searching))
+            await stack.enter_async_context(LoadWatcher(servers(), limit.reading, lambda: limit.is_searching))
 
     def _write_reading(self, at_s: float, values: Mapping[str, float], missing: tuple[str, ...]) -> None:
         reading = Reading(

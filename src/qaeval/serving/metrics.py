@@ -1,7 +1,7 @@
 """vLLM's ``/metrics``, read while a stage runs."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
@@ -45,31 +45,60 @@ def read_metrics(text: str) -> tuple[dict[str, float], tuple[str, ...]]:
     return values, tuple(sorted(names - present))
 
 
+class _Total:
+    """The numbers of several servers as those of one, from reading to reading."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[int, str], float] = {}
+        self._counted: dict[str, float] = {}
+
+    def add(self, servers: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """Add up the readings of all servers at one moment.
+
+        Counters grow by what each server counted: one that is started again counts from 0, and the total must not fall.
+        """
+        total: dict[str, float] = {}
+        for index, values in enumerate(servers):
+            for name, value in values.items():
+                if name in GAUGES:
+                    before = total.get(name, 0.0)
+                    total[name] = max(before, value) if name == KV_CACHE else before + value
+                    continue
+                last = self._last.get((index, name), 0.0)
+                growth = value - last if value >= last else value
+                self._last[index, name] = value
+                total[name] = self._counted[name] = self._counted.get(name, 0.0) + growth
+        return total
+
+
 class Scraper:
-    """Reads a server's metrics when a stage begins, every few seconds, and when it ends.
+    """Reads the metrics of a model's servers when a stage begins, every few seconds, and when it ends.
 
     Args:
-        server: The server.
-        emit: Called with the seconds since the beginning, the numbers and the missing names; after a failed
-            reading there are no numbers, and all names are missing.
+        servers: All servers of the model; their numbers are added up like those of a server's engines.
+        emit: Called with the seconds since the beginning, the numbers and the names that a server does not have. After a
+            reading that one of the servers did not answer there are no numbers, and all names are missing.
         every_s: Time between two readings.
     """
 
     def __init__(
         self,
-        server: Server,
+        servers: Sequence[Server],
         emit: Callable[[float, Mapping[str, float], tuple[str, ...]], None],
         *,
         every_s: float = 5.0,
     ) -> None:
-        self._server = server
+        self._servers = servers
+        self._total = _Total()
+        self._open = AsyncExitStack()
         self._emit = emit
         self._every_s = every_s
         self._reading = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         self._start_s = asyncio.get_running_loop().time()
-        await self._server.__aenter__()
+        for server in self._servers:
+            await self._open.enter_async_context(server)
         await self._read()
         await self._reading.enter_async_context(background_task(self._keep_reading()))
         return self
@@ -82,7 +111,7 @@ class Scraper:
             if kind is None:
                 await self._read()
         finally:
-            await self._server.__aexit__(kind, error, traceback)
+            await self._open.aclose()
 
     async def _keep_reading(self) -> None:
         while True:
@@ -90,11 +119,16 @@ class Scraper:
             await self._read()
 
     async def _read(self) -> None:
-        answer = await self._server.ask("/metrics", root=True)
+        answers = await asyncio.gather(*(server.ask("/metrics", root=True) for server in self._servers))
         at = asyncio.get_running_loop().time() - self._start_s
         try:
-            text = answer.content.decode() if answer.status == _OK else ""
-            values, missing = read_metrics(text)
+            readings = [read_metrics(answer.content.decode()) for answer in answers if answer.status == _OK]
         except ValueError:
-            values, missing = read_metrics("")
-        self._emit(at, values, missing)
+            readings = []
+        if len(readings) < len(answers):
+            self._emit(at, *read_metrics(""))
+            return
+        missing = {name for _, names in readings for name in names}
+        total = self._total.add([values for values, _ in readings])
+        values = {name: value for name, value in total.items() if name.partition(" ")[0] not in missing}
+        self._emit(at, values, tuple(sorted(missing)))

@@ -119,7 +119,7 @@ class ClosedLoopRunner:
 
         async with AsyncExitStack() as context:
             if self._endpoint.facts is not None and self._endpoint.facts.metrics:
-                await context.enter_async_context(Scraper(self._server(), read, every_s=_NEVER_S))
+                await context.enter_async_context(Scraper([self._server()], read, every_s=_NEVER_S))
                 watched = await context.enter_async_context(self._server())
                 await context.enter_async_context(background_task(_watch(watched, read)))
             with self._store.writer(REQUESTS) as requests:
