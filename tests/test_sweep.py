@@ -944,6 +944,15 @@ def test_refused_sweeps_explain_the_reason(
     assert not (tmp_path / "s").exists()
 
 
+def test_a_hosted_api_is_not_swept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registry = tmp_path / "hosted.yaml"
+    registry.write_text("models: {far: {kind: hosted, url: 'http://127.0.0.1:9/v1', served_name: x}}\n")
+    assert run(["sweep", "far", "--config", str(registry), "--out", str(tmp_path / "s")]) == 64
+    stderr = capsys.readouterr().err
+    assert "far is a hosted API" in stderr
+    assert "--consent" not in stderr  # which a sweep does not have
+
+
 def test_an_existing_directory_is_not_overwritten(
     server: LoopbackServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

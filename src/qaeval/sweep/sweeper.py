@@ -103,6 +103,10 @@ class Sweeper:
         spec = load.spec
         if spec.in_process:
             raise UsageError(f"{spec.name} runs inside qaeval; a sweep measures a server")
+        if spec.kind == "hosted":
+            raise UsageError(
+                f"{spec.name} is a hosted API, whose load others share; a sweep measures a server"
+            )
         if spec.replicas:
             raise UsageError(
                 f"{spec.name} has several servers; a sweep measures one: --endpoint {spec.name}={spec.url}"
