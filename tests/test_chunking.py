@@ -954,3 +954,19 @@ def test_default_minimum_is_a_quarter_of_the_size() -> None:
     by_default = chunk_texts(text, size=40)
     assert by_default == chunk_texts(text, size=40, min_tokens=10)
     assert all(by_default != chunk_texts(text, size=40, min_tokens=min_tokens) for min_tokens in (8, 13))
+
+
+@pytest.mark.slow
+def test_documents_read_in_processes_give_the_chunks_and_messages_of_one_process(tmp_path: Path) -> None:
+    script = f"<script>{'x' * 600_000}</script>"
+    for name, n_paragraphs in (("a", 300), ("c", 1)):  # the first takes the longest
+        paragraphs = "".join(f"<p>The {name} valve {n} opens.</p>" for n in range(n_paragraphs))
+        (tmp_path / f"{name}.html").write_text(f"<html><body>{script}{paragraphs}</body></html>")
+    for name in ("b", "d"):
+        (tmp_path / f"{name}.html").write_bytes(b"<p>\xff</p>")
+    in_one, in_two = (
+        cut_documents([tmp_path], size=400, skip_unreadable=True, processes=processes) for processes in (1, 2)
+    )
+    assert in_two == in_one
+    assert [row["document"] for row in in_two.rows][:: len(in_two.rows) - 1] == ["a.html", "c.html"]
+    assert in_two.unreadable.index("b.html") < in_two.unreadable.index("d.html")

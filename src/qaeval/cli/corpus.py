@@ -1,6 +1,7 @@
 """`qaeval chunk` and `qaeval sample`: documents to chunks, chunks to the sample set."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -79,6 +80,7 @@ def chunk(
         count=tokenizer_counter(tokenizer) if tokenizer else None,
         language=language,
         skip_unreadable=skip_unreadable,
+        processes=os.cpu_count() or 1,
     )
     if cut.unreadable:
         say(f"skipped: {cut.unreadable}", error=True)

@@ -1,17 +1,25 @@
 """From files and folders to the rows of a chunk file: found, read, cut, each text once."""
 
+import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
 from qaeval.corpus.chunking import chunk_documents, words_counter
-from qaeval.corpus.reading import find_documents, read_documents
+from qaeval.corpus.reading import Document, find_documents, read_documents
 from qaeval.errors import DataError, UsageError
+from qaeval.files.kinds import DOCUMENTS
 
 _SHOWN: Final = 20
 """Documents listed in a message."""
+_BYTES_PER_PROCESS: Final = 500_000
+"""Reading so much HTML takes a second and more, the start of a process half a second."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ def cut_documents(
     count: Callable[[str], int] | None = None,
     language: str = "",
     skip_unreadable: bool = False,
+    processes: int = 1,
 ) -> ChunkedDocuments:
     """Cut documents into the rows of a chunk file.
 
@@ -54,6 +63,7 @@ def cut_documents(
         count: Counts tokens; default: four per three words.
         language: Language of all documents; empty: that which a document states.
         skip_unreadable: Whether documents that cannot be read are left out.
+        processes: Maximum number of processes that read documents. More than 1 needs a main module that can be imported.
 
     Raises:
         UsageError: there is no document, or none has text; or the sizes are inconsistent.
@@ -65,7 +75,7 @@ def cut_documents(
     ignored = ", ".join(f"{n:,} {suffix or 'without suffix'}" for suffix, n in others.most_common(8))
     if not files:
         raise UsageError(f"no Markdown, HTML, PDF or plain text in {names}; ignored: {ignored or 'nothing'}")
-    read, problems = read_documents(files)
+    read, problems = _read(files, processes)
     unreadable = _unreadable(problems, len(files), is_skipped=skip_unreadable) if problems else ""
     chunks = list(
         chunk_documents(
@@ -87,6 +97,30 @@ def cut_documents(
         ignored=ignored,
         unreadable=unreadable,
         n_tokens=tuple(chunk.n_tokens for chunk in kept),
+    )
+
+
+def _read(files: Sequence[tuple[Path, str]], processes: int) -> tuple[list[Document], list[str]]:
+    """Read documents like `read_documents`, in several processes if there is enough to read."""
+    n_bytes = sum(
+        path.stat().st_size
+        for path, _ in files
+        if path.is_file() and DOCUMENTS[path.suffix.lower()] != "text"  # which takes no time
+    )
+    n = min(processes, len(files), n_bytes // _BYTES_PER_PROCESS)
+    if n <= 1:
+        return read_documents(files)
+    try:
+        # spawned, not forked: the caller may have threads; Ctrl-C is for this process, which then starts no further document
+        with ProcessPoolExecutor(
+            n, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+        ) as pool:
+            results = list(pool.map(read_documents, ([file] for file in files)))
+    except BrokenProcessPool:  # one of them was killed, as for want of memory
+        return read_documents(files)
+    return (
+        list(chain.from_iterable(documents for documents, _ in results)),
+        list(chain.from_iterable(problems for _, problems in results)),
     )
 
 
