@@ -375,6 +375,10 @@ def test_an_invalid_question_is_refused_with_its_line(
     assert message in str(caught.value)
 
 
+def nested(depth: int) -> list[Any]:
+    return [nested(depth - 1)] if depth else []
+
+
 @pytest.mark.parametrize(
     ("card", "message"),
     [
@@ -388,6 +392,10 @@ def test_an_invalid_question_is_refused_with_its_line(
         (
             {"card_id": "a", "type": "howto", "persona": "p", "situation": "s", "forbidden": ["prices"]},
             "forbidden: expected a list of money, durations, hardware",
+        ),
+        (
+            {"card_id": "a", "type": "howto", "persona": "p", "situation": "s", "more": nested(250)},
+            "not valid in a row of JSON: recursion limit exceeded",
         ),
     ],
 )

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from pydantic_core import from_json
+
 from qaeval.checks.answers import accepted_corrections
 from qaeval.corpus.loading import (
     DuplicateIds,
@@ -148,8 +150,8 @@ def _typed(data: dict[str, Any], definition: EvalDefinition) -> dict[str, Any]:
     if kind not in definition.item_types:
         raise LineError(f"type: expected one of {', '.join(definition.item_types)}, got {kind!r:.40}")
     try:
-        json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError as error:  # a lone surrogate, or NaN
+        from_json(json.dumps({"given": data}, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError as error:  # a lone surrogate, NaN, or more levels than the row can be read with
         raise LineError(f"not valid in a row of JSON: {error}") from error
     return data
 
