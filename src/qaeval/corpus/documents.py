@@ -105,7 +105,7 @@ def _read(files: Sequence[tuple[Path, str]], processes: int) -> tuple[list[Docum
     n_bytes = sum(
         path.stat().st_size
         for path, _ in files
-        if path.is_file() and DOCUMENTS[path.suffix.lower()] != "text"  # which takes no time
+        if path.is_file() and DOCUMENTS.get(path.suffix.lower(), "text") != "text"  # which takes no time
     )
     n = min(processes, len(files), n_bytes // _BYTES_PER_PROCESS)
     if n <= 1:
