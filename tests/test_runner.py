@@ -111,7 +111,7 @@ def test_the_concurrency_limit_of_a_stage_does_not_apply_to_the_next(bench: Benc
         runner.generate(bench.plan.candidates, bench.plan.definition)
         runner.grade(bench.judging, max_concurrency=2)
         (store.path / GENERATIONS).unlink()
-        bench.writers.latency_s = 0.05
+        bench.writers.latency_s = 0.5
         runner.generate(bench.plan.candidates, bench.plan.definition)
     assert bench.judge.most_in_flight <= N_PROBES
     assert bench.writers.most_in_flight == N_SAMPLES
