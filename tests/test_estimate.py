@@ -79,6 +79,30 @@ def test_complete_probe_is_scaled_to_the_samples() -> None:
     assert (run_estimate.times(2).n_requests, run_estimate.times(2).wall_s) == (1600, 1200.0)
 
 
+def test_a_hosted_api_has_no_machine_in_the_estimate() -> None:
+    api = ModelSpec(name="a", kind="hosted", url="https://api.example/v1")
+
+    def sentence(judge: ModelSpec) -> str:
+        run_estimate = estimate(
+            [make_reply(100, 30)] * 5,
+            [make_session("generate", "a", 10), make_session("grade", "j", 20)],
+            wall_s=30.0,
+            probed=[api],
+            candidates=[api],
+            judge=judge,
+            is_judge_probed=True,
+            n_samples=100,
+            items_per_sample=3,
+        )
+        machine = MachineFacts(name="l4", price_per_hour=3.6, currency="EUR")
+        return run_estimate.sentence({"a": machine, "j": machine})
+
+    # 400 s of the judge at 0.001 EUR a second
+    assert "at most 10 min 00 s, EUR 0.40 (" in sentence(running_model("j"))
+    hosted_judge = ModelSpec(name="j", kind="hosted", url="https://api.example/v1")
+    assert "at most 10 min 00 s (" in sentence(hosted_judge)
+
+
 def test_models_that_qaeval_starts_are_assumed_as_fast_as_the_first() -> None:
     a, b, judge = startable_model("a"), startable_model("b"), startable_model("j")
     run_estimate = estimate(

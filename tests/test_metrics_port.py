@@ -9,6 +9,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,7 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from qaeval.chat.protocol import ChatError, ChatRequest, Completion
 from qaeval.cli import run
 from qaeval.records import FAILURES, Failure, Generation, Grade, Item, Usage
+from qaeval.registry.model import ModelSpec
 from qaeval.report.facts import MachineFacts
+from qaeval.run.endpoint import Endpoint
 from qaeval.run.metrics_port import Metered
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.run_directory import RunStore
@@ -194,7 +197,7 @@ async def test_a_request_is_in_flight_until_its_end_whatever_that_is() -> None:
 
     with exporter() as metrics:
         gate = Gate()
-        with metrics.at_work("generate", "m", gate, host=None, load_s=0) as model:
+        with metrics.at_work("generate", "m", gate, machine=None, load_s=0) as model:
             requests = [asyncio.create_task(model.complete(ChatRequest(()))) for _ in range(2)]
             await asyncio.sleep(0)
             assert await asyncio.to_thread(in_flight) == 2
@@ -209,14 +212,14 @@ def test_models_on_one_machine_share_its_seconds_and_nobody_pays_twice() -> None
     clock = Clock()
     with exporter({"m": L4, "j": L4, "far": L4}, clock) as metrics:
         model = Gate.__new__(Gate)
-        with metrics.at_work("generate", "m", model, host="a", load_s=40):
+        with metrics.at_work("generate", "m", model, machine="a", load_s=40):
             clock.now += 100  # m alone
-            with metrics.at_work("grade", "j", model, host="a", load_s=0):
+            with metrics.at_work("grade", "j", model, machine="a", load_s=0):
                 clock.now += 60  # both: 30 s each
                 middle = read(metrics.url)
             clock.now += 10  # m alone
         clock.now += 1000  # nobody
-        with metrics.at_work("generate", "far", model, host="b", load_s=0):
+        with metrics.at_work("generate", "far", model, machine="b", load_s=0):
             clock.now += 20
         samples = read(metrics.url)
     assert middle["qaeval_node_seconds_total", "m", "generate"] == 40 + 100 + 30
@@ -231,9 +234,9 @@ def test_models_on_one_machine_share_its_seconds_and_nobody_pays_twice() -> None
 def test_without_a_price_nothing_is_said_about_money() -> None:
     clock = Clock()
     with exporter({"m": MachineFacts(name="own")}, clock) as metrics:
-        with metrics.at_work("generate", "m", Gate.__new__(Gate), host="a", load_s=1):
+        with metrics.at_work("generate", "m", Gate.__new__(Gate), machine="a", load_s=1):
             clock.now += 9
-        with metrics.at_work("generate", "embedded", Gate.__new__(Gate), host=None, load_s=0):
+        with metrics.at_work("generate", "embedded", Gate.__new__(Gate), machine=None, load_s=0):
             clock.now += 9
         samples = read(metrics.url)
     assert samples["qaeval_node_seconds_total", "m", "generate"] == 10
@@ -351,3 +354,9 @@ def test_a_run_is_read_while_it_works(tmp_path: Path, capsys: pytest.CaptureFixt
     assert samples["qaeval_tasks_finished", "embedded-lead", "generate"] == 4
     assert samples["qaeval_items_total", "embedded-lead", "generate"] == n_items
     assert [key[1:3] for key in samples if key[0] == "qaeval_run_info"] == [("qa_pairs", "first")]
+
+
+@pytest.mark.parametrize(("kind", "machine"), [("server", "gpu.lan"), ("hosted", None)])
+def test_a_hosted_api_works_on_no_machine(kind: Any, machine: str | None) -> None:
+    spec = ModelSpec(name="m", kind=kind, url="https://gpu.lan/v1")
+    assert Endpoint(spec, host="gpu.lan").machine == machine

@@ -134,7 +134,7 @@ async def test_models_behind_the_cache_and_behind_counters_are_asked_too(
     chat: HttpChat, tmp_path: Path
 ) -> None:
     exporter = Exporter("127.0.0.1", 0, run="r", eval_name="e", machines={})
-    with Cache(tmp_path) as cache, exporter.at_work("grade", "m", chat, host=None, load_s=0.0) as counted:
+    with Cache(tmp_path) as cache, exporter.at_work("grade", "m", chat, machine=None, load_s=0.0) as counted:
         assert await special_pieces(Cached(chat, cache, {}), SPECIAL) == set(SPECIAL)
         assert await special_pieces(counted, SPECIAL) == set(SPECIAL)
 

@@ -45,6 +45,11 @@ class Endpoint:
     gpu_addresses: tuple[str, ...] = ()
     factory: Callable[[], object] | None = None
 
+    @property
+    def machine(self) -> str | None:
+        """Host of the machine that works for the model; None for embedded models, and for a hosted API, which is paid by the token."""
+        return None if self.spec.kind == "hosted" else self.host
+
 
 async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Collection[str]) -> Endpoint:
     """Find the model's endpoint and probe it once.

@@ -31,7 +31,7 @@ class WorkEstimate:
         prompt_tokens: Tokens of prompts; None where a server does not count.
         completion_tokens: Tokens of replies; None where a server does not count.
         wall_s: Wall time in seconds.
-        machine_s: Seconds of work of each model's server.
+        machine_s: Seconds of work of each model's machine; a hosted API has none.
         measured: Models that were probed.
         assumed: Models that were not probed, because qaeval has to start their servers first.
     """
@@ -69,7 +69,9 @@ class WorkEstimate:
         parts = [plural(self.n_requests, "request")]
         if self.prompt_tokens is not None and self.completion_tokens is not None:
             parts.append(f"{_round(self.prompt_tokens)} + {_round(self.completion_tokens)} tokens")
-        parts += [f"at most {seconds(self.wall_s)}", _price(self.machine_s, machines)]
+        parts.append(f"at most {seconds(self.wall_s)}")
+        if self.machine_s:
+            parts.append(_price(self.machine_s, machines))
         basis = f"{N_PROBED} of {self.n_samples:,} samples at {N_PROBED} in flight"
         assumed = f", the same assumed for {listed(self.assumed)}" if self.assumed else ""
         return f"estimate: {', '.join(parts)} ({basis}, by {listed(self.measured)}{assumed})"
@@ -171,13 +173,14 @@ def estimate(
     wall = max(side_by_side) + assumed_s(spec for spec in candidates if spec.in_process)
     wall += 0.0 if judge is None else assumed_s([judge])
     prompt_tokens, completion_tokens = (None, None) if assumed else _tokens(rows, scale)
+    apis = {spec.name for spec in (*candidates, *([judge] if judge else [])) if spec.kind == "hosted"}
     return WorkEstimate(
         n_requests=len(candidates) * n_samples * (1 + (items_per_sample if judge else 0)),
         n_samples=n_samples,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         wall_s=wall,
-        machine_s=work,
+        machine_s={name: work_s for name, work_s in work.items() if name not in apis},
         measured=tuple(dict.fromkeys(session.model for session in sessions if session.host)),
         assumed=tuple(spec.name for spec in assumed),
     )

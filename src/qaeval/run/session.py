@@ -149,7 +149,7 @@ class _Session(Generic[_Task, _Row]):
             if context.exporter is not None and stage.is_measured:
                 model = stack.enter_context(
                     context.exporter.at_work(
-                        stage.name, stage.spec.name, model, host=endpoint.host, load_s=endpoint.load_s
+                        stage.name, stage.spec.name, model, machine=endpoint.machine, load_s=endpoint.load_s
                     )
                 )
             model = self._cached(model)

@@ -186,7 +186,7 @@ class Exporter:
 
     @contextmanager
     def at_work(
-        self, stage: str, name: str, model: ChatModel, *, host: str | None, load_s: float
+        self, stage: str, name: str, model: ChatModel, *, machine: str | None, load_s: float
     ) -> Iterator[ChatModel]:
         """Count a model's requests in flight and, with a server, its machine's seconds while the block runs.
 
@@ -194,26 +194,26 @@ class Exporter:
             stage: Its name, ``generate`` for example.
             name: The model's name.
             model: The model.
-            host: Host of its server; None for embedded models.
+            machine: Host of the machine that works for it; None for embedded models and hosted APIs.
             load_s: Seconds that the start of its server took.
 
         Yields:
             The model to ask instead.
         """
         counts = self.counts(stage, name)
-        if host is None:
+        if machine is None:
             yield _CountedModel(model, counts)
             return
         facts = self._machines.get(name)
         with self._lock:
-            key = (host, facts.name if facts else "")
-            machine = self._busy_machines.setdefault(key, _Machine(self._clock))
-            machine.begin(counts, load_s)
+            key = (machine, facts.name if facts else "")
+            seconds = self._busy_machines.setdefault(key, _Machine(self._clock))
+            seconds.begin(counts, load_s)
         try:
             yield _CountedModel(model, counts)
         finally:
             with self._lock:
-                machine.end(counts)
+                seconds.end(counts)
 
     def collect(self) -> Iterable[Metric]:
         """Return the counts as metrics; called in a thread of the endpoint at each scrape."""
