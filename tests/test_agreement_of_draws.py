@@ -1,6 +1,5 @@
 """Agreement by labels of a draw that prefers items on which the judge errs: it is that of the run, not of the draw."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 
 from qaeval.agreement.analysis import judge_agreement
 from qaeval.agreement.model import RaterAgreement
-from qaeval.export.draw import draw_items
+from qaeval.export.draw import ItemToDraw, draw_items
 from qaeval.records import Label
 from qaeval.report.facts import Meaning, RubricFacts
 
@@ -40,18 +39,18 @@ def test_agreement_by_a_draw_is_that_of_the_run(by: Any) -> None:
         sure = np.clip(rng.normal(np.where(judged == truth, 0.9, 0.7), 0.1), 0.3, 1)
         ids = [f"i{number:05d}" for number in range(N_ITEMS)]
         items = [
-            SimpleNamespace(
-                sample=SimpleNamespace(chunk=SimpleNamespace(chunk_id=f"c {item_id}")),
+            ItemToDraw(
+                item_id=item_id,
+                chunk_id=f"c {item_id}",
                 candidate="m",
-                item=SimpleNamespace(item_id=item_id),
                 letter=SCALE[letter],
                 probability=float(p),
             )
             for item_id, letter, p in zip(ids, judged, sure, strict=True)
         ]
         opinions = {item_id: {SCALE[a], SCALE[b]} for item_id, a, b in zip(ids, judged, second, strict=True)}
-        drawn: Any = draw_items(
-            items,  # type: ignore[arg-type]
+        drawn = draw_items(
+            items,
             [],
             by=by,
             n=100,
@@ -72,7 +71,7 @@ def test_agreement_by_a_draw_is_that_of_the_run(by: Any) -> None:
                 inclusion=inclusion,
             )
 
-        picked = [item.item.item_id for item in drawn.items]
+        picked = [item.item_id for item in drawn.items]
         labels = [label(item_id, drawn.probabilities.get(item_id, drawn.probability)) for item_id in picked]
         table = pd.DataFrame(
             {
