@@ -122,6 +122,28 @@ def test_a_damaged_letter_is_asked_again(run: Path, text: bytes) -> None:
 
 
 @pytest.mark.slow
+def test_an_id_that_is_none_is_named_by_an_export_and_moved_aside_by_a_repair(run: Path) -> None:
+    before = letters(run)
+    reply = rows(run / "generations.jsonl")[2]
+    old_id = str(reply["items"][0]["item_id"])  # type: ignore[index]
+    for name in ("generations.jsonl", "grades.jsonl"):
+        text = (run / name).read_text()
+        assert old_id in text
+        (run / name).write_text(text.replace(old_id, "by hand"))
+    (run / "manifest.json").unlink(missing_ok=True)
+    for to in ("csv", "sft", "labels"):
+        exported = qaeval("export", "run", "--to", to, "--out", f"out-{to}", cwd=run.parent)
+        assert exported.returncode == 65
+        assert "expected an id of hex digits" in exported.stderr
+        assert "`qaeval repair run`" in exported.stderr
+    command = next_command(run)
+    rejected = rows(run / "rejected.jsonl")
+    assert [row["file"] for row in rejected] == ["generations.jsonl", *["grades.jsonl"] * 3]
+    assert qaeval(*command[1:], cwd=run.parent).returncode == 0
+    assert letters(run) == before
+
+
+@pytest.mark.slow
 def test_a_missing_reply_is_asked_again_with_its_letters(run: Path) -> None:
     before = letters(run)
     lines = (run / "generations.jsonl").read_bytes().splitlines(keepends=True)

@@ -26,6 +26,7 @@ from qaeval.export.select import (
     Selection,
     Source,
     can_be_rejected,
+    hashed_id,
 )
 from qaeval.export.sheets import label_sheet, next_sheet, precomputed_rows
 from qaeval.export.split import SPLITS, SplitKey, SplitUnit, assign
@@ -284,7 +285,7 @@ class _Facts:
         self.candidates.append(sys.intern(example.items[0].candidate))
         for item in example.items:
             self._names.add(item.candidate)
-            number = int(item.item.item_id, 16)
+            number = hashed_id(item.item_id)
             if number not in self._seen:
                 self._seen.add(number)
                 self._n_by_source[item.source] += 1

@@ -117,11 +117,13 @@ def require_finished(store: RunStore) -> None:
     replied, items, graded = array("Q"), array("Q"), array("Q")
     for row in store.generations():
         if author(row) in names:
-            replied.append(_pair(row.sample_id, names[author(row)]))
+            replied.append(hashed_id(row.sample_id, str(names[author(row)])))
         if isinstance(row, Generation):
-            items.extend(int(item.item_id, 16) for item in row.items)
-    graded.extend(int(row.item_id, 16) for row in store.grades() if row.item_id)
-    asked = array("Q", (_pair(sample_id, n) for sample_id in store.sample_ids() for n in range(len(names))))
+            items.extend(hashed_id(item.item_id) for item in row.items)
+    graded.extend(hashed_id(row.item_id) for row in store.grades() if row.item_id)
+    asked = array(
+        "Q", (hashed_id(sample_id, str(n)) for sample_id in store.sample_ids() for n in range(len(names)))
+    )
     replies, grades = _n_missing(asked, replied), _n_missing(items, graded)
     if replies or grades:
         raise DataError(
@@ -130,8 +132,9 @@ def require_finished(store: RunStore) -> None:
         )
 
 
-def _pair(sample_id: str, number: int) -> int:
-    return int(record_id(sample_id, str(number)), 16)
+def hashed_id(*ids: str) -> int:
+    """Return 64 bits in place of ids, which a row of a stranger may have in any form."""
+    return int(record_id(*ids), 16)
 
 
 def _n_missing(expected: "array[int]", present: "array[int]") -> int:

@@ -257,7 +257,7 @@ class LastRows(EachRow):
 
     def __iter__(self) -> Iterator[Any]:
         tasks = array(
-            "Q", read_rows(self._path, lambda line: _number(orjson.loads(line)["task_id"]), self._end)
+            "Q", read_rows(self._path, lambda line: id_number(orjson.loads(line)["task_id"]), self._end)
         )
         is_last = _is_last(tasks)
         index = -1
@@ -317,7 +317,7 @@ class RowIndex(Closable):
 
         def ids(line: bytes) -> tuple[int, int] | None:
             row = orjson.loads(line)
-            return None if row.get(key) is None else (_number(row["task_id"]), _number(row[key]))
+            return None if row.get(key) is None else (id_number(row["task_id"]), id_number(row[key]))
 
         for start, row in placed_rows(path, ids, end):
             if row is not None:
@@ -343,6 +343,8 @@ class RowIndex(Closable):
 
     def of(self, key: str) -> list[Any]:
         """Read the rows with an id, in the order of the file."""
+        if not _ID.fullmatch(key):
+            return []  # no row of the index has such an id
         number = int(key, 16)
         first = last = bisect_left(self._keys, number)
         while last < len(self._keys) and self._keys[last] == number:
@@ -401,8 +403,12 @@ class ReplyIndex(RowIndex):
         return [f"{number:016x}" for number in np.unique(np.asarray(self._keys))[:n].tolist()]
 
 
-def _number(record_id: object) -> int:
-    """Return an id of 16 hex digits as a number."""
+def id_number(record_id: object) -> int:
+    """Return an id of 16 hex digits as a number.
+
+    Raises:
+        ValueError: It is none.
+    """
     if not isinstance(record_id, str) or not _ID.fullmatch(record_id):
         raise ValueError(f"expected an id of hex digits, 16 at most, got {record_id!r:.40}")
     return int(record_id, 16)
@@ -410,13 +416,13 @@ def _number(record_id: object) -> int:
 
 def _is_finished(line: bytes) -> tuple[int, bool]:
     row = orjson.loads(line)
-    return _number(row["task_id"]), not (row["kind"] == "failure" and row["reason"] in TRANSIENT_REASONS)
+    return id_number(row["task_id"]), not (row["kind"] == "failure" and row["reason"] in TRANSIENT_REASONS)
 
 
 def _reply_index(line: bytes) -> tuple[int, int, bool, list[int]]:
     row = orjson.loads(line)
-    items = [_number(item["item_id"]) for item in row.get("items") or ()]
-    return _number(row["task_id"]), _number(row["sample_id"]), row["kind"] == "generation", items
+    items = [id_number(item["item_id"]) for item in row.get("items") or ()]
+    return id_number(row["task_id"]), id_number(row["sample_id"]), row["kind"] == "generation", items
 
 
 def _distinct(

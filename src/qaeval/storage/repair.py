@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from qaeval.errors import DataError
-from qaeval.files.rows import BAD_ROW, explained, problem_of
+from qaeval.files.rows import BAD_ROW, explained, id_number, problem_of
 from qaeval.files.whole import whole_file, write_file
-from qaeval.records import Generation
+from qaeval.records import Failure, Generation, Grade
 from qaeval.storage.run_directory import (
     AUDIT,
     CONTROLS,
@@ -129,12 +129,26 @@ def _unreadable(path: Path, name: str, items: set[str] | None) -> dict[int, str]
     for number, line in _lines(path):
         try:
             row = parse(line)
+            _check_ids(row)
         except BAD_ROW as error:
             problems[number] = problem_of(error)
             continue
         if items is not None and isinstance(row, Generation):
             items.update(item.item_id for item in row.items)
     return problems
+
+
+def _check_ids(row: object) -> None:
+    """Check the ids of a reply or letter, by which its rows are looked up.
+
+    Raises:
+        ValueError: One is not of hex digits.
+    """
+    if isinstance(row, Generation | Grade | Failure):
+        ids = [getattr(row, name, None) for name in ("task_id", "sample_id", "item_id")]
+        for each in (*ids, *(item.item_id for item in getattr(row, "items", ()))):
+            if each is not None:
+                id_number(each)
 
 
 def _orphans(path: Path, items: set[str]) -> dict[int, str]:
