@@ -20,6 +20,7 @@ from qaeval.comparison.planning import plan_assumed
 from qaeval.comparison.run_data import read_labels
 from qaeval.corpus.loading import load_chunks
 from qaeval.corpus.sampling import draw
+from qaeval.files.spool import SpooledRows
 from qaeval.labelling import Sitting
 from qaeval.labelling.transfer import import_labels
 from qaeval.records import Sample
@@ -134,7 +135,7 @@ def test_near_duplicates_are_marked() -> None:
 
 @pytest.mark.parametrize("n", [20, 50, 100])
 def test_draw_covers_large_strata_and_both_languages(n: int) -> None:
-    samples = [Sample.of(chunk) for chunk in load_chunks(EVAL / "chunks.jsonl")]
+    samples = SpooledRows(Sample, map(Sample.of, load_chunks(EVAL / "chunks.jsonl")))
     for seed in range(5):
         drawn = draw(samples, n=n, seed=seed)
         sizes = Counter(sample.stratum for sample in drawn)
