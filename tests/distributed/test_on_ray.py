@@ -47,7 +47,9 @@ def test_ray_writes_the_rows_of_one_machine_within_the_request_limits(
 ) -> None:
     wait_for_success(run.start_on_ray(workers, "ray"))
     assert ordered_rows(run.folder / "ray") == ordered_rows(reference_run)
-    assert (run.generator.most_in_flight, run.judge.most_in_flight) == (LIMIT, LIMIT)
+    # never more; a busy machine may start the last request of a few after the first one's reply
+    assert LIMIT // 2 < run.generator.most_in_flight <= LIMIT
+    assert LIMIT // 2 < run.judge.most_in_flight <= LIMIT
     assert run.count_repeated_requests() == (0, 0)
     failures = [
         row
