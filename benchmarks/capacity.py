@@ -7,7 +7,7 @@ The servers are mocks with a fixed number of slots (`tests/mock`). The client is
 process and without Ray: blocks in files, a limit on requests in flight, the least busy server first. Predicted is the time that the
 slots of all servers impose, by the mock's own simulation.
 
-With ``--memory`` the driver's memory is printed after each step of a run of so many chunks, in a process of its own. The rows of
+With ``--memory`` the driver's memory is printed after each step of a run of so many chunks, in a separate process. The rows of
 the actors are generated; the engine finds them and asks nothing.
 """
 
@@ -270,7 +270,7 @@ def measure_memory(folder: Path, n_chunks: int) -> None:
 
 
 def memory(n_chunks: int) -> None:
-    """Print the memory of a driver for so many chunks, measured in a process of its own."""
+    """Print the memory of a driver for so many chunks, measured in a separate process."""
     build_mock()
     with TemporaryDirectory() as text:
         _write_blocks(Path(text), n_chunks)

@@ -70,6 +70,11 @@ def record_id(*parts: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def record_number(*parts: str) -> int:
+    """Return the id of parts, which may have any form, as a number below 2**64: held in place of texts, or a seed."""
+    return int(record_id(*parts), 16)
+
+
 def digest(value: Any) -> str:  # noqa: ANN401 - any JSON value
     """Hash a JSON value, whatever the order of its keys, into 64 hex digits."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -722,3 +727,8 @@ COUNTERS: Final = (
 GAUGES: Final = (RUNNING, WAITING, KV_CACHE)
 LOAD: Final = (RUNNING, WAITING, PREEMPTIONS)
 """What the number of requests in flight follows."""
+
+
+def counter_growth(before: float, after: float) -> float:
+    """Return by how much a counter of a server grew between two readings; one that fell was started again at 0, as in Prometheus."""
+    return after - before if after >= before else after

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from qaeval.checks.answers import refuses
-from qaeval.records import REJECTED, Failure, FailureReason, GenerateRow, Generation, Sample, record_id
+from qaeval.records import REJECTED, Failure, FailureReason, GenerateRow, Generation, Sample, record_number
 from qaeval.text.units import count_words
 
 PLACEHOLDER: Final[FailureReason] = "placeholder"
@@ -49,8 +49,8 @@ def repeated_replies(replies: Iterable[ReplyTexts]) -> dict[tuple[str, str], int
     ids: list[tuple[str, str]] = []
     for reply in replies:
         texts = (text for item in reply.texts for text in (item[1:] if reply.is_asked else item))
-        written.append(_hash(reply.candidate, str(reply.is_asked), *texts))
-        chunks.append(_hash(reply.chunk))
+        written.append(record_number(reply.candidate, str(reply.is_asked), *texts))
+        chunks.append(record_number(reply.chunk))
         may_repeat.append(_may_repeat(reply))
         ids.append((sys.intern(reply.candidate), reply.sample_id))
     groups: dict[int, list[int]] = {}
@@ -64,11 +64,6 @@ def repeated_replies(replies: Iterable[ReplyTexts]) -> dict[tuple[str, str], int
         and not may_repeat[numbers[0]]
         for number in numbers
     }
-
-
-def _hash(*texts: str) -> int:
-    """Return 64 bits in place of texts: as much as an id has."""
-    return int(record_id(*texts), 16)
 
 
 def _may_repeat(reply: ReplyTexts) -> bool:

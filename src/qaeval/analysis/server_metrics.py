@@ -20,6 +20,7 @@ from qaeval.records import (
     TTFT,
     WAITING,
     Reading,
+    counter_growth,
 )
 
 
@@ -63,16 +64,13 @@ def server_span(readings: Iterable[Reading], stage: str, model: str) -> ServerSp
 
 
 def _increase(sessions: Sequence[Sequence[Reading]], name: str) -> float | None:
-    """Return the total increase of a counter over the sessions; None if a session has fewer than two readings of it.
-
-    A smaller value than before means that the server was started again and counts from 0, as in Prometheus.
-    """
+    """Return the total increase of a counter over the sessions; None if a session has fewer than two readings of it."""
     total = 0.0
     for session in sessions:
         values = [reading.values[name] for reading in session if name in reading.values]
         if len(values) < 2:
             return None
-        total += sum(later - before if later >= before else later for before, later in pairwise(values))
+        total += sum(counter_growth(*pair) for pair in pairwise(values))
     return total
 
 

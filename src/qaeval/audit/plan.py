@@ -11,7 +11,7 @@ from qaeval.audit.model import ProbeName
 from qaeval.audit.wordings import AS_USED, EXAMPLES, LEVELS, RENAMED, TRANSLATED, WORDINGS
 from qaeval.evals.definition import ItemKind
 from qaeval.evals.rubric import Rubric
-from qaeval.records import REJECTED, AuditItem, Item, Sample, record_id
+from qaeval.records import REJECTED, AuditItem, Item, Sample, record_id, record_number
 from qaeval.registry.family import LINES, lines
 from qaeval.registry.model import ModelSpec
 from qaeval.text.attacks import ATTACKS
@@ -148,7 +148,7 @@ class _Planner:
         """Yield up to 20 variants of each kind, each of another good item; each kind begins with another one."""
         n = len(self._goods)
         for kind in kinds:
-            start = int(record_id("kind", str(self._scope.seed), kind), 16) % n
+            start = record_number("kind", str(self._scope.seed), kind) % n
             # those of all probes first, and other chunks first: two items of one chunk tell little more than one
             order = sorted(((start + step) % n for step in range(n)), key=self._rank)
             changes = (

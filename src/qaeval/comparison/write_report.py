@@ -1,6 +1,5 @@
 """Reports of finished run directories: of one run with its files, or of several side by side."""
 
-import hashlib
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from qaeval.comparison.report import Report
 from qaeval.comparison.run_data import join_runs, read_run
 from qaeval.environment import git_commit, now
 from qaeval.errors import UsageError
+from qaeval.files.rows import file_sha256
 from qaeval.records import Session, hosts_outside
 from qaeval.report.chart import Chart
 from qaeval.report.facts import RunFacts, judge_prompt_change
@@ -168,5 +168,5 @@ def _manifest(store: RunStore, report: Report, reports: Sequence[str]) -> dict[s
         "packages": {name: version(name) for name in _PACKAGES},
         "data_left": sorted(hosts_outside(sessions)),
         "sessions": [session.model_dump(mode="json") for session in sessions],
-        "sha256": {name: hashlib.sha256((store.path / name).read_bytes()).hexdigest() for name in files},
+        "sha256": {name: file_sha256(store.path / name) for name in files},
     }

@@ -50,7 +50,7 @@ def draw(
     for sample in samples:
         names.append(_draw_key(sample))
         strata.append(intern(sample.stratum))
-        # of samples without a question, each has a chunk of its own
+        # samples without a question have different chunks
         last = sample.sample_id if sample.question else ""
         positions.append((intern(sample.chunk.document), sample.chunk.chunk_id, last))
     if len(set(names)) < len(samples):

@@ -26,13 +26,12 @@ from qaeval.export.select import (
     Selection,
     Source,
     can_be_rejected,
-    hashed_id,
 )
 from qaeval.export.sheets import label_sheet, next_sheet, precomputed_rows
 from qaeval.export.split import SPLITS, SplitKey, SplitUnit, assign
 from qaeval.export.tables import table_columns, table_rows, write_csv, write_parquet
 from qaeval.export.training import Example, dpo_examples, sft_examples
-from qaeval.records import Label
+from qaeval.records import Label, record_number
 from qaeval.storage.run_directory import RunStore
 from qaeval.storage.runs import way_on
 
@@ -285,7 +284,7 @@ class _Facts:
         self.candidates.append(sys.intern(example.items[0].candidate))
         for item in example.items:
             self._names.add(item.candidate)
-            number = hashed_id(item.item_id)
+            number = record_number(item.item_id)
             if number not in self._seen:
                 self._seen.add(number)
                 self._n_by_source[item.source] += 1

@@ -12,7 +12,7 @@ from typing import Final, overload
 
 import numpy as np
 
-from qaeval.records import record_id
+from qaeval.records import record_number
 from qaeval.text.lexicon import word_set
 from qaeval.text.near import NearIndex, WordSet
 from qaeval.text.units import content_words, numbers, words
@@ -62,7 +62,7 @@ def deduplicate(texts: Iterable[ComparedText]) -> Deduplicated:
     ranks, contents, signatures, bags = array("i"), array("Q"), array("q"), _Bags()
     for text in texts:
         ranks.append(text.rank)
-        contents.append(int(record_id(normalised(text.question), normalised(text.answer)), 16))
+        contents.append(record_number(normalised(text.question), normalised(text.answer)))
         signatures.append(hash(_signature(text)))
         bags.append(content_words(f"{text.question}\n{text.answer}"))
     preferred = np.argsort(np.asarray(ranks, np.int32), kind="stable")

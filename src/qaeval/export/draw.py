@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qaeval.comparison.verdict import SHOWN_FROM
 from qaeval.errors import UsageError
-from qaeval.records import Label, LabelPlan, record_id
+from qaeval.records import Label, LabelPlan, record_number
 from qaeval.stats.labelling import draw_chunks, inclusion_probabilities, neyman_allocation, smoothed_spread
 
 OVERLAP: Final = 0.2
@@ -312,4 +312,4 @@ def _scaled(p: _Floats, n: int) -> _Floats:
 
 
 def _rng(seed: int, name: str) -> np.random.Generator:
-    return np.random.default_rng(int(record_id("draw", str(seed), name), 16))
+    return np.random.default_rng(record_number("draw", str(seed), name))

@@ -1,12 +1,11 @@
 """Refuse to replace a folder that holds a user's work."""
 
-import hashlib
 from pathlib import Path
 from typing import Final
 
 from qaeval.errors import UsageError
 from qaeval.export.card import CARD_NAME, listed_files
-from qaeval.files.rows import explained
+from qaeval.files.rows import explained, file_sha256
 
 _SHOWN_NAMES: Final = 3
 
@@ -42,7 +41,4 @@ def require_free(out: Path) -> None:
 
 
 def _is_unchanged(path: Path, sha256: str | None) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    return path.is_file() and file_sha256(path) == sha256

@@ -23,7 +23,7 @@ from qaeval.records import (
     Sample,
     author,
     label_names,
-    record_id,
+    record_number,
 )
 from qaeval.storage.run_directory import RunStore
 from qaeval.storage.runs import way_on
@@ -117,12 +117,12 @@ def require_finished(store: RunStore) -> None:
     replied, items, graded = array("Q"), array("Q"), array("Q")
     for row in store.generations():
         if author(row) in names:
-            replied.append(hashed_id(row.sample_id, str(names[author(row)])))
+            replied.append(record_number(row.sample_id, str(names[author(row)])))
         if isinstance(row, Generation):
-            items.extend(hashed_id(item.item_id) for item in row.items)
-    graded.extend(hashed_id(row.item_id) for row in store.grades() if row.item_id)
+            items.extend(record_number(item.item_id) for item in row.items)
+    graded.extend(record_number(row.item_id) for row in store.grades() if row.item_id)
     asked = array(
-        "Q", (hashed_id(sample_id, str(n)) for sample_id in store.sample_ids() for n in range(len(names)))
+        "Q", (record_number(sample_id, str(n)) for sample_id in store.sample_ids() for n in range(len(names)))
     )
     replies, grades = _n_missing(asked, replied), _n_missing(items, graded)
     if replies or grades:
@@ -130,11 +130,6 @@ def require_finished(store: RunStore) -> None:
             f"{store.path}: not finished: {replies:,} replies and {grades:,} grades are missing; "
             f"{way_on(store.path)} completes it"
         )
-
-
-def hashed_id(*ids: str) -> int:
-    """Return 64 bits in place of ids, which a row of a stranger may have in any form."""
-    return int(record_id(*ids), 16)
 
 
 def _n_missing(expected: "array[int]", present: "array[int]") -> int:

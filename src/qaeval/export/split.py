@@ -16,7 +16,7 @@ import numpy as np
 
 from qaeval.errors import UsageError
 from qaeval.export.dedup import normalised
-from qaeval.records import record_id
+from qaeval.records import record_number
 
 SPLITS: Final = ("train", "validation", "test")
 """Splits in the order of precedence."""
@@ -117,9 +117,9 @@ def _key(split_key: SplitKey, by: SplitUnit) -> str:
 def _contents(split_key: SplitKey) -> Iterator[int]:
     """Yield what other keys may share, as hashes."""
     for question in split_key.questions:
-        yield int(record_id("question", _question_key(question)), 16)
+        yield record_number("question", _question_key(question))
     if split_key.text:
-        yield int(record_id("text", normalised(split_key.text)), 16)
+        yield record_number("text", normalised(split_key.text))
 
 
 def _question_key(question: str) -> str:
@@ -133,7 +133,7 @@ def _question_key(question: str) -> str:
 
 def _draw_split(key: str, shares: Sequence[float], seed: int) -> int:
     """Draw the index of a key's split."""
-    position = int(record_id("split", str(seed), key), 16) / _ID_RANGE
+    position = record_number("split", str(seed), key) / _ID_RANGE
     nonempty = [number for number, share in enumerate(shares) if share > 0]
     for number in nonempty:
         position -= shares[number]

@@ -1,6 +1,5 @@
 """Write a graded run as a folder of training data, a table, or a sheet for labels."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from qaeval.export.select import Filters, Grading, check_filters, require_finish
 from qaeval.export.sheets import SPREADSHEETS
 from qaeval.export.split import SplitUnit, require_shares
 from qaeval.export.training import PAIRS_PER_SAMPLE
+from qaeval.files.rows import file_sha256
 from qaeval.files.whole import whole_folder
 from qaeval.records import Label
 from qaeval.storage.run_directory import RunStore
@@ -138,10 +138,7 @@ def _verdict(run: Path) -> str:
 
 
 def _hashed(folder: Path, file: DataFile) -> ExportFile:
-    with (folder / file.name).open("rb") as content:
-        return ExportFile(
-            file.name, file.rows, hashlib.file_digest(content, "sha256").hexdigest(), file.split
-        )
+    return ExportFile(file.name, file.rows, file_sha256(folder / file.name), file.split)
 
 
 def _write(store: RunStore, to: ExportFormat, out: Path, grading: Grading, content: Content) -> ExportResult:

@@ -5,6 +5,7 @@ For a million rows some bytes each are held: an id is 64 bits, a reply is its of
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
@@ -32,6 +33,16 @@ _READ_ONLY: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 BAD_ROW: Final = (ValueError, TypeError, LookupError, AttributeError)
 """What parsers raise for a line that is no valid row; pydantic's `ValidationError` is a ValueError."""
 _ID: Final = re.compile(r"[0-9a-f]{1,16}")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hex digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -3,12 +3,12 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from qaeval.errors import NotComparableError, UsageError
 from qaeval.evals.rubric import Rubric
+from qaeval.files.rows import file_sha256
 from qaeval.files.whole import whole_folder
 from qaeval.records import digest
 from qaeval.registry.config import Config
@@ -56,8 +56,7 @@ def regrade(
         candidates = recorded_candidates(config, store.settings())
     allowed = allow_same_family or judging.same_family
     judging = replace(judging, same_family=is_related(config, judging.judge, candidates, allowed=allowed))
-    with (baseline / GENERATIONS).open("rb") as file:
-        replies = file_digest(file, "sha256").hexdigest()
+    replies = file_sha256(baseline / GENERATIONS)
     copy = baseline.with_name(f"{baseline.name}{REGRADED}{digest([replies, judging.settings()])[:8]}")
     if not copy.is_dir():
         _copy(baseline, copy)

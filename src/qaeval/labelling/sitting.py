@@ -35,6 +35,7 @@ from qaeval.records import (
     SkippedItem,
     UndoneLabel,
     record_id,
+    record_number,
 )
 from qaeval.stats.stopping import Estimand, LabelDecision
 from qaeval.storage.run_directory import RunStore
@@ -499,7 +500,7 @@ def _questions(draw: LabelDraw, items: Mapping[str, GradedItem]) -> dict[str, tu
 
 def _in_order(items: Sequence[GradedItem], *, rater: str, seed: int) -> tuple[str, ...]:
     """Shuffle chunks, and the items of each chunk; in the second half some items of the first half are asked again."""
-    rng = np.random.default_rng(int(record_id("order", rater, str(seed)), 16))
+    rng = np.random.default_rng(record_number("order", rater, str(seed)))
     by_chunk: dict[str, list[str]] = {}
     for item in items:
         by_chunk.setdefault(item.sample.chunk.chunk_id, []).append(item.item.item_id)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from qaeval.comparison.correction import ChunkRates
-from qaeval.records import Label, LabelDraw, record_id
+from qaeval.records import Label, LabelDraw, record_number
 from qaeval.report.facts import RubricFacts
 from qaeval.stats.stopping import Estimand, LabelDecision, decide_by_labels
 
@@ -60,11 +60,9 @@ def decide_sitting(
     done = [index for index in sequence if complete[index] and not is_empty[index]]
     known = [index for index in np.flatnonzero(complete).tolist() if index not in drawn or is_empty[index]]
     if estimand == "future":
-        seed = record_id("order", *(draw.draw_id for draw in draws))
+        seed = record_number("order", *(draw.draw_id for draw in draws))
         n_left = len(position) - len(drawn | set(known))
-        done = _interleaved(
-            done, known, len(drawn) - len(done) + n_left, np.random.default_rng(int(seed, 16))
-        )
+        done = _interleaved(done, known, len(drawn) - len(done) + n_left, np.random.default_rng(seed))
         masked = np.setdiff1d(np.flatnonzero(complete), done)
         labelled[:, masked] = np.nan
         known = []

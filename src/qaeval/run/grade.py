@@ -44,6 +44,7 @@ from qaeval.records import (
     Usage,
     digest,
     record_id,
+    record_number,
 )
 from qaeval.registry.model import ModelSpec
 from qaeval.text.control import Escaped, escape, unknown_pieces
@@ -564,7 +565,7 @@ def is_cascade_control(item_id: str, share: float) -> bool:
 
     It depends on the item alone, so that resumed runs and shards draw the same items, and gates compare like with like.
     """
-    return int(record_id("cascade control", item_id), 16) < share * 2**64
+    return record_number("cascade control", item_id) < share * 2**64
 
 
 def _sureness(row: Grade) -> float | None:

@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from qaeval.records import COUNTERS, GAUGES, HISTOGRAMS, KV_CACHE, SUCCESSES
+from qaeval.records import COUNTERS, GAUGES, HISTOGRAMS, KV_CACHE, SUCCESSES, counter_growth
 from qaeval.serving.client import Server
 from qaeval.serving.server import background_task
 
@@ -53,10 +53,7 @@ class _Total:
         self._counted: dict[str, float] = {}
 
     def add(self, servers: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        """Add up the readings of all servers at one moment.
-
-        Counters grow by what each server counted: one that is started again counts from 0, and the total must not fall.
-        """
+        """Add up the readings of all servers at one moment; counters grow by what each server counted, so that no total falls."""
         total: dict[str, float] = {}
         for index, values in enumerate(servers):
             for name, value in values.items():
@@ -65,9 +62,8 @@ class _Total:
                     total[name] = max(before, value) if name == KV_CACHE else before + value
                     continue
                 last = self._last.get((index, name), 0.0)
-                growth = value - last if value >= last else value
                 self._last[index, name] = value
-                total[name] = self._counted[name] = self._counted.get(name, 0.0) + growth
+                total[name] = self._counted[name] = self._counted.get(name, 0.0) + counter_growth(last, value)
         return total
 
 

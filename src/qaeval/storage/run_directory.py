@@ -26,7 +26,6 @@ takes no lock and changes nothing: it reads each file up to its last whole row a
 letters before the replies that they belong to, so that it sees every reply of a letter.
 """
 
-import hashlib
 import json
 import os
 import time
@@ -51,6 +50,7 @@ from qaeval.files.rows import (
     RowWriter,
     end_of_last_line,
     explained,
+    file_sha256,
     lock,
     read_rows,
 )
@@ -579,8 +579,8 @@ def _sha256(path: Path) -> str:
     """Hash a file; empty where there is none."""
     if not path.is_file():
         return ""
-    with explained(path, "reading"), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with explained(path, "reading"):
+        return file_sha256(path)
 
 
 def further_files(judge: str) -> tuple[str, str]:
